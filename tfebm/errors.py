@@ -1,0 +1,16 @@
+"""The two ways in which a run ends early and is not a bug."""
+
+
+class InvalidInputError(ValueError):
+    """What the user gave cannot be used; the message says what came, what is needed, what to do.
+
+    A `ValueError`, so that library users may catch it as one. Command lines print its message
+    without a traceback and exit with code 2.
+    """
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss, an energy, a latent or a weight is no longer a usable number.
+
+    The message names the step and the term. Command lines exit with code 1.
+    """

@@ -1,0 +1,169 @@
+"""Image generators built from transposed convolutions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from tfebm.types import Tensor
+
+
+class Stage(NamedTuple):
+    """One transposed convolution; `size` is the width and height that it puts out."""
+
+    multiple: int
+    """Output channels as a multiple of the generator's width; 0 for the image's channels."""
+    kernel: int
+    stride: int
+    padding: str
+    """"valid", or "same" with the padding split evenly (PyTorch's `padding`)."""
+
+
+def _doubling(*multiples: int) -> tuple[Stage, ...]:
+    """1 -> 4 pixels, then twice as many at every stage."""
+    first, *rest = multiples
+    return (Stage(first, 4, 1, "valid"), *(Stage(m, 4, 2, "same") for m in [*rest, 0]))
+
+
+# The paper's layouts by image size. 28: MNIST's, where a 3 x 3 kernel takes 4 to 7 pixels.
+STAGES: dict[int, tuple[Stage, ...]] = {
+    28: (
+        Stage(8, 4, 1, "valid"),
+        Stage(4, 3, 2, "same"),
+        Stage(2, 4, 2, "same"),
+        Stage(0, 4, 2, "same"),
+    ),
+    32: _doubling(8, 4, 2),  # SVHN
+    64: _doubling(8, 4, 2, 1),  # CelebA
+    128: _doubling(16, 8, 4, 2, 1),
+}
+# CIFAR-10's layout at 32 pixels: 1 -> 8 -> 16 -> 32 -> 32.
+CIFAR10_STAGES: tuple[Stage, ...] = (
+    Stage(8, 8, 1, "valid"),
+    Stage(4, 4, 2, "same"),
+    Stage(2, 4, 2, "same"),
+    Stage(0, 3, 1, "same"),
+)
+
+
+@keras.saving.register_keras_serializable(package="tfebm")
+class DeconvGenerator(keras.layers.Layer):
+    """g(z): a latent vector to an image, by transposed convolutions without normalisation.
+
+    The latent is a 1 x 1 image of d channels. LeakyReLU with slope 0.2 follows every stage but
+    the last, whose output passes through `output_activation`.
+
+    Args:
+        image_shape: (height, width, channels); square; 28, 32, 64 or 128 pixels unless
+            `stages` says otherwise.
+        width: The paper's `ngf`; every stage has a multiple of it as channels. 64 for SVHN,
+            128 for CIFAR-10 and CelebA, 16 for MNIST.
+        stages: The layout, a sequence of `Stage`. Default: `STAGES[height]`;
+            `CIFAR10_STAGES` is the other published one.
+        output_activation: "tanh" for images in [-1, 1]; None for the logits that a
+            `BernoulliLikelihood` takes.
+        **kwargs: Of `keras.layers.Layer`. With `dtype="mixed_bfloat16"` the convolutions
+            compute in bfloat16; weights, latents and the returned image stay float32.
+
+    Call arguments:
+        z: Floats `[B, d]`.
+
+    Returns:
+        float32 `[B, height, width, channels]`.
+
+    Raises:
+        ValueError: An image shape without a layout, or stages that end at another size.
+
+    Example:
+
+        >>> generator = tfebm.DeconvGenerator(image_shape=(32, 32, 3), width=64)
+        >>> generator(tf.zeros([8, 100])).shape
+        TensorShape([8, 32, 32, 3])
+        >>> generator.count_params()
+        3447683
+
+    References: B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020,
+    supplementary tables of architectures, and the released code. Convolution kernels start
+    Glorot-normal, as there.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (32, 32, 3),
+        width: int = 64,
+        stages: Sequence[Sequence] | None = None,
+        output_activation: str | Callable | None = "tanh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_shape = tuple(int(n) for n in image_shape)
+        if len(self.image_shape) != 3 or self.image_shape[0] != self.image_shape[1]:
+            raise ValueError(
+                "`image_shape` must be (height, width, channels) of a square image. Received "
+                f"{self.image_shape}."
+            )
+        if stages is None and self.image_shape[0] not in STAGES:
+            raise ValueError(
+                f"There is a layout for {', '.join(map(str, STAGES))} pixels. Received "
+                f"`image_shape={self.image_shape}`. Resize the images, or pass `stages`."
+            )
+        if int(width) != width or width < 1:
+            raise ValueError(f"`width` must be a whole number of at least 1. Received {width!r}.")
+        self.width = int(width)
+        self.stages = tuple(Stage(*stage) for stage in stages or STAGES[self.image_shape[0]])
+        self.output_activation = keras.activations.get(output_activation)
+        self.to_pixel = keras.layers.Reshape((1, 1, -1), dtype=self.dtype_policy)
+        last = len(self.stages) - 1
+        self.layers = [
+            keras.layers.Conv2DTranspose(
+                self.width * stage.multiple or self.image_shape[-1],
+                stage.kernel,
+                stage.stride,
+                stage.padding,
+                # "same" at an odd kernel would double 4 to 8; 0 makes it 7, as in the papers.
+                output_padding=0 if stage.kernel % 2 and stage.stride > 1 else None,
+                activation=None
+                if i == last
+                else keras.layers.LeakyReLU(negative_slope=0.2, dtype=self.dtype_policy),
+                kernel_initializer="glorot_normal",
+                dtype=self.dtype_policy,
+            )
+            for i, stage in enumerate(self.stages)
+        ]
+
+    @property
+    def output_range(self) -> tuple[float, float] | None:
+        """The interval that pixels can take, where the last activation bounds them."""
+        return (-1.0, 1.0) if self.output_activation is keras.activations.tanh else None
+
+    def build(self, input_shape: tuple) -> None:
+        if self.built:  # loading a model builds its layers twice
+            return
+        shape = (None, 1, 1, input_shape[-1])
+        for layer in self.layers:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        if tuple(shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"`stages` end at an image of shape {tuple(shape[1:])}, but `image_shape` is "
+                f"{self.image_shape}. The last stage needs multiple 0."
+            )
+        super().build(input_shape)
+
+    def call(self, z: Tensor) -> Tensor:
+        x = self.to_pixel(z)  # [B, 1, 1, d]
+        for layer in self.layers:
+            x = layer(x)
+        return self.output_activation(keras.ops.cast(x, "float32"))  # [B, H, W, C]
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0], *self.image_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "image_shape": self.image_shape,
+            "width": self.width,
+            "stages": tuple(tuple(stage) for stage in self.stages),
+            "output_activation": keras.activations.serialize(self.output_activation),
+        }

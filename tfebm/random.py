@@ -1,0 +1,203 @@
+"""Counter-based noise, one stream per row, in integer operations alone.
+
+TensorFlow's stateless generators return other floats under XLA than in a plain graph for the
+same seed (tensorflow/tensorflow issues 117644 and 121243), and their noise depends on where a
+row stands in its batch. Here every number is a pure function of (row seed, stream, column):
+the same on one device and on two replicas, eager, compiled and exported, in any batch. The
+random bits are equal everywhere; the normals agree to float rounding, since XLA and the plain
+graph evaluate `log`, `cos` and `sin` with different polynomials.
+
+All words are int32, whose additions wrap: several runtimes that read SavedModels have no
+uint32 kernels.
+
+References: J. Salmon et al. Parallel Random Numbers: As Easy as 1, 2, 3. SC 2011 (Threefry).
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfebm.types import Seed, Tensor
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA  # Threefish key schedule constant, lower word
+# Steps of a chain count streams from 0 upwards; what else a seed is used for lies below.
+_FOLD_STREAM = -1
+START_STREAM = -2
+"""The stream of a chain's start; its steps have the streams 0, 1, ... of the same seed."""
+# Whole SIMD packets per row: a row's scalar tail would otherwise be evaluated by other code
+# than its body, and its last bit would depend on the batch around it.
+_PACKET = 16
+_TWO_PI = 6.283185307179586
+
+
+def _word(value: int) -> Tensor:
+    """An unsigned 32-bit constant as the int32 of the same bits."""
+    return tf.constant(np.uint32(value & 0xFFFFFFFF).astype(np.int32))
+
+
+def _shift_right(x: Tensor, bits: Tensor, mask: Tensor) -> Tensor:
+    """Logical shift; the int32 shift is arithmetic, so the copied sign bits are masked off."""
+    return tf.bitwise.bitwise_and(tf.bitwise.right_shift(x, bits), mask)
+
+
+def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple:
+    """Threefry-2x32 with 20 rounds, as Random123 defines it.
+
+    Args:
+        key: Two int32 tensors.
+        counter: Two int32 tensors; all four broadcast together.
+
+    Returns:
+        Two int32 tensors of the broadcast shape: 64 random bits per (key, counter).
+    """
+    xor = tf.bitwise.bitwise_xor
+    # Made once for all rounds: tracing is most of the cost of a graph's first step.
+    rotations = [
+        [(_word(r), _word(32 - r), _word((1 << r) - 1)) for r in of_block]
+        for of_block in _ROTATIONS
+    ]
+    keys = (key[0], key[1], xor(xor(key[0], key[1]), _word(_PARITY)))
+    x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
+    for block in range(5):
+        for left, right, mask in rotations[block % 2]:
+            x0 = x0 + x1
+            x1 = tf.bitwise.bitwise_or(
+                tf.bitwise.left_shift(x1, left), _shift_right(x1, right, mask)
+            )
+            x1 = xor(x1, x0)
+        x0 = x0 + keys[(block + 1) % 3]
+        x1 = x1 + keys[(block + 2) % 3] + _word(block + 1)
+    return x0, x1
+
+
+def root_seed(seed: int) -> Tensor:
+    """An integer of up to 64 bits as one seed, int32 `[2]`."""
+    seed = int(seed)
+    return tf.stack([_word(seed >> 32), _word(seed)])
+
+
+def fold_in(seeds: Tensor, data: int | Tensor) -> Tensor:
+    """Child seeds: `threefry(key=seeds, counter=(data, -1))`.
+
+    Two numbers are never combined by addition or XOR, where (seed 0, step 1) would equal
+    (seed 1, step 0).
+
+    Args:
+        seeds: int32 `[..., 2]`.
+        data: int32 scalar, or one value per seed `[...]`.
+
+    Returns:
+        int32 `[..., 2]`, the leading axes of `seeds` and `data` broadcast together.
+
+    Example:
+
+        >>> seeds = fold_in(root_seed(0), tf.range(4))  # four rows, int32 [4, 2]
+    """
+    data = tf.cast(data, tf.int32)
+    stream = tf.constant(_FOLD_STREAM, tf.int32)
+    return tf.stack(threefry2x32((seeds[..., 0], seeds[..., 1]), (data, stream)), axis=-1)
+
+
+def first_global_row(num_rows: Tensor) -> Tensor:
+    """Index of this replica's first row in the global batch; 0 outside a strategy.
+
+    Replicas may hold different numbers of rows, or none (a short last batch).
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.constant(0, tf.int32)
+    here = tf.one_hot(
+        context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int32
+    )
+    sizes = context.all_reduce(tf.distribute.ReduceOp.SUM, here * num_rows)
+    return tf.reduce_sum(tf.cumsum(sizes, exclusive=True) * here)
+
+
+def row_seeds(seed: int, step: int | Tensor, num_rows: int | Tensor) -> Tensor:
+    """One stream per row of a training batch, keyed by (seed, step, global row).
+
+    Args:
+        seed: The run's seed.
+        step: The training step; an optimizer's `iterations`, which is saved and restored.
+        num_rows: Rows on this replica.
+
+    Returns:
+        int32 `[num_rows, 2]`. Replicas of a strategy get the streams of *their* rows of the
+        global batch, so that one device and two replicas train alike.
+    """
+    rows = first_global_row(tf.cast(num_rows, tf.int32)) + tf.range(num_rows, dtype=tf.int32)
+    return fold_in(fold_in(root_seed(seed), step), rows)
+
+
+def as_row_seeds(seed: Seed, num_rows: int | Tensor) -> Tensor:
+    """`seed` itself when it is int32 `[num_rows, 2]`, else the rows 0, 1, ... of an integer."""
+    if isinstance(seed, (int, np.integer)):
+        return fold_in(root_seed(int(seed)), tf.range(num_rows, dtype=tf.int32))
+    seed = tf.convert_to_tensor(seed)
+    if seed.dtype != tf.int32 or seed.shape.rank != 2 or seed.shape[-1] != 2:
+        raise ValueError(
+            "`seed` must be a Python integer or an int32 tensor of shape `[rows, 2]`, one stream "
+            f"per row. Received dtype {seed.dtype.name} and shape {seed.shape}."
+        )
+    return seed
+
+
+def content_seeds(seed: Seed, x: Tensor) -> Tensor:
+    """One stream per row, keyed by (seed, the row's own values).
+
+    For inference on data, where a row has no fixed place: the answer for an example then does
+    not depend on its batch, on the batch size, on the order of the data or on the number of
+    replicas. Equal rows get equal streams.
+
+    Args:
+        seed: A Python integer, or int32 `[B, 2]`, which is returned as it is.
+        x: Floats `[B, ...]`.
+
+    Returns:
+        int32 `[B, 2]`.
+    """
+    if not isinstance(seed, (int, np.integer)):
+        return as_row_seeds(seed, tf.shape(x)[0])
+    size = int(np.prod(x.shape[1:]))
+    bits = tf.bitcast(tf.reshape(tf.cast(x, tf.float32), [-1, size]), tf.int32)
+    columns = tf.range(size, dtype=tf.int32)
+    # Every value is scrambled with its column before the sum, so that images whose floats
+    # differ in a few high bits only (black and white ones) do not collide.
+    hashes = threefry2x32((columns, tf.zeros_like(columns)), (bits, tf.zeros_like(bits)))
+    digest = tf.stack([tf.reduce_sum(word, axis=1) for word in hashes], axis=1)  # [B, 2]
+    return fold_in(fold_in(digest, int(seed) & 0x7FFFFFFF), (int(seed) >> 31) & 0x7FFFFFFF)
+
+
+def _open_unit(bits: Tensor) -> Tensor:
+    """The 23 high bits and a half: floats in (0, 1), never 0."""
+    return (tf.cast(_shift_right(bits, _word(9), _word((1 << 23) - 1)), tf.float32) + 0.5) * (
+        1.0 / 8388608.0
+    )
+
+
+def row_normal(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
+    """Standard normal noise, `[B, size]` float32, by Box-Muller.
+
+    Entry (b, i) is a function of (`seeds[b]`, `stream`, i) alone. Values lie within +-5.8, the
+    reach of 24-bit uniforms; the missing tail has probability 1e-8.
+
+    Args:
+        seeds: int32 `[B, 2]`.
+        stream: int32 scalar: the step of a chain, from 0, or `START_STREAM`.
+        size: Columns; a static integer.
+
+    Example:
+
+        >>> seeds = as_row_seeds(0, 8)
+        >>> row_normal(seeds, stream=3, size=16).shape
+        TensorShape([8, 16])
+    """
+    half = (size + 1) // 2
+    padded = -(-half // _PACKET) * _PACKET
+    columns = tf.range(padded, dtype=tf.int32)[tf.newaxis]
+    stream = tf.reshape(tf.cast(stream, tf.int32), [1, 1])
+    bits = threefry2x32((seeds[:, :1], seeds[:, 1:]), (columns, stream))
+    radius = tf.sqrt(-2.0 * tf.math.log(_open_unit(bits[0])))
+    angle = _TWO_PI * _open_unit(bits[1])
+    parts = (radius * tf.cos(angle))[:, :half], (radius * tf.sin(angle))[:, :half]
+    return tf.concat(parts, axis=1)[:, :size]

@@ -1,0 +1,18 @@
+"""Runs of the training scripts: settings, folders, resumption."""
+
+from tfebm.runs.command import run_command
+from tfebm.runs.directory import Run, RunDirectory, load_run
+from tfebm.runs.settings import RunSettings, flag, parse, resumed
+from tfebm.runs.strategy import make_strategy
+
+__all__ = [
+    "Run",
+    "RunDirectory",
+    "RunSettings",
+    "flag",
+    "load_run",
+    "make_strategy",
+    "parse",
+    "resumed",
+    "run_command",
+]

@@ -1,0 +1,154 @@
+"""The folder of a run: what it holds, when it may be written, how it is read back."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import keras
+
+from tfebm import files
+from tfebm.errors import InvalidInputError
+from tfebm.version import __version__
+
+_FILES = ("config.json", "metrics.json", "model.keras")
+_FOLDERS = ("checkpoints", "logs")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run's files.
+
+    `config.json` (settings), `metrics.json` (settings, a record per epoch, a final record),
+    `model.keras`, `checkpoints/`, `logs/` (TensorBoard), and pictures.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.path / "metrics.json"
+
+    @property
+    def model(self) -> pathlib.Path:
+        return self.path / "model.keras"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> pathlib.Path:
+        return self.path / "logs"
+
+    def picture(self, name: str) -> pathlib.Path:
+        return self.path / f"{name}.png"
+
+    def check_free(self, overwrite: bool) -> None:
+        """Raises `InvalidInputError` where a run is there and may not be replaced."""
+        present = [name for name in (*_FILES, *_FOLDERS) if (self.path / name).exists()]
+        if present and not overwrite:
+            raise InvalidInputError(
+                f"The folder {self.path} already holds a run ({', '.join(present)}). Resume it "
+                "with --resume, replace it with --overwrite, or give another --output."
+            )
+
+    def begin(self, program: str, settings: dict[str, Any]) -> None:
+        """Removes an earlier run and writes `config.json`, the start of a new one."""
+        # Only what a run writes is removed, whatever else a user keeps there.
+        for name in _FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        self.write_settings(program, settings)
+
+    def write_settings(self, program: str, settings: dict[str, Any]) -> None:
+        """Writes `config.json`."""
+        record = {"program": program, "tfebm": __version__, "settings": settings}
+        files.write_json(self.config, record)
+
+    def save_model(self, model: keras.Model) -> None:
+        """Writes `model.keras` in one piece."""
+        files.replace_file(self.model, model.save)
+
+    def check_writable(self) -> None:
+        """Raises `InvalidInputError` where the folder cannot be made or written."""
+        probe = self.path / f".tmp-probe-{os.getpid()}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InvalidInputError(
+                f"The output folder {self.path} cannot be written: {error.strerror}. Give "
+                "another --output."
+            ) from None
+
+    def read_settings(self) -> dict[str, Any]:
+        """The settings in `config.json`.
+
+        Raises:
+            InvalidInputError: There is no run, or its settings cannot be read.
+        """
+        try:
+            return dict(files.read_json(self.config)["settings"])
+        except FileNotFoundError:
+            raise InvalidInputError(
+                f"The folder {self.path} holds no run to resume: there is no config.json. Start "
+                "one without --resume, or check --output."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(f"{self.config} cannot be read: {error!r}.") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run, brought back."""
+
+    model: keras.Model
+    """The trained model, compiled, with both optimizers' state."""
+    settings: dict[str, Any]
+    """The settings of `config.json`."""
+    metrics: dict[str, Any]
+    """`metrics.json`: "settings", "epochs", "final"."""
+    directory: RunDirectory
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """Brings back what a training script left in its output folder.
+
+    Nothing is unpickled, and Keras' safe mode stays on: a file with code in it is refused. A
+    model with layers of your own needs them registered with
+    `keras.saving.register_keras_serializable` before.
+
+    Args:
+        directory: The `--output` of the script.
+
+    Raises:
+        InvalidInputError: No finished run, or files that cannot be read.
+
+    Example:
+
+        >>> run = tfebm.load_run("runs/latent_ebm")
+        >>> images = run.model.generate(16, seed=1)
+        >>> run.metrics["final"]["test"]["reconstruction_mse"]
+    """
+    run = RunDirectory(pathlib.Path(directory))
+    missing = [p.name for p in (run.config, run.metrics, run.model) if not p.is_file()]
+    if missing:
+        raise InvalidInputError(
+            f"The folder {run.path} holds no finished run: {', '.join(missing)} missing. Train "
+            "one, or let it finish with --resume."
+        )
+    settings = run.read_settings()
+    try:
+        model = keras.saving.load_model(run.model, safe_mode=True)
+        metrics = files.read_json(run.metrics)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"The run in {run.path} cannot be loaded: {error}") from error
+    return Run(model, settings, metrics, run)

@@ -1,0 +1,55 @@
+"""Whether a chain is compiled with XLA.
+
+The rule for `jit_compile="auto"`, and why:
+
+- With a GPU or a TPU: XLA.
+- On a CPU, an energy whose graph holds a convolution: the plain graph, where oneDNN computes
+  it. XLA's own CPU convolutions took 1.5 times as long for the 28-pixel generator of width 16,
+  and 3.0 times for the 32-pixel generator of width 64 (in bfloat16, 1.8 and 4.7 times).
+- On a CPU, any other energy (dense, recurrent): XLA. The plain graph took 1.5 times as long
+  for the paper's energy network at a batch of 100, and 2.5 times at 1,000.
+
+Measured on two cores of an AMD EPYC with AVX-512 (`benchmarks/records/langevin.json`);
+`python benchmarks/langevin.py` measures both on the machine at hand.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import tensorflow as tf
+
+JitCompile = bool | Literal["auto"]
+
+_CONVOLUTION = "Conv"  # Conv2D, Conv2DBackpropInput, Conv3D, DepthwiseConv2dNative, ...
+
+
+def check_jit_compile(jit_compile: JitCompile) -> JitCompile:
+    """Returns the switch, or says which values it may have."""
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received {jit_compile!r}.")
+    return jit_compile
+
+
+def accelerator_present() -> bool:
+    """Whether TensorFlow sees a GPU or a TPU."""
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+
+
+def uses_convolution(fn: Callable[..., Any], arguments: tuple) -> bool:
+    """Whether the graph of `fn(*arguments)` holds a convolution, nested functions included."""
+    specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), arguments)
+    graph = tf.function(fn, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
+    nodes = [
+        *graph.node,
+        *(node for function in graph.library.function for node in function.node_def),
+    ]
+    return any(_CONVOLUTION in node.op for node in nodes)
+
+
+def resolve_jit_compile(
+    jit_compile: JitCompile, energy_fn: Callable[..., Any], arguments: tuple
+) -> bool:
+    """Applies the rule at the top of this file to `energy_fn(*arguments)`."""
+    if jit_compile != "auto":
+        return jit_compile
+    return accelerator_present() or not uses_convolution(energy_fn, arguments)

@@ -1,0 +1,332 @@
+"""The short-run Langevin chain: the one loop that every model here is built on."""
+
+import collections
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfebm import random
+from tfebm.samplers import compilation
+from tfebm.types import EnergyFn, Latents, Seed, Tensor
+
+# Compiled chains kept per sampler; the least recently used one is dropped. A model needs one.
+_CACHE_SIZE = 8
+
+
+class ChainTrace(NamedTuple):
+    """What happened along a chain of K steps; every field float32."""
+
+    energy: Tensor
+    """`[K + 1, B]`: the energy at z_0, ..., z_K."""
+    grad_norm: Tensor
+    """`[K, B]`: |dE/dz| at z_0, ..., z_{K-1}, over all latent parts."""
+    displacement: Tensor
+    """`[K, B]`: |z_k - z_0| for k = 1, ..., K, over all latent parts."""
+
+
+@keras.saving.register_keras_serializable(package="tfebm")
+class ShortRunLangevin:
+    """Runs exactly K steps of unadjusted Langevin dynamics on a batch of latents.
+
+    For k = 1, ..., K, with `s = step_size` and `T = noise_scale`:
+
+        z_k = z_{k-1} - (s**2 / 2) * dE(z_{k-1})/dz + T * s * e_k,    e_k ~ N(0, I)
+
+    **Step-size convention.** `s` is the standard deviation of the noise at `T = 1`; the drift
+    has half its square. `T = 1` targets `exp(-E)`; `T = 0` is gradient descent with rate
+    `s**2 / 2`. `tfp.mcmc.UncalibratedLangevin` calls our `s**2` its step size.
+
+    The gradient is per row: the batch *sum* of E is differentiated. K gradients are computed
+    for K steps; the energy at z_K only when a trace asks for it. Memory is constant in K. No
+    gradient flows through the chain: z_K is a constant to whoever differentiates later.
+
+    Args:
+        num_steps: K, at least 0. With 0 the chain returns its start.
+        step_size: A non-negative number; or K of them, one per step (a decaying schedule); or
+            a `[1, P]` or `[K, P]` table, one column per part of a latent tuple of P parts.
+        noise_scale: The temperature factor T, a non-negative number or K of them. 0 draws no
+            noise at all.
+        jit_compile: True (XLA), False (plain graph), or "auto": XLA on GPU and TPU; on a CPU
+            what was measured to be faster, XLA unless the energy holds convolutions (see
+            `tfebm.samplers.compilation`).
+
+    Raises:
+        ValueError: A negative or non-finite number, or a schedule of another length than K.
+
+    Example:
+
+        >>> sampler = tfebm.ShortRunLangevin(num_steps=60, step_size=0.4)
+        >>> def energy(z):                       # a standard Gaussian
+        ...     return 0.5 * tf.reduce_sum(z**2, axis=-1)
+        >>> z = sampler(energy, tf.zeros([100, 16]), seed=0)
+        >>> z, trace = sampler(energy, tf.zeros([100, 16]), seed=0, trace=True)
+        >>> trace.energy.shape
+        TensorShape([61, 100])
+
+    References: E. Nijkamp et al. Learning Non-Convergent Non-Persistent Short-Run MCMC Toward
+    Energy-Based Model. NeurIPS 2019. B. Pang et al. Learning Latent Space Energy-Based Prior
+    Model. NeurIPS 2020, equation 5.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        step_size: float | Sequence[float] | Sequence[Sequence[float]],
+        noise_scale: float | Sequence[float] = 1.0,
+        jit_compile: compilation.JitCompile = "auto",
+    ) -> None:
+        if isinstance(num_steps, bool) or int(num_steps) != num_steps or num_steps < 0:
+            raise ValueError(
+                f"`num_steps` must be a whole number of at least 0. Received {num_steps!r}."
+            )
+        self.num_steps = int(num_steps)
+        self.step_size = _schedule("step_size", step_size, self.num_steps, max_rank=2)
+        self.noise_scale = _schedule("noise_scale", noise_scale, self.num_steps, max_rank=1)
+        self.jit_compile = compilation.check_jit_compile(jit_compile)
+        self._functions: collections.OrderedDict = collections.OrderedDict()
+
+    def __call__(
+        self,
+        energy_fn: EnergyFn,
+        position: Latents,
+        *context: Tensor,
+        seed: Seed | None = None,
+        noise: Latents | None = None,
+        trace: bool = False,
+    ) -> Latents | tuple[Latents, ChainTrace]:
+        """Runs the chain, compiled once per `energy_fn` and cached.
+
+        Pass the same function object each time: a lambda written at the call is a new function
+        and compiles anew. What changes from call to call (an observation) goes into `context`.
+
+        Args:
+            energy_fn: `energy_fn(position, *context) -> [B]`.
+            position: z_0: a float tensor `[B, ...]` or a tuple of them with one common B.
+            *context: Tensors handed to `energy_fn` unchanged.
+            seed: An integer, or int32 `[B, 2]`, one stream per row. Needed unless `noise` is
+                given or `noise_scale` is 0.
+            noise: Replaces the drawn noise: the structure of `position`, each part with a
+                leading axis of K.
+            trace: Also return a `ChainTrace`.
+
+        Returns:
+            z_K in the structure of `position`; with `trace`, the pair (z_K, trace).
+
+        Raises:
+            ValueError: No source of noise, or an energy that is not one value per row.
+        """
+        position, context, noise = _to_tensors((position, context, noise))
+        seeds = self._check_noise(position, seed, noise)
+        function = self._compiled(energy_fn, (position, *context), trace)
+        return function(position, context, seeds, noise)
+
+    def run(
+        self,
+        energy_fn: EnergyFn,
+        position: Latents,
+        *context: Tensor,
+        seed: Seed | None = None,
+        noise: Latents | None = None,
+        trace: bool = False,
+    ) -> Latents | tuple[Latents, ChainTrace]:
+        """The same chain as plain TensorFlow operations, compiled by nobody.
+
+        For eager debugging, for use inside a graph that is compiled as a whole, and for
+        exports: a stock TensorFlow Serving refuses functions that must be compiled with XLA.
+        Arguments and results are those of `__call__`.
+        """
+        position, context, noise = _to_tensors((position, context, noise))
+        seeds = self._check_noise(position, seed, noise)
+        return self._loop(energy_fn, trace, position, context, seeds, noise)
+
+    @property
+    def num_traces(self) -> int:
+        """How often the cached chains were traced: at most once per kind of input."""
+        return sum(f.experimental_get_tracing_count() for f in self._functions.values())
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "num_steps": self.num_steps,
+            "step_size": self.step_size,
+            "noise_scale": self.noise_scale,
+            "jit_compile": self.jit_compile,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ShortRunLangevin":
+        return cls(**config)
+
+    @property
+    def _draws_noise(self) -> bool:
+        return bool(np.any(np.asarray(self.noise_scale) != 0)) and self.num_steps > 0
+
+    def _check_noise(self, position: Latents, seed: Seed | None, noise: Latents) -> Tensor | None:
+        if noise is not None or not self._draws_noise:
+            return None
+        if seed is None:
+            raise ValueError(
+                "The chain draws noise and needs `seed` (an integer, or int32 `[B, 2]`, one "
+                "stream per row) or `noise`. Received neither; for a chain without noise set "
+                "`noise_scale=0`."
+            )
+        return random.as_row_seeds(seed, tf.shape(tf.nest.flatten(position)[0])[0])
+
+    def _compiled(
+        self, energy_fn: EnergyFn, arguments: tuple, trace: bool
+    ) -> tf.types.experimental.PolymorphicFunction:
+        key = (energy_fn, trace)
+        if key not in self._functions:
+            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments)
+
+            self._functions[key] = tf.function(
+                functools.partial(self._loop, energy_fn, trace),
+                jit_compile=jit,
+                reduce_retracing=True,
+                autograph=False,
+            )
+            if len(self._functions) > _CACHE_SIZE:
+                self._functions.popitem(last=False)
+        self._functions.move_to_end(key)
+        return self._functions[key]
+
+    def _tables(self, num_parts: int) -> tuple[Tensor, Tensor]:
+        """Step sizes `[K, P]` and noise standard deviations `[K, P]`."""
+        step = np.asarray(self.step_size, np.float32)
+        if step.ndim == 2 and step.shape[1] != num_parts:
+            raise ValueError(
+                f"`step_size` has a column for each of {step.shape[1]} latent parts, but the "
+                f"position has {num_parts}."
+            )
+        step = step[:, np.newaxis] if step.ndim == 1 else step
+        step = np.broadcast_to(step, (self.num_steps, num_parts))
+        scale = np.broadcast_to(np.asarray(self.noise_scale, np.float32), (self.num_steps,))
+        return tf.constant(step), tf.constant(step * scale[:, np.newaxis])
+
+    def _loop(
+        self,
+        energy_fn: EnergyFn,
+        trace: bool,
+        position: Latents,
+        context: tuple,
+        seeds: Tensor | None,
+        noise: Latents | None,
+    ) -> Latents | tuple[Latents, ChainTrace]:
+        start = tf.nest.map_structure(tf.stop_gradient, position)
+        first = tf.nest.flatten(start)
+        step_sizes, noise_sizes = self._tables(len(first))
+        draw = _noise_source(first, seeds, noise)
+
+        def step(k, parts, records):
+            latents = tf.nest.pack_sequence_as(start, parts)
+            energy, grads = _energy_and_grads(energy_fn, latents, context)
+            moved = []
+            for i, (z, grad) in enumerate(zip(parts, grads, strict=True)):
+                z = z - tf.cast(0.5 * step_sizes[k, i] ** 2, z.dtype) * grad
+                if draw is not None:
+                    z = z + tf.cast(noise_sizes[k, i], z.dtype) * draw(k, i)
+                moved.append(z)
+            if trace:
+                way = [z - z0 for z, z0 in zip(moved, first, strict=True)]
+                values = tf.cast(energy, tf.float32), _row_norm(grads), _row_norm(way)
+                records = [r.write(k, v) for r, v in zip(records, values, strict=True)]
+            return k + 1, moved, records
+
+        records = []
+        if trace:
+            shape = [first[0].shape[0]]
+            records = [
+                tf.TensorArray(tf.float32, self.num_steps, element_shape=shape)
+                for _ in ChainTrace._fields
+            ]
+        parts = first
+        if self.num_steps:  # XLA traces the body even of a loop that never runs
+            _, parts, records = tf.while_loop(
+                lambda k, *_: k < self.num_steps,
+                step,
+                (tf.constant(0), first, records),
+                maximum_iterations=self.num_steps,
+                parallel_iterations=1,
+            )
+        end = tf.nest.pack_sequence_as(start, [tf.stop_gradient(z) for z in parts])
+        if not trace:
+            return end
+        last = tf.cast(_row_energy(energy_fn, end, context), tf.float32)[tf.newaxis]  # [1, B]
+        if not self.num_steps:
+            return end, ChainTrace(last, last[:0], last[:0])
+        energy, grad_norm, displacement = [record.stack() for record in records]
+        return end, ChainTrace(tf.concat([energy, last], axis=0), grad_norm, displacement)
+
+
+def _noise_source(
+    parts: list[Tensor], seeds: Tensor | None, noise: Latents | None
+) -> Callable[[Tensor, int], Tensor] | None:
+    """Noise for (step, part): injected, drawn, or none at all."""
+    if noise is not None:
+        injected = tf.nest.flatten(noise)
+        return lambda k, i: tf.gather(injected[i], k)
+    if seeds is None:
+        return None
+    # A single part uses the row's own stream, further parts children of it.
+    streams = [seeds if i == 0 else random.fold_in(seeds, i) for i in range(len(parts))]
+
+    def draw(k: Tensor, i: int) -> Tensor:
+        flat = random.row_normal(streams[i], k, math.prod(parts[i].shape[1:]))
+        return tf.cast(tf.reshape(flat, tf.shape(parts[i])), parts[i].dtype)
+
+    return draw
+
+
+def _to_tensors(structure: Any) -> Any:
+    return tf.nest.map_structure(
+        lambda x: None if x is None else tf.convert_to_tensor(x), structure
+    )
+
+
+def _schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
+    """`value` as a float or nested list of floats (JSON's types), checked."""
+    array = np.asarray(value, np.float64)
+    if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise ValueError(
+            f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
+            f"Received {value!r}."
+        )
+    if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):
+        raise ValueError(
+            f"`{name}` must be one number or one per step. Received {array.shape[0]} of them "
+            f"for {num_steps} steps."
+        )
+    return array.tolist()
+
+
+def _row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor:
+    energy = tf.convert_to_tensor(energy_fn(latents, *context))
+    if energy.shape.rank != 1:
+        shapes = [tuple(part.shape) for part in tf.nest.flatten(latents)]
+        raise ValueError(
+            "`energy_fn` must return one energy per row, shape `[B]`. Received shape "
+            f"{tuple(energy.shape)} for latents of shape {', '.join(map(str, shapes))}. Sum or "
+            "squeeze the other axes."
+        )
+    return energy
+
+
+def _energy_and_grads(energy_fn: EnergyFn, latents: Latents, context: tuple) -> tuple:
+    parts = tf.nest.flatten(latents)
+    # Only the latents are watched: no gradient towards weights is ever built in a chain.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(parts)
+        energy = _row_energy(energy_fn, tf.nest.pack_sequence_as(latents, parts), context)
+        total = tf.reduce_sum(energy)
+    grads = tape.gradient(total, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return energy, grads
+
+
+def _row_norm(parts: Sequence[Tensor]) -> Tensor:
+    """`[B]`: the Euclidean norm over all parts of a row."""
+    flat = [tf.reshape(tf.cast(p, tf.float32), [-1, math.prod(p.shape[1:])]) for p in parts]
+    return tf.norm(tf.concat(flat, axis=1), axis=1)

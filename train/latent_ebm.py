@@ -1,0 +1,180 @@
+"""Learns a latent-space energy-based prior over an image generator.
+
+  python train/latent_ebm.py                                   digits, in minutes
+  python train/latent_ebm.py --strategy mirrored               all GPUs of this machine
+  python train/latent_ebm.py --preset svhn                     the paper's settings
+
+B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
+"""
+
+import os
+
+# TensorFlow's notes on its build are no news here; its errors are.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import dataclasses
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+import tfebm
+from tfebm import pictures
+from tfebm.data import ImageData, load_images, steps_per_epoch, to_float
+from tfebm.runs import RunDirectory, RunSettings, flag, make_strategy, parse, resumed, training
+
+NAME = "latent_ebm"
+LAYOUTS = {"default": None, "cifar10": tfebm.CIFAR10_STAGES}
+
+CURVES = {
+    "reconstruction (squared error per image)": ("generator_loss",),
+    "energy": ("energy_posterior", "energy_prior"),
+    "gradient norms at the posterior": ("likelihood_grad_norm", "energy_grad_norm"),
+    "displacement of the chains": ("displacement_posterior", "displacement_prior"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RunSettings):
+    """The defaults are the preset `laptop`; math symbols are the paper's."""
+
+    epochs: int = flag(12, "passes over the data", least=1)
+    batch_size: int = flag(50, "examples per step, over all replicas", least=1)
+    latent_size: int = flag(16, "d, size of z", least=1)
+    width: int = flag(16, "channels of the generator's widest stage, in eighths", least=1)
+    layout: str = flag("default", "the generator's stages", choices=tuple(LAYOUTS))
+    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
+    prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0)
+    posterior_steps: int = flag(20, "K_1, steps of the posterior chain", least=0)
+    prior_step_size: float = flag(0.4, "s_0; the noise has this standard deviation", least=0.0)
+    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0)
+    learning_rate: float = flag(1.5e-3, "of the generator (Adam, beta_1 0.5)", above=0.0)
+    energy_learning_rate: float = flag(3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0)
+    learning_rate_decay: float = flag(
+        0.88, "factor per epoch on the generator's", above=0.0, most=1.0
+    )
+    energy_learning_rate_decay: float = flag(
+        0.88, "factor per epoch on the energy's", above=0.0, most=1.0
+    )
+    sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
+    output: str = flag("runs/latent_ebm", "folder for everything the run writes", operational=True)
+
+
+# The paper's and its released code's values.
+_PAPER = {
+    "epochs": 200,
+    "batch_size": 100,
+    "latent_size": 100,
+    "width": 64,
+    "learning_rate": 1e-4,
+    "energy_learning_rate": 2e-5,
+    "learning_rate_decay": 0.998,
+    "energy_learning_rate_decay": 0.998,
+}
+PRESETS = {
+    "laptop": {},
+    "svhn": {**_PAPER, "dataset": "svhn_cropped", "image_size": 32},
+    "cifar10": {
+        **_PAPER,
+        "dataset": "cifar10",
+        "image_size": 32,
+        "latent_size": 128,
+        "width": 128,
+        "layout": "cifar10",
+    },
+    "celeba64": {**_PAPER, "dataset": "celeb_a", "image_size": 64, "width": 128},
+    "celeba128": {
+        **_PAPER,
+        "dataset": "celeb_a",
+        "image_size": 128,
+        "width": 128,
+        "energy_width": 1000,
+        "prior_steps": 80,
+        "posterior_steps": 40,
+    },
+}
+
+
+def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfebm.LatentEBM:
+    """The compiled model of the settings."""
+    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
+    model = tfebm.LatentEBM(
+        generator=tfebm.DeconvGenerator(
+            image_shape, settings.width, stages=LAYOUTS[settings.layout], dtype=policy
+        ),
+        energy=tfebm.EnergyMLP((settings.energy_width,) * 2),
+        latent_size=settings.latent_size,
+        prior_sampler=tfebm.ShortRunLangevin(
+            settings.prior_steps, settings.prior_step_size, jit_compile=jit
+        ),
+        posterior_sampler=tfebm.ShortRunLangevin(
+            settings.posterior_steps, settings.posterior_step_size, jit_compile=jit
+        ),
+        likelihood=tfebm.GaussianLikelihood(settings.sigma),
+        seed=settings.seed,
+    )
+    per_epoch = steps_per_epoch(num_examples, settings.batch_size)
+    rates = (
+        (settings.learning_rate, settings.learning_rate_decay),
+        (settings.energy_learning_rate, settings.energy_learning_rate_decay),
+    )
+    model.compile(
+        *(
+            keras.optimizers.Adam(training.decay_schedule(*rate, per_epoch), beta_1=0.5)
+            for rate in rates
+        )
+    )
+    return model
+
+
+def draw(model: tfebm.LatentEBM, data: ImageData, epochs: list, run: RunDirectory) -> None:
+    """Writes the pictures of a finished run."""
+    tfebm.callbacks.SampleGrid(run.picture("samples")).draw(model)
+    images = data.x_test if len(data.x_test) >= 2 else data.x_train
+    x = to_float(images[: min(40, len(images))]).numpy()
+    # Each original with its reconstruction to the right of it.
+    pairs = np.stack([x, model.reconstruct(x)], axis=1).reshape(-1, *x.shape[1:])
+    pictures.save_grid(run.picture("reconstructions"), pairs, columns=10)
+    half = min(8, len(x) // 2)
+    if half:
+        paths = model.interpolate(x[:half], x[half : 2 * half], num_steps=10)
+        pictures.save_grid(run.picture("interpolation"), paths.reshape(-1, *x.shape[1:]), 10)
+    pictures.save_curves(run.picture("curves"), epochs, CURVES)
+
+
+def main() -> None:
+    started = time.monotonic()
+    settings, asked = parse(Settings, PRESETS, "laptop", __doc__)
+    run = RunDirectory(pathlib.Path(settings.output))
+    if settings.resume:
+        settings = resumed(Settings, run.read_settings(), settings, asked)
+    else:
+        run.check_free(settings.overwrite)
+    strategy = make_strategy(settings.strategy, settings.virtual_devices)
+    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    training.check_batch_size(settings, len(data.x_train), strategy.num_replicas_in_sync)
+    run.check_writable()
+    training.make_deterministic(settings.seed)
+    with strategy.scope():
+        model = make_model(settings, data.image_shape, len(data.x_train))
+    start = run.write_settings if settings.resume else run.begin
+    start(NAME, settings.to_record())
+    print(f"tfebm {tfebm.__version__}, {NAME}:\n{settings.describe()}", flush=True)
+
+    samples = tfebm.callbacks.SampleGrid(run.picture("samples"))
+    log = training.train(model, data, settings, run, [samples])
+    run.save_model(model)
+    draw(model, data, log.epochs, run)
+    if settings.export:
+        version = tfebm.serving.next_version(settings.export, NAME)
+        target = tfebm.serving.export(model, settings.export, NAME, version)
+        print(f"Exported {target.generator} and {target.scorer}.")
+    final = training.finish(model, data, settings, log, run, started)
+    print(training.summary(final))
+    print(f"Everything is in {run.path}: look at samples.png first.")
+
+
+if __name__ == "__main__":
+    tfebm.runs.run_command(main)
