@@ -1,11 +1,24 @@
-"""Learning objectives as free functions of tensors; `train_step` only wires them."""
+"""Learning objectives as free functions of tensors; `train_step` only wires them.
+
+Each takes `weights`, 1 for a row that counts and 0 for one that fills up a batch, and `count`,
+the rows of the *global* batch that count. Keras 3 optimizers sum the gradients of replicas, so
+a replica divides by the rows of all of them; a mean over its own rows would be `num_replicas`
+times too large, and NaN on a replica without rows.
+"""
 
 import tensorflow as tf
 
 from tfebm.types import Tensor
 
 
-def energy_contrast(energy_posterior: Tensor, energy_prior: Tensor, count: Tensor) -> Tensor:
+def mean_over_global_batch(values: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+    """This replica's share of the mean of `values` `[B]` over the global batch: a scalar."""
+    return tf.reduce_sum(weights * values) / count
+
+
+def energy_contrast(
+    energy_posterior: Tensor, energy_prior: Tensor, weights: Tensor, count: Tensor
+) -> Tensor:
     """Energy of inferred latents less energy of prior latents: descend it to learn the prior.
 
     Its gradient in the energy's weights is that of `-log p(x)`:
@@ -14,9 +27,8 @@ def energy_contrast(energy_posterior: Tensor, energy_prior: Tensor, count: Tenso
     Args:
         energy_posterior: `E(z+)`, `[B]`.
         energy_prior: `E(z-)`, `[B]`.
-        count: Rows of the *global* batch. Keras 3 optimizers sum the gradients of replicas, so
-            a replica divides by the rows of all of them; a mean over its own rows would be
-            `num_replicas` times too large, and NaN on a replica without rows.
+        weights: `[B]`, see above.
+        count: A scalar, see above.
 
     Returns:
         A scalar: this replica's share of the mean over the global batch.
@@ -24,9 +36,4 @@ def energy_contrast(energy_posterior: Tensor, energy_prior: Tensor, count: Tenso
     References: B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020,
     equation 8.
     """
-    return (tf.reduce_sum(energy_posterior) - tf.reduce_sum(energy_prior)) / count
-
-
-def mean_over_global_batch(values: Tensor, count: Tensor) -> Tensor:
-    """`sum(values) / count`: this replica's share of the global mean (see `energy_contrast`)."""
-    return tf.reduce_sum(values) / count
+    return mean_over_global_batch(energy_posterior - energy_prior, weights, count)

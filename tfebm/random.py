@@ -16,6 +16,7 @@ References: J. Salmon et al. Parallel Random Numbers: As Easy as 1, 2, 3. SC 201
 import numpy as np
 import tensorflow as tf
 
+from tfebm.errors import InvalidInputError
 from tfebm.types import Seed, Tensor
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -134,8 +135,12 @@ def as_row_seeds(seed: Seed, num_rows: int | Tensor) -> Tensor:
     if isinstance(seed, (int, np.integer)):
         return fold_in(root_seed(int(seed)), tf.range(num_rows, dtype=tf.int32))
     seed = tf.convert_to_tensor(seed)
+    if isinstance(num_rows, int) and seed.shape.rank == 2 and seed.shape[0] not in (None, num_rows):
+        raise InvalidInputError(
+            f"`seed` must hold one stream per row. Received {seed.shape[0]} for {num_rows} rows."
+        )
     if seed.dtype != tf.int32 or seed.shape.rank != 2 or seed.shape[-1] != 2:
-        raise ValueError(
+        raise InvalidInputError(
             "`seed` must be a Python integer or an int32 tensor of shape `[rows, 2]`, one stream "
             f"per row. Received dtype {seed.dtype.name} and shape {seed.shape}."
         )

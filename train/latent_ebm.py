@@ -39,10 +39,10 @@ CURVES = {
 class Settings(RunSettings):
     """The defaults are the preset `laptop`; math symbols are the paper's."""
 
-    epochs: int = flag(12, "passes over the data", least=1)
+    epochs: int = flag(14, "passes over the data", least=1)
     batch_size: int = flag(50, "examples per step, over all replicas", least=1)
     latent_size: int = flag(16, "d, size of z", least=1)
-    width: int = flag(16, "channels of the generator's widest stage, in eighths", least=1)
+    width: int = flag(16, "n_gf, the unit of the generator's channels", least=1)
     layout: str = flag("default", "the generator's stages", choices=tuple(LAYOUTS))
     energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
     prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0)
@@ -133,13 +133,15 @@ def draw(model: tfebm.LatentEBM, data: ImageData, epochs: list, run: RunDirector
     """Writes the pictures of a finished run."""
     tfebm.callbacks.SampleGrid(run.picture("samples")).draw(model)
     images = data.x_test if len(data.x_test) >= 2 else data.x_train
-    x = to_float(images[: min(40, len(images))]).numpy()
+    # Spread over the set, which may be sorted by class.
+    shown = np.linspace(0, len(images) - 1, min(40, len(images))).astype(int)
+    x = to_float(images[shown]).numpy()
     # Each original with its reconstruction to the right of it.
     pairs = np.stack([x, model.reconstruct(x)], axis=1).reshape(-1, *x.shape[1:])
     pictures.save_grid(run.picture("reconstructions"), pairs, columns=10)
-    half = min(8, len(x) // 2)
+    half = len(x) // 2
     if half:
-        paths = model.interpolate(x[:half], x[half : 2 * half], num_steps=10)
+        paths = model.interpolate(x[:half:2], x[half : 2 * half : 2], num_steps=10)
         pictures.save_grid(run.picture("interpolation"), paths.reshape(-1, *x.shape[1:]), 10)
     pictures.save_curves(run.picture("curves"), epochs, CURVES)
 

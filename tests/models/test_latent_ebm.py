@@ -255,6 +255,8 @@ class TestInference:
             (lambda m: m.score(X, num_chains=0), "num_chains"),
             (lambda m: m.score(X[:, :3]), r"Received shape \[20, 3\]"),
             (lambda m: m.infer(X.astype(int)), "must be floats"),
+            (lambda m: m.score(X, seed=np.zeros((3, 2), np.int32)), "3 for 20 rows"),
+            (lambda m: m.generate(4, seed=np.zeros((3, 2), np.int32)), "3 for 4 rows"),
             (lambda m: m.interpolate(X[:2], X[:3]), "pairs"),
             (lambda m: m.interpolate(X[:2], X[:2], num_steps=1), "num_steps"),
         ],
@@ -293,6 +295,9 @@ class TestNetworks:
         x = np.random.default_rng(0).choice([-1, 1], (4, 28, 28, 1)).astype("float32")
         model.fit(x, verbose=0)
         assert np.abs(model.generate(2)).max() < 1
+        # oneDNN returns wrong shapes for empty batches.
+        assert model.score(x[:0]).shape == (0,)
+        assert model.reconstruct(x[:0]).shape == (0, 28, 28, 1)
         with pytest.raises(ValueError, match="output_activation=None"):
             tfebm.LatentEBM(
                 tfebm.DeconvGenerator((28, 28, 1), 2),

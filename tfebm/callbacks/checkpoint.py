@@ -74,9 +74,7 @@ class Checkpoint(keras.callbacks.Callback):
             # `fit` resets the metrics at the start of an epoch; a run that goes on in the
             # middle of one must report the whole of it.
             if not state["epoch_complete"]:
-                self._restored_metrics = [
-                    [v.numpy() for v in metric.variables] for metric in model.metrics
-                ]
+                self._restored_metrics = state["metrics"]
             return state
         return None
 
@@ -110,6 +108,10 @@ class Checkpoint(keras.callbacks.Callback):
             "step": step,
             "epoch": self._epoch,
             "epoch_complete": epoch_complete,
+            "metrics": [
+                [variable.numpy().tolist() for variable in metric.variables]
+                for metric in self.model.metrics
+            ],
             "sha256": _digest(temporary / _WEIGHTS),
             "extra": self.extra_state(),
         }

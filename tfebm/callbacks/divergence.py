@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfebm.errors import TrainingDiverged
+from tfebm.errors import InvalidInputError, TrainingDiverged
 
 
 class StopOnDivergence(keras.callbacks.Callback):
@@ -22,13 +22,13 @@ class StopOnDivergence(keras.callbacks.Callback):
             hundred is cheap on a GPU whose steps are short.
 
     Raises:
-        ValueError: A limit or an interval that is not positive.
+        InvalidInputError: A limit or an interval that is not positive.
     """
 
     def __init__(self, limit: float = 1e8, every: int = 1) -> None:
         super().__init__()
         if not limit > 0 or every < 1:
-            raise ValueError(
+            raise InvalidInputError(
                 f"`limit` and `every` must be positive. Received {limit!r} and {every!r}."
             )
         self.limit = limit

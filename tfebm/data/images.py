@@ -84,23 +84,24 @@ def load_images(
             "x_test, of a folder of images, or the name of a data set."
         )
     else:
-        data = _load_tfds(source, data_dir)
+        data = _load_tfds(source, data_dir, image_size)
     fields = {}
     for split in ("x_train", "x_test"):
         images = as_images(getattr(data, split), f"{data.name}: {split}")
         fields[split] = resize(images, image_size)
-    if not len(fields["x_train"]):
-        raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
+        height, width = fields[split].shape[1:3]
+        if height != width:
+            raise InvalidInputError(
+                f"{data.name}: images must be square. Received {height} x {width} pixels. Give an "
+                "image size, and the middle is cut out and resized."
+            )
     train, test = fields["x_train"], fields["x_test"]
+    if not len(train):
+        raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
     if len(test) and train.shape[1:] != test.shape[1:]:
         raise InvalidInputError(
             f"{data.name}: x_train and x_test must hold images of one shape. Received "
             f"{train.shape[1:]} and {test.shape[1:]}."
-        )
-    if train.shape[1] != train.shape[2]:
-        raise InvalidInputError(
-            f"{data.name}: images must be square. Received {train.shape[1]} x {train.shape[2]} "
-            "pixels. Give an image size, and the middle is cut out and resized."
         )
     return dataclasses.replace(data, **fields)
 
@@ -165,7 +166,8 @@ def _square(picture: Any, size: int) -> Any:
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    # Cut before it is resampled: the filter would reach over the edges of a `box`.
+    return picture.crop(box).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def _to_array(picture: Any) -> np.ndarray:
@@ -194,9 +196,10 @@ def _held_out(rank: np.ndarray) -> np.ndarray:
 def _load_npz(path: pathlib.Path) -> ImageData:
     try:
         # Data only: an archive with pickled objects is refused by NumPy itself.
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise ValueError("it is not an archive")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is not an archive")
+        with archive:
             missing = {"x_train", "x_test"} - set(archive.files)
             if missing:
                 raise InvalidInputError(
@@ -212,7 +215,7 @@ def _load_npz(path: pathlib.Path) -> ImageData:
         raise
     except FileNotFoundError:
         raise InvalidInputError(f"There is no file {str(path)!r}. Check the path.") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInputError(
             f"{path} cannot be read as an .npz of plain arrays: {error}. Write it with "
             "`numpy.savez(path, x_train=..., x_test=...)`."
@@ -266,7 +269,7 @@ def _read_files(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray
     return np.stack([np.broadcast_to(image, (*image.shape[:2], channels)) for image in images])
 
 
-def _load_tfds(name: str, data_dir: str | None) -> ImageData:
+def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> ImageData:
     import tensorflow_datasets as tfds
 
     try:
@@ -288,10 +291,10 @@ def _load_tfds(name: str, data_dir: str | None) -> ImageData:
     except Exception as error:
         raise InvalidInputError(_not_loaded(name, error)) from None
     splits = builder.info.splits
-    train = _tfds_arrays(builder, "train")
+    train = _tfds_arrays(builder, "train", image_size)
     test_split = next((s for s in ("test", "validation") if s in splits), None)
     if test_split is not None:
-        test = _tfds_arrays(builder, test_split)
+        test = _tfds_arrays(builder, test_split, image_size)
     else:
         held = _held_out(np.arange(len(train[0])))
         test = tuple(None if part is None else part[held] for part in train)
@@ -299,10 +302,13 @@ def _load_tfds(name: str, data_dir: str | None) -> ImageData:
     return ImageData(name, train[0], test[0], train[1], test[1])
 
 
-def _tfds_arrays(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _tfds_arrays(
+    builder: Any, split: str, image_size: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     images, labels = [], []
     for example in builder.as_dataset(split=split).as_numpy_iterator():
-        images.append(example["image"])
+        # Resized one by one: the originals of a large set would not fit into memory.
+        images.append(resize(example["image"][np.newaxis], image_size)[0])
         if np.ndim(example.get("label")) == 0 and example.get("label") is not None:
             labels.append(int(example["label"]))
     shapes = {image.shape for image in images}

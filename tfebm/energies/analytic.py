@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 
 
@@ -43,7 +44,7 @@ class QuadraticEnergy(keras.layers.Layer):
         initializer = "zeros"
         if self.initial_value is not None:
             if np.shape(self.initial_value) != (size, size):
-                raise ValueError(
+                raise InvalidInputError(
                     f"`initial_value` must have shape {(size, size)} for latents of size {size}. "
                     f"Received shape {np.shape(self.initial_value)}."
                 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 
 
@@ -31,7 +32,7 @@ class EnergyMLP(keras.layers.Layer):
         Energies, float32 `[B]`.
 
     Raises:
-        ValueError: A hidden layer without units.
+        InvalidInputError: A hidden layer without units.
 
     Example:
 
@@ -52,7 +53,7 @@ class EnergyMLP(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if any(int(units) != units or units < 1 for units in hidden_units):
-            raise ValueError(
+            raise InvalidInputError(
                 "`hidden_units` must be whole numbers of at least 1, one per hidden layer. "
                 f"Received {tuple(hidden_units)}."
             )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 
 
@@ -72,7 +73,7 @@ class DeconvGenerator(keras.layers.Layer):
         float32 `[B, height, width, channels]`.
 
     Raises:
-        ValueError: An image shape without a layout, or stages that end at another size.
+        InvalidInputError: An image shape without a layout, or stages that end at another size.
 
     Example:
 
@@ -98,17 +99,19 @@ class DeconvGenerator(keras.layers.Layer):
         super().__init__(**kwargs)
         self.image_shape = tuple(int(n) for n in image_shape)
         if len(self.image_shape) != 3 or self.image_shape[0] != self.image_shape[1]:
-            raise ValueError(
+            raise InvalidInputError(
                 "`image_shape` must be (height, width, channels) of a square image. Received "
                 f"{self.image_shape}."
             )
         if stages is None and self.image_shape[0] not in STAGES:
-            raise ValueError(
+            raise InvalidInputError(
                 f"There is a layout for {', '.join(map(str, STAGES))} pixels. Received "
                 f"`image_shape={self.image_shape}`. Resize the images, or pass `stages`."
             )
         if int(width) != width or width < 1:
-            raise ValueError(f"`width` must be a whole number of at least 1. Received {width!r}.")
+            raise InvalidInputError(
+                f"`width` must be a whole number of at least 1. Received {width!r}."
+            )
         self.width = int(width)
         self.stages = tuple(Stage(*stage) for stage in stages or STAGES[self.image_shape[0]])
         self.output_activation = keras.activations.get(output_activation)
@@ -144,7 +147,7 @@ class DeconvGenerator(keras.layers.Layer):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
         if tuple(shape[1:]) != self.image_shape:
-            raise ValueError(
+            raise InvalidInputError(
                 f"`stages` end at an image of shape {tuple(shape[1:])}, but `image_shape` is "
                 f"{self.image_shape}. The last stage needs multiple 0."
             )

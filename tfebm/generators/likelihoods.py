@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 
 
@@ -32,7 +33,7 @@ class GaussianLikelihood:
         scale: The standard deviation sigma, positive; 0.3 in the paper.
 
     Raises:
-        ValueError: A scale that is not positive.
+        InvalidInputError: A scale that is not positive.
 
     Example:
 
@@ -42,7 +43,7 @@ class GaussianLikelihood:
 
     def __init__(self, scale: float = 0.3) -> None:
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"`scale` must be a positive number. Received {scale!r}.")
+            raise InvalidInputError(f"`scale` must be a positive number. Received {scale!r}.")
         self.scale = float(scale)
 
     @property

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.data import checks
+from tfebm.errors import InvalidInputError
 from tfebm.models import networks
 from tfebm.types import Seed, Tensor
 
@@ -79,7 +80,7 @@ class RowInference:
         """
         checks.check_count("num_steps", num_steps, least=2)
         if len(x_from) != len(x_to):
-            raise ValueError(
+            raise InvalidInputError(
                 f"`x_from` and `x_to` must be pairs. Received {len(x_from)} and {len(x_to)} rows."
             )
         z = networks.latent_path(
@@ -93,6 +94,8 @@ class RowInference:
         self, method: str, x: Any, seed: Seed, batch_size: int, num_chains: int | None = None
     ) -> np.ndarray:
         x = tf.constant(checks.as_examples(x, self.data_shape))
+        if not isinstance(seed, (int, np.integer)):
+            seed = random.as_row_seeds(seed, len(x))
         if num_chains is not None:
             checks.check_count("num_chains", num_chains)
         static = {} if num_chains is None else {"num_chains": int(num_chains)}
@@ -108,8 +111,13 @@ class RowInference:
     ) -> np.ndarray:
         """`getattr(self, method)` over slices of `arrays`, as one compiled function each."""
         checks.check_count("batch_size", batch_size)
+        if not len(arrays[0]):
+            # oneDNN's convolutions return wrong shapes for empty batches.
+            row = [tf.zeros([1, *array.shape[1:]], array.dtype) for array in arrays]
+            seed = None if seed is None else 0
+            return self._in_batches(method, row, batch_size, seed, **static)[:0]
         pieces = []
-        for start in range(0, max(1, len(arrays[0])), batch_size):
+        for start in range(0, len(arrays[0]), batch_size):
             rows = slice(start, start + batch_size)
             batch = [array[rows] for array in arrays]
             if seed is not None:

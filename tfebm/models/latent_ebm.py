@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfebm import objectives, random
 from tfebm.data import checks
+from tfebm.errors import InvalidInputError
 from tfebm.generators.likelihoods import GaussianLikelihood
 from tfebm.models import networks
 from tfebm.models.inference import RowInference
@@ -60,7 +61,7 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         **kwargs: Of `keras.Model`.
 
     Raises:
-        ValueError: A latent size that does not fit the networks, an energy that is not one
+        InvalidInputError: A latent size that does not fit the networks, an energy that is not one
             value per row, or a network that computes in float16.
 
     Example:
@@ -95,7 +96,9 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         # precision policies of their own.
         super().__init__(**{"dtype": "float32", **kwargs})
         if not (math.isfinite(prior_scale) and prior_scale > 0):
-            raise ValueError(f"`prior_scale` must be a positive number. Received {prior_scale!r}.")
+            raise InvalidInputError(
+                f"`prior_scale` must be a positive number. Received {prior_scale!r}."
+            )
         checks.check_count("num_chains", num_chains)
         self.generator = generator
         self.energy = energy
@@ -224,10 +227,10 @@ class LatentEBM(RowInference, TwoOptimizerModel):
 
     def _learning_step(self, x: Tensor, seeds: Tensor) -> tuple[tuple[list, list], dict]:
         """Gradients of both losses at fresh z+ and z-, and the metrics updated with them."""
-        x, seeds = self._chain_rows(x, seeds, self.num_chains)
+        x, seeds, weights = _fill_empty(*self._chain_rows(x, seeds, self.num_chains))
         posterior_start, z_posterior = self._posterior_chain(x, seeds)
         prior_start, z_prior = self._prior_chain(seeds)
-        rows = tf.cast(tf.shape(x)[0], tf.float32)
+        rows = tf.reduce_sum(weights)
         count = global_sum(rows)
         likelihood = self.likelihood
         loss_scale = likelihood.energy_scale if self.scale_by_sigma else 1.0
@@ -238,14 +241,14 @@ class LatentEBM(RowInference, TwoOptimizerModel):
             tape.watch(z_posterior)
             outputs = self.decode(z_posterior)
             error = likelihood.error(outputs, x)
-            loss = loss_scale * objectives.mean_over_global_batch(error, count)
+            loss = loss_scale * objectives.mean_over_global_batch(error, weights, count)
         generator_grads, z_grad = _split(tape.gradient(loss, [*generator_weights, z_posterior]))
         likelihood_grad = z_grad * (count * likelihood.energy_scale / loss_scale)
 
         with tf.GradientTape() as tape:
             tape.watch(z_posterior)
             energy_posterior, energy_prior = self.tilt(z_posterior), self.tilt(z_prior)
-            contrast = objectives.energy_contrast(energy_posterior, energy_prior, count)
+            contrast = objectives.energy_contrast(energy_posterior, energy_prior, weights, count)
         energy_grads, energy_grad = _split(tape.gradient(contrast, [*energy_weights, z_posterior]))
 
         squared = tf.square(x - likelihood.mean(outputs))
@@ -262,8 +265,7 @@ class LatentEBM(RowInference, TwoOptimizerModel):
             "displacement_prior": tf.norm(z_prior - prior_start, axis=-1),
         }
         for name, values in seen.items():
-            # A replica without rows adds nothing, not NaN.
-            mean = tf.math.divide_no_nan(tf.reduce_sum(values), rows)
+            mean = tf.math.divide_no_nan(tf.reduce_sum(weights * values), rows)
             self._trackers[name].update_state(mean, sample_weight=rows)
         logs = {name: tracker.result() for name, tracker in self._trackers.items()}
         return (generator_grads, energy_grads), logs
@@ -329,11 +331,25 @@ def _examples(data: Any) -> Tensor:
     """x of a batch x, (x,) or (x, y); a third entry would be weights, which are refused."""
     x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if sample_weight is not None:
-        raise ValueError(
+        raise InvalidInputError(
             "Sample weights are not supported: the likelihood counts every example the same. "
             "Received batches of (x, y, sample_weight). Drop the third entry."
         )
     return tf.cast(x, tf.float32)
+
+
+def _fill_empty(x: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One row of zeros and of weight 0 where a replica has none, weights of 1 elsewhere.
+
+    The end of an epoch can leave a replica without rows, and oneDNN's convolutions return
+    wrong shapes for empty batches.
+    """
+    rows = tf.shape(x)[0]
+    missing = tf.cast(tf.equal(rows, 0), tf.int32)
+    x, seeds = (
+        tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)]) for tensor in (x, seeds)
+    )
+    return x, seeds, tf.cast(tf.range(rows + missing) < rows, tf.float32)
 
 
 def _split(gradients: list[Tensor]) -> tuple[list[Tensor], Latents]:

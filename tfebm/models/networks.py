@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfebm.errors import InvalidInputError
 from tfebm.generators.likelihoods import BernoulliLikelihood
 from tfebm.types import Tensor
 
@@ -18,7 +19,7 @@ def latent_size(
     """The requested size, else the one that a network was built for, else 100.
 
     Raises:
-        ValueError: A network was built for another size.
+        InvalidInputError: A network was built for another size.
     """
     built = {
         name: size
@@ -26,13 +27,13 @@ def latent_size(
         if (size := _built_size(layer)) is not None
     }
     if requested is not None and (int(requested) != requested or requested < 1):
-        raise ValueError(
+        raise InvalidInputError(
             f"`latent_size` must be a whole number of at least 1. Received {requested!r}."
         )
     size = requested or next(iter(built.values()), DEFAULT_LATENT_SIZE)
     for name, other in built.items():
         if other != size:
-            raise ValueError(
+            raise InvalidInputError(
                 f"The {name} was built for latents of size {other}, but the latent size is "
                 f"{size}. Give both networks and `latent_size` one size."
             )
@@ -54,7 +55,7 @@ def build(generator: keras.layers.Layer, energy: keras.layers.Layer, size: int) 
     """Builds both networks and returns the shape of one example, as the generator makes it.
 
     Raises:
-        ValueError: A network that does not take latents `[B, size]`, or does not return what
+        InvalidInputError: A network that does not take latents `[B, size]`, or does not return what
             is needed.
     """
     outputs = {}
@@ -64,20 +65,20 @@ def build(generator: keras.layers.Layer, energy: keras.layers.Layer, size: int) 
                 layer.build((None, size))
             outputs[name] = layer(tf.zeros([2, size]))
         except Exception as error:
-            raise ValueError(
+            raise InvalidInputError(
                 f"The {name} does not take latents of shape [B, {size}]: {error} Change "
                 f"`latent_size`, or the {name}'s input."
             ) from error
     shape = tuple(outputs["energy"].shape)
     if shape not in ((2,), (2, 1)):
-        raise ValueError(
+        raise InvalidInputError(
             "`energy` must return one value per row, shape [B] or [B, 1]. Received shape "
             f"{('B', *shape[1:])} for latents of shape {('B', size)}. Sum or squeeze the other "
             "axes, or end with one unit."
         )
     shape = tuple(outputs["generator"].shape)
     if len(shape) < 2 or shape[0] != 2:
-        raise ValueError(
+        raise InvalidInputError(
             "`generator` must return one example per row, shape [B, ...]. Received shape "
             f"{shape} for latents of shape {(2, size)}."
         )
@@ -88,7 +89,7 @@ def check_likelihood(likelihood: Any, generator: keras.layers.Layer) -> None:
     """Refuses logits out of a tanh, which would never reach black or white."""
     bounded = getattr(generator, "output_range", None) is not None
     if isinstance(likelihood, BernoulliLikelihood) and bounded:
-        raise ValueError(
+        raise InvalidInputError(
             "A BernoulliLikelihood takes logits, but the generator ends in tanh. Received "
             f"{type(generator).__name__} with a bounded output. Pass `output_activation=None` "
             "to it."

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfebm.errors import InvalidInputError
+
 _NOT_OURS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
@@ -44,7 +46,7 @@ class TwoOptimizerModel(keras.Model):
         """
         given = [name for name in _NOT_OURS if kwargs.get(name) is not None]
         if given:
-            raise ValueError(
+            raise InvalidInputError(
                 f"{type(self).__name__} has its own losses and metrics. Received "
                 f"{', '.join(f'`{name}`' for name in given)}. Leave them out, and follow other "
                 "figures in a callback."
@@ -57,7 +59,7 @@ class TwoOptimizerModel(keras.Model):
             defaults[1] if energy_optimizer is None else energy_optimizer
         )
         if optimizer is energy_optimizer:
-            raise ValueError(
+            raise InvalidInputError(
                 "`optimizer` and `energy_optimizer` are one object. An optimizer keeps state for "
                 "one set of weights: give each network its own."
             )
@@ -94,7 +96,7 @@ class TwoOptimizerModel(keras.Model):
         """
         for name in ("sample_weight", "class_weight"):
             if kwargs.get(name) is not None:
-                raise ValueError(
+                raise InvalidInputError(
                     f"`{name}` is not supported: the likelihood counts every example the same. "
                     f"Received `{name}`. To weigh examples, resample them in the data set."
                 )
@@ -124,7 +126,7 @@ class TwoOptimizerModel(keras.Model):
         for name in ("generator", "energy"):
             for layer in getattr(self, name)._flatten_layers():
                 if layer.compute_dtype == "float16":
-                    raise ValueError(
+                    raise InvalidInputError(
                         f"The {name}'s layer '{layer.name}' computes in float16. Chains add "
                         "gradients far smaller and larger than float16 holds, and Keras' loss "
                         "scaling does not reach into them. Use 'mixed_bfloat16' or 'float32'."
@@ -135,13 +137,13 @@ class TwoOptimizerModel(keras.Model):
         if replicas == 1:
             return
         if kwargs.get("steps_per_execution", 1) not in (1, None):
-            raise ValueError(
+            raise InvalidInputError(
                 "`steps_per_execution` above 1 does not work under a strategy of several "
                 f"replicas (keras-team/keras issue 19246). Received "
                 f"{kwargs['steps_per_execution']} with {replicas} replicas. Leave it at 1."
             )
         if kwargs.get("jit_compile") is True:
-            raise ValueError(
+            raise InvalidInputError(
                 "`jit_compile=True` compiles the whole step, which TensorFlow cannot do with "
                 f"variables on several devices. Received it with {replicas} replicas. Leave it "
                 "out: the chains are compiled all the same, by their samplers' `jit_compile`."

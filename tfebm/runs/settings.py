@@ -22,7 +22,7 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         text: The help line.
         choices: The values allowed.
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
-            inclusive upper bound), `type`, and `operational=True` for what says how a run is
+            inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a run is
             carried out rather than what it computes; such flags are not saved and may differ
             on a resume.
     """
@@ -33,11 +33,15 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
 class RunSettings:
     """What every training script has in common."""
 
-    dataset: str = flag("mnist5k", "data set: a name, the path of an .npz, or a folder of images")
+    dataset: str = flag(
+        "mnist5k", "data set: a name, an .npz, or a folder of images", metavar="NAME|PATH"
+    )
     image_size: int | None = flag(
         None, "resize images to so many pixels a side (default: as stored)", type=int, least=1
     )
-    data_dir: str | None = flag(None, "folder of TensorFlow Datasets", type=str, operational=True)
+    data_dir: str | None = flag(
+        None, "folder of TensorFlow Datasets", type=str, metavar="DIR", operational=True
+    )
     strategy: str = flag("none", "distribution strategy", choices=STRATEGIES)
     virtual_devices: int = flag(
         0, "split the CPU into N devices, to try `mirrored` without GPUs", least=0
@@ -56,14 +60,16 @@ class RunSettings:
         least=0,
         operational=True,
     )
-    output: str = flag("runs/run", "folder for everything the run writes", operational=True)
+    output: str = flag(
+        "runs/run", "folder for everything the run writes", metavar="DIR", operational=True
+    )
     resume: bool = flag(
         False,
         "go on from the newest checkpoint; may raise --epochs and --steps",
         operational=True,
     )
     export: str | None = flag(
-        None, "also export SavedModels into this folder", type=str, operational=True
+        None, "also export SavedModels into this folder", type=str, metavar="DIR", operational=True
     )
     overwrite: bool = flag(False, "replace an existing run in the output folder", operational=True)
 
@@ -199,7 +205,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, default
         _flag_name(field.name),
         type=kind,
         choices=choices,
-        metavar=None if choices else {int: "N", float: "X"}.get(kind, "TEXT"),
+        metavar=None if choices else field.metadata.get("metavar", "N" if kind is int else "X"),
         help=text if default is None else f"{text} (default: {default})",
         **shared,
     )

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from tfebm.errors import InvalidInputError
+
 JitCompile = bool | Literal["auto"]
 
 _CONVOLUTION = "Conv"  # Conv2D, Conv2DBackpropInput, Conv3D, DepthwiseConv2dNative, ...
@@ -26,7 +28,9 @@ _CONVOLUTION = "Conv"  # Conv2D, Conv2DBackpropInput, Conv3D, DepthwiseConv2dNat
 def check_jit_compile(jit_compile: JitCompile) -> JitCompile:
     """Returns the switch, or says which values it may have."""
     if jit_compile not in (True, False, "auto"):
-        raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received {jit_compile!r}.")
+        raise InvalidInputError(
+            f"`jit_compile` must be True, False or 'auto'. Received {jit_compile!r}."
+        )
     return jit_compile
 
 

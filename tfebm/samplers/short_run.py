@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
+from tfebm.errors import InvalidInputError
 from tfebm.samplers import compilation
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
@@ -56,7 +57,7 @@ class ShortRunLangevin:
             `tfebm.samplers.compilation`).
 
     Raises:
-        ValueError: A negative or non-finite number, or a schedule of another length than K.
+        InvalidInputError: A negative or non-finite number, or a schedule of another length than K.
 
     Example:
 
@@ -81,7 +82,7 @@ class ShortRunLangevin:
         jit_compile: compilation.JitCompile = "auto",
     ) -> None:
         if isinstance(num_steps, bool) or int(num_steps) != num_steps or num_steps < 0:
-            raise ValueError(
+            raise InvalidInputError(
                 f"`num_steps` must be a whole number of at least 0. Received {num_steps!r}."
             )
         self.num_steps = int(num_steps)
@@ -169,7 +170,7 @@ class ShortRunLangevin:
         if noise is not None or not self._draws_noise:
             return None
         if seed is None:
-            raise ValueError(
+            raise InvalidInputError(
                 "The chain draws noise and needs `seed` (an integer, or int32 `[B, 2]`, one "
                 "stream per row) or `noise`. Received neither; for a chain without noise set "
                 "`noise_scale=0`."
@@ -198,7 +199,7 @@ class ShortRunLangevin:
         """Step sizes `[K, P]` and noise standard deviations `[K, P]`."""
         step = np.asarray(self.step_size, np.float32)
         if step.ndim == 2 and step.shape[1] != num_parts:
-            raise ValueError(
+            raise InvalidInputError(
                 f"`step_size` has a column for each of {step.shape[1]} latent parts, but the "
                 f"position has {num_parts}."
             )
@@ -291,12 +292,12 @@ def _schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
     """`value` as a float or nested list of floats (JSON's types), checked."""
     array = np.asarray(value, np.float64)
     if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise ValueError(
+        raise InvalidInputError(
             f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
             f"Received {value!r}."
         )
     if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):
-        raise ValueError(
+        raise InvalidInputError(
             f"`{name}` must be one number or one per step. Received {array.shape[0]} of them "
             f"for {num_steps} steps."
         )
@@ -307,7 +308,7 @@ def _row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor
     energy = tf.convert_to_tensor(energy_fn(latents, *context))
     if energy.shape.rank != 1:
         shapes = [tuple(part.shape) for part in tf.nest.flatten(latents)]
-        raise ValueError(
+        raise InvalidInputError(
             "`energy_fn` must return one energy per row, shape `[B]`. Received shape "
             f"{tuple(energy.shape)} for latents of shape {', '.join(map(str, shapes))}. Sum or "
             "squeeze the other axes."

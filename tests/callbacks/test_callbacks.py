@@ -1,0 +1,197 @@
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_weights_equal, small_model, vectors, weights_of
+from PIL import Image
+
+import tfebm
+from tfebm import files
+from tfebm.callbacks import Checkpoint, RunLog, SampleGrid, StopOnDivergence, complete_checkpoints
+from tfebm.callbacks import checkpoint as checkpoint_module
+
+X = vectors(12)
+
+
+def compiled(rate=1e-2):
+    keras.utils.set_random_seed(0)
+    model = small_model()
+    model.compile(keras.optimizers.Adam(rate), keras.optimizers.Adam(rate))
+    return model
+
+
+def fit(model, *callbacks, epochs=1):
+    model.fit(X, batch_size=4, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+
+
+class TestCheckpoint:
+    def test_everything_is_restored(self, tmp_path):
+        model = compiled()
+        fit(model, Checkpoint(tmp_path, extra_state=lambda: {"note": 7}), epochs=2)
+        other = compiled()
+        state = Checkpoint(tmp_path).restore(other)
+        assert (state["step"], state["epoch"], state["extra"]) == (6, 1, {"note": 7})
+        assert_weights_equal(other, model)
+        for name in ("optimizer", "energy_optimizer"):
+            for a, b in zip(
+                getattr(other, name).variables, getattr(model, name).variables, strict=True
+            ):
+                np.testing.assert_array_equal(a, b)
+
+    def test_the_newest_two_are_kept(self, tmp_path):
+        fit(compiled(), Checkpoint(tmp_path, every=1), epochs=2)
+        assert [p.name for p in complete_checkpoints(tmp_path)] == [
+            "step-00000005",
+            "step-00000006",
+        ]
+        assert len(os.listdir(tmp_path)) == 2
+
+    def test_nothing_to_restore(self, tmp_path):
+        assert Checkpoint(tmp_path / "none").restore(compiled()) is None
+
+    @pytest.mark.parametrize("at", ["save_weights", "write_json", "rename"])
+    def test_a_save_that_is_cut_short_leaves_the_one_before(self, tmp_path, monkeypatch, at):
+        model = compiled()
+        fit(model, Checkpoint(tmp_path))
+        kept = weights_of(model)
+
+        class Killed(BaseException):
+            pass
+
+        def die(*args, **kwargs):
+            raise Killed
+
+        target = {"save_weights": (model, at), "write_json": (files, at), "rename": (os, at)}[at]
+        with monkeypatch.context() as patch:
+            patch.setattr(*target, die)
+            with pytest.raises(Killed):
+                fit(model, Checkpoint(tmp_path))
+        other = compiled()
+        assert Checkpoint(tmp_path).restore(other)["step"] == 3
+        for name, value in weights_of(other).items():
+            np.testing.assert_array_equal(value, kept[name])
+        fit(other, Checkpoint(tmp_path))  # and the rest of it is swept away
+        assert not list(tmp_path.glob(".tmp-*"))
+
+    def test_damage_is_named_and_not_loaded(self, tmp_path):
+        fit(compiled(), Checkpoint(tmp_path))
+        path = complete_checkpoints(tmp_path)[-1]
+        weights = path / "state.weights.h5"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+        with pytest.raises(tfebm.InvalidInputError, match=r"is damaged.*Delete this folder"):
+            Checkpoint(tmp_path).restore(compiled())
+        (path / "state.json").unlink()
+        with pytest.raises(tfebm.InvalidInputError, match="is damaged"):
+            Checkpoint(tmp_path).restore(compiled())
+
+    def test_a_checkpoint_of_another_model_is_refused(self, tmp_path):
+        fit(compiled(), Checkpoint(tmp_path))
+        other = small_model(latent_size=5)
+        other.compile()
+        with pytest.raises(tfebm.InvalidInputError, match="does not fit the model"):
+            Checkpoint(tmp_path).restore(other)
+
+    def test_weights_that_are_not_finite_are_not_saved(self, tmp_path):
+        model = compiled()
+        fit(model, Checkpoint(tmp_path))
+        model.energy.hidden[0].kernel.assign(np.full((3, 8), np.nan))
+        checkpoint = Checkpoint(tmp_path)
+        checkpoint.set_model(model)
+        with pytest.raises(tfebm.TrainingDiverged, match=r"step 3.*kernel"):
+            checkpoint.save(epoch_complete=True)
+        assert len(complete_checkpoints(tmp_path)) == 1
+
+    def test_metrics_of_an_interrupted_epoch_are_those_of_the_whole(self, tmp_path):
+        whole = compiled().fit(X, batch_size=4, verbose=0, shuffle=False).history
+
+        class Stop(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if batch == 1:
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(compiled(), Checkpoint(tmp_path, every=2), Stop())
+        model = compiled()
+        checkpoint = Checkpoint(tmp_path)
+        assert checkpoint.restore(model)["step"] == 2
+        rest = model.fit(
+            X[8:], batch_size=4, verbose=0, shuffle=False, callbacks=[checkpoint]
+        ).history
+        for name, values in whole.items():
+            assert rest[name] == pytest.approx(values, rel=1e-6), name
+
+    def test_loading_is_by_content_and_never_by_pickle(self):
+        source = checkpoint_module.__file__
+        with open(source, encoding="utf-8") as file:
+            assert "pickle" not in file.read()
+
+
+class TestDivergence:
+    def test_the_step_and_the_term_are_named(self):
+        model = compiled()
+        data = np.concatenate([X[:8], np.full((4, 6), 3e19, "float32")])
+        with pytest.raises(tfebm.TrainingDiverged, match=r"step 3: .*generator_loss = inf"):
+            model.fit(data, batch_size=4, verbose=0, shuffle=False, callbacks=[StopOnDivergence()])
+
+    def test_large_numbers_count_too(self):
+        model = compiled()
+        with pytest.raises(tfebm.TrainingDiverged, match=r"step 1: .*generator_loss"):
+            fit(model, StopOnDivergence(limit=1e-3))
+
+    def test_looking_less_often_still_sees_the_end_of_the_epoch(self):
+        data = np.concatenate([X[:8], np.full((4, 6), 3e19, "float32")])
+        with pytest.raises(tfebm.TrainingDiverged, match="step 3"):
+            compiled().fit(
+                data,
+                batch_size=4,
+                verbose=0,
+                shuffle=False,
+                callbacks=[StopOnDivergence(every=100)],
+            )
+
+    def test_a_healthy_run_goes_on(self):
+        model = compiled()
+        fit(model, StopOnDivergence())
+        assert int(model.step.numpy()) == 3
+
+    def test_arguments_that_cannot_be_used(self):
+        with pytest.raises(ValueError, match="positive"):
+            StopOnDivergence(limit=0)
+
+
+def test_run_log_keeps_a_record_per_epoch(tmp_path):
+    path = tmp_path / "metrics.json"
+    log = RunLog(path, {"seed": 1}, [{"epoch": 0, "old": True}])
+    fit(compiled(), log, epochs=2)
+    written = json.loads(path.read_text())
+    assert written["settings"] == {"seed": 1}
+    assert [r["epoch"] for r in written["epochs"]] == [0, 1]
+    assert "old" not in written["epochs"][0]
+    assert written["epochs"][1]["step"] == 6
+    assert written["final"] is None
+    assert written["epochs"][1]["metrics"]["generator_loss"] > 0
+
+
+def test_sample_grid_draws_every_epoch(tmp_path):
+    model = tfebm.LatentEBM(
+        tfebm.DeconvGenerator((28, 28, 1), 2),
+        tfebm.EnergyMLP((4,)),
+        latent_size=2,
+        prior_sampler=tfebm.ShortRunLangevin(2, 0.1),
+        posterior_sampler=tfebm.ShortRunLangevin(2, 0.01),
+    )
+    model.compile()
+    x = np.zeros((2, 28, 28, 1), "float32")
+    model.fit(x, verbose=0, callbacks=[SampleGrid(tmp_path / "samples.png", side=3)])
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size[0] == picture.size[1] >= 320
+
+
+def test_a_json_file_is_replaced_in_one_piece(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"a": float("nan")})
+    assert files.read_json(path) == {"a": 1}

@@ -1,0 +1,200 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+import tfebm
+from tfebm.runs import RunDirectory, RunSettings, flag, make_strategy, parse, resumed, training
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RunSettings):
+    size: int = flag(3, "a size", least=1)
+    rate: float = flag(0.5, "a rate", above=0.0, most=1.0)
+
+
+PRESETS = {"small": {}, "large": {"size": 100, "epochs": 9}}
+
+
+def read(*argv):
+    return parse(Settings, PRESETS, "small", "A program.", argv)
+
+
+class TestSettings:
+    def test_flags_win_over_presets_and_presets_over_defaults(self):
+        settings, asked = read("--preset", "large", "--size", "7")
+        assert (settings.size, settings.epochs, settings.rate) == (7, 9, 0.5)
+        assert asked == {"size": 7, "epochs": 9}
+        assert read()[0] == Settings()
+        assert read()[1] == {}
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (["--size", "0"], "--size must be at least 1. Received 0."),
+            (["--rate", "0"], "--rate must be greater than 0.0"),
+            (["--rate", "1.5"], "--rate must be at most 1.0"),
+            (["--rate", "nan"], "finite"),
+            (["--size", "two"], "invalid int value: 'two'"),
+            (["--strategy", "tpu"], "invalid choice: 'tpu'"),
+            (["--preset", "huge"], "small, large. Received 'huge'"),
+            (["--siez", "3"], "Did you mean --size?"),
+            (["--unheard-of-thing"], "See --help"),
+        ],
+    )
+    def test_what_cannot_be_used_is_one_line_and_code_2(self, argv, message, capsys):
+        with pytest.raises(SystemExit) as stop:
+            read(*argv)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+    def test_help_shows_every_flag_with_its_default(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            read("--help")
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        for field in dataclasses.fields(Settings):
+            assert "--" + field.name.replace("_", "-") in text
+        assert "(default: 0.5)" in text
+
+    def test_the_record_leaves_out_how_a_run_is_carried_out(self):
+        record = Settings(output="elsewhere", overwrite=True).to_record()
+        assert not {"output", "resume", "overwrite", "export", "data_dir"} & set(record)
+        assert record["size"] == 3
+
+
+class TestResume:
+    saved = Settings(epochs=5, steps=20).to_record()
+
+    def resume(self, *argv, saved=None):
+        settings, asked = read("--resume", *argv)
+        return resumed(Settings, saved or self.saved, settings, asked)
+
+    def test_saved_settings_are_taken(self):
+        settings = self.resume("--output", "there")
+        assert settings.to_record() == self.saved
+        assert settings.output == "there"
+        assert settings.resume
+
+    def test_epochs_and_steps_may_be_raised(self):
+        settings = self.resume("--epochs", "7", "--steps", "0")
+        assert (settings.epochs, settings.steps) == (7, 0)
+        assert self.resume("--steps", "30").steps == 30
+
+    @pytest.mark.parametrize(
+        ("argv", "differences"),
+        [
+            (["--epochs", "4"], ["--epochs 5 was saved, 4 is asked for"]),
+            (["--steps", "10"], ["--steps 20 was saved, 10 is asked for"]),
+            (["--size", "4", "--seed", "1"], ["--size 3", "--seed 0"]),
+            (["--preset", "large"], ["--size 3 was saved, 100 is asked for"]),
+        ],
+    )
+    def test_everything_else_is_listed(self, argv, differences):
+        with pytest.raises(tfebm.InvalidInputError) as error:
+            self.resume(*argv)
+        for difference in differences:
+            assert difference in str(error.value)
+
+    def test_no_limit_cannot_be_lowered_to_one(self):
+        saved = Settings(steps=0).to_record()
+        with pytest.raises(tfebm.InvalidInputError, match="--steps 0 was saved, 9"):
+            self.resume("--steps", "9", saved=saved)
+
+
+class TestDirectory:
+    def test_a_run_is_not_overwritten_unasked(self, tmp_path):
+        run = RunDirectory(tmp_path / "run")
+        run.check_free(overwrite=False)
+        run.check_writable()
+        run.begin("test", {"a": 1})
+        with pytest.raises(tfebm.InvalidInputError, match=r"config\.json.*--overwrite"):
+            run.check_free(overwrite=False)
+        run.check_free(overwrite=True)
+
+    def test_beginning_removes_a_run_and_nothing_else(self, tmp_path):
+        run = RunDirectory(tmp_path)
+        for name in ("notes.txt", "metrics.json"):
+            (tmp_path / name).write_text("mine")
+        (tmp_path / "checkpoints").mkdir()
+        run.begin("test", {"a": 1})
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+        assert run.read_settings() == {"a": 1}
+
+    def test_folders_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(tfebm.InvalidInputError, match="cannot be written"):
+            RunDirectory(tmp_path / "file").check_writable()
+        with pytest.raises(tfebm.InvalidInputError, match="cannot be written"):
+            RunDirectory(tmp_path / "file" / "run").check_writable()
+
+    def test_nothing_to_resume_or_load(self, tmp_path):
+        with pytest.raises(tfebm.InvalidInputError, match="no run to resume"):
+            RunDirectory(tmp_path).read_settings()
+        with pytest.raises(
+            tfebm.InvalidInputError, match=r"config\.json, metrics\.json, model\.keras"
+        ):
+            tfebm.load_run(tmp_path)
+        (tmp_path / "config.json").write_text("{")
+        with pytest.raises(tfebm.InvalidInputError, match="cannot be read"):
+            RunDirectory(tmp_path).read_settings()
+
+
+class TestSteps:
+    @pytest.mark.parametrize(
+        ("first", "last", "plan"),
+        [
+            (0, 10, [(0, 1, 5), (1, 2, 5)]),
+            (0, 3, [(0, 1, 3)]),
+            (0, 13, [(0, 2, 5), (2, 3, 3)]),
+            (3, 13, [(0, 1, 2), (1, 2, 5), (2, 3, 3)]),
+            (6, 8, [(1, 2, 2)]),
+            (10, 10, []),
+        ],
+    )
+    def test_segments_cover_the_steps(self, first, last, plan):
+        if plan == [(0, 1, 5), (1, 2, 5)]:
+            plan = [(0, 2, 5)]
+        found = training.segments(first, last, per_epoch=5)
+        assert found == plan
+        assert sum((to - start) * steps for start, to, steps in found) == last - first
+
+    def test_the_number_of_steps(self):
+        assert training.num_steps(Settings(epochs=3, batch_size=4), 10) == 9
+        assert training.num_steps(Settings(epochs=3, batch_size=4, steps=5), 10) == 5
+        assert training.num_steps(Settings(epochs=3, batch_size=4, steps=50), 10) == 9
+
+    def test_batches_that_cannot_be_filled(self):
+        with pytest.raises(tfebm.InvalidInputError, match=r"at most.*examples, 10"):
+            training.check_batch_size(Settings(batch_size=11), 10, 1)
+        with pytest.raises(tfebm.InvalidInputError, match="each of the 4 replicas"):
+            training.check_batch_size(Settings(batch_size=3), 10, 4)
+
+    def test_rates_decay_per_epoch(self):
+        rate = training.decay_schedule(0.1, 0.5, per_epoch=4)
+        assert [float(rate(step)) for step in (0, 3, 4, 8)] == pytest.approx(
+            [0.1, 0.1, 0.05, 0.025]
+        )
+
+
+class TestStrategy:
+    def test_replicas(self):
+        assert make_strategy("none").num_replicas_in_sync == 1
+        assert make_strategy("mirrored", 2).num_replicas_in_sync == 2
+
+    @pytest.mark.parametrize(
+        ("name", "devices", "message"),
+        [
+            ("multiworker", 0, "not supported yet"),
+            ("none", 2, "Use 'mirrored'"),
+            ("mirrored", -1, "at least 0"),
+            ("tpu", 0, "one of"),
+            ("mirrored", 3, "already started"),  # the tests have two
+        ],
+    )
+    def test_what_cannot_be_had(self, name, devices, message):
+        np.zeros(1)
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            make_strategy(name, devices)

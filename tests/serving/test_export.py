@@ -1,0 +1,188 @@
+"""Exports are loaded as strangers load them: no tfebm, no Keras, no XLA."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import small_model
+from tensorflow.core.protobuf import saved_model_pb2
+
+import tfebm
+from tfebm import random, serving
+
+# Runs in a process of its own; as TensorFlow Serving does, it refuses to compile with XLA.
+STRANGER = """
+import ctypes, json, os, sys
+for name in ("tfebm", "keras"):
+    sys.modules[name] = None  # importing either would fail
+import numpy as np
+import tensorflow as tf
+
+library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
+ctypes.CDLL(library)._ZN10tensorflow21DisableXlaCompilationEv()
+request = json.load(open(sys.argv[1]))
+arrays = {k: np.asarray(v["value"], v["dtype"]) for k, v in request["arrays"].items()}
+results = {}
+for part, path in request["models"].items():
+    loaded = tf.saved_model.load(path)
+    for name, signature in loaded.signatures.items():
+        inputs = {k: tf.constant(arrays[k]) for k in signature.structured_input_signature[1]}
+        for key, value in signature(**inputs).items():
+            results[f"object {name} {key}"] = value.numpy()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
+        for name in loaded.signatures:
+            signature = meta.signature_def[name]
+            feed = {v.name: arrays[k] for k, v in signature.inputs.items()}
+            fetch = {k: v.name for k, v in signature.outputs.items()}
+            for key, value in session.run(fetch, feed).items():
+                results[f"session {name} {key}"] = value
+np.savez(sys.argv[2], **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = tfebm.LatentEBM(
+        tfebm.DeconvGenerator((28, 28, 1), 2),
+        tfebm.EnergyMLP((6,)),
+        latent_size=3,
+        # Compiled in training, plain in the export.
+        prior_sampler=tfebm.ShortRunLangevin(5, 0.3, jit_compile=True),
+        posterior_sampler=tfebm.ShortRunLangevin(4, 0.05, jit_compile=True),
+    )
+    model.compile()
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "digits")
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    return {
+        "seed": rng.integers(-(2**31), 2**31, (4, 2), dtype=np.int32),
+        "image": rng.uniform(-1, 1, (4, 28, 28, 1)).astype("float32"),
+        "latent": rng.normal(size=(4, 3)).astype("float32"),
+    }
+
+
+def graphs(path):
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((path / "saved_model.pb").read_bytes())
+    return saved.meta_graphs[0]
+
+
+def test_the_layout_is_tensorflow_servings(exported):
+    for part in ("generator", "scorer"):
+        path = getattr(exported, part)
+        assert path.parts[-3:] == ("digits", part, "1")
+        assert (path / "saved_model.pb").is_file()
+    assert sorted(p.name for p in exported.scorer.parent.iterdir()) == ["1"]
+
+
+def test_no_function_must_be_compiled(exported):
+    for path in exported:
+        graph = graphs(path).graph_def
+        functions = graph.library.function
+        nodes = [*graph.node, *(n for f in functions for n in f.node_def)]
+        assert len(functions) > 0
+        assert not any(f.attr["_XlaMustCompile"].b for f in functions)
+        assert not any(n.attr["_XlaMustCompile"].b for n in nodes)
+
+
+def test_every_tensor_has_a_leading_batch_axis(exported):
+    seen = {}
+    for path in exported:
+        for name, signature in graphs(path).signature_def.items():
+            if name.startswith("__"):
+                continue
+            tensors = {**signature.inputs, **signature.outputs}
+            for key, info in tensors.items():
+                assert info.tensor_shape.dim[0].size == -1, (name, key)
+            seen[name] = (set(signature.inputs), set(signature.outputs))
+    assert seen.pop("serving_default")
+    assert seen == {
+        "generate": ({"seed"}, {"image", "latent"}),
+        "decode": ({"latent"}, {"image"}),
+        "score": ({"image", "seed"}, {"score"}),
+        "infer": ({"image", "seed"}, {"latent"}),
+        "reconstruct": ({"image", "seed"}, {"image"}),
+    }
+
+
+def test_a_stranger_gets_pythons_numbers(model, exported, arrays, tmp_path):
+    request = {
+        "models": {part: str(getattr(exported, part)) for part in exported._fields},
+        "arrays": {k: {"value": v.tolist(), "dtype": v.dtype.name} for k, v in arrays.items()},
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    answer = tmp_path / "answer.npz"
+    subprocess.run(
+        [sys.executable, "-c", STRANGER, str(tmp_path / "request.json"), str(answer)],
+        check=True,
+        cwd=tmp_path,
+    )
+    results = np.load(answer)
+    seed, image = tf.constant(arrays["seed"]), tf.constant(arrays["image"])
+    expected = {
+        "generate image": model.generate(4, seed=seed),
+        "generate latent": model.sample_prior(seed),
+        "decode image": model.decode_rows(tf.constant(arrays["latent"])),
+        "score score": model.score(image, seed=seed),
+        "infer latent": model.infer(image, seed=seed),
+        "reconstruct image": model.reconstruct(image, seed=seed),
+    }
+    for how in ("object", "session"):
+        for key, value in expected.items():
+            np.testing.assert_allclose(
+                results[f"{how} {key}"], value, rtol=1e-5, atol=1e-5, err_msg=f"{how} {key}"
+            )
+
+
+def test_a_row_does_not_depend_on_its_batch_mates(exported, arrays):
+    score = tf.saved_model.load(exported.scorer).signatures["score"]
+    image, seed = arrays["image"].copy(), arrays["seed"]
+    together = score(image=tf.constant(image), seed=tf.constant(seed))["score"].numpy()
+    image[0] = np.nan
+    alone = score(image=tf.constant(image[2:3]), seed=tf.constant(seed[2:3]))["score"].numpy()
+    spoilt = score(image=tf.constant(image), seed=tf.constant(seed))["score"].numpy()
+    np.testing.assert_allclose(alone, together[2:3], rtol=1e-5)
+    np.testing.assert_allclose(spoilt[1:], together[1:], rtol=1e-5)
+    assert np.isnan(spoilt[0])
+
+
+def test_a_seed_is_the_row_seed_of_python(model, exported):
+    generate = tf.saved_model.load(exported.generator).signatures["serving_default"]
+    images = generate(seed=random.as_row_seeds(7, 3))["image"]
+    np.testing.assert_allclose(images, model.generate(3, seed=7), atol=1e-5)
+
+
+def test_vectors_export_too_and_versions_count_up(tmp_path):
+    model = small_model()
+    for version in (1, 2):
+        assert serving.next_version(tmp_path, "vectors") == version
+        serving.export(model, tmp_path, "vectors", serving.next_version(tmp_path, "vectors"))
+    with pytest.raises(tfebm.InvalidInputError, match="must not change"):
+        serving.export(model, tmp_path, "vectors", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "message"),
+    [("a/b", 1, "plain folder name"), ("", 1, "plain folder name"), ("a", 0, "version")],
+)
+def test_arguments_that_cannot_be_used(model, tmp_path, name, version, message):
+    with pytest.raises(tfebm.InvalidInputError, match=message):
+        serving.export(model, tmp_path, name, version)
+
+
+def test_a_folder_that_cannot_be_written(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(tfebm.InvalidInputError, match="cannot be written"):
+        serving.export(model, tmp_path / "file", "digits")

@@ -1,0 +1,305 @@
+"""The main script, as a person runs it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import latent_ebm
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import weights_of
+from PIL import Image
+
+import tfebm
+
+SCRIPT = pathlib.Path(latent_ebm.__file__)
+# A network that is quick, on 23 images: six batches an epoch, the last one of 3.
+TINY = [
+    *("--batch-size", "4", "--width", "2", "--latent-size", "3", "--energy-width", "8"),
+    *("--prior-steps", "3", "--posterior-steps", "3", "--posterior-step-size", "0.02"),
+]
+FILES = {
+    "config.json",
+    "metrics.json",
+    "model.keras",
+    "checkpoints",
+    "logs",
+    "samples.png",
+    "reconstructions.png",
+    "interpolation.png",
+    "curves.png",
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 28), dtype=np.uint8)
+    np.savez(path, x_train=pixels[:23], x_test=pixels[23:])
+    return str(path)
+
+
+def command(images, output, *flags):
+    return [sys.executable, str(SCRIPT), "--dataset", images, "--output", str(output), *flags]
+
+
+def run(images, output, *flags, code=0):
+    done = subprocess.run(command(images, output, *flags), capture_output=True, text=True)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+def read_metrics(output):
+    return json.loads((output / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory):
+    """Three epochs of six steps; the runs that are cut short must end like it."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    run(images, output, *TINY, "--epochs", "3", "--export", str(output.parent / "savedmodels"))
+    return output
+
+
+def assert_same_end(output, expected):
+    one, other = (tfebm.load_run(path).model for path in (output, expected))
+    for name, value in weights_of(one).items():
+        np.testing.assert_array_equal(value, weights_of(other)[name], err_msg=name)
+    for optimizer in ("optimizer", "energy_optimizer"):
+        pairs = zip(
+            getattr(one, optimizer).variables, getattr(other, optimizer).variables, strict=True
+        )
+        for a, b in pairs:
+            np.testing.assert_array_equal(a, b)
+    records = [
+        [(r["epoch"], r["step"], r["metrics"]) for r in read_metrics(path)["epochs"]]
+        for path in (output, expected)
+    ]
+    for (*place, metrics), (*expected_place, expected_metrics) in zip(*records, strict=True):
+        assert place == expected_place
+        assert metrics == pytest.approx(expected_metrics, rel=1e-5)
+
+
+def test_a_run_leaves_what_it_promises(uninterrupted):
+    assert {p.name for p in uninterrupted.iterdir()} == FILES
+    for name in FILES:
+        if name.endswith(".png"):
+            with Image.open(uninterrupted / name) as picture:
+                assert min(picture.size) > 100
+    config = json.loads((uninterrupted / "config.json").read_text())
+    assert config["settings"]["width"] == 2
+    metrics = read_metrics(uninterrupted)
+    assert metrics["settings"] == config["settings"]
+    assert [record["step"] for record in metrics["epochs"]] == [6, 12, 18]
+    final = metrics["final"]
+    assert final["steps"] == 18
+    assert final["test"]["num_examples"] == 5
+    assert np.isfinite(final["test"]["reconstruction_mse"])
+    events = list((uninterrupted / "logs").rglob("events*"))
+    assert events
+    assert len(list((uninterrupted / "checkpoints").iterdir())) == 2
+
+
+def test_a_finished_run_is_brought_back(uninterrupted, images):
+    loaded = tfebm.load_run(uninterrupted)
+    assert loaded.settings["latent_size"] == 3
+    assert loaded.metrics["final"]["steps"] == 18
+    x = tfebm.data.to_float(np.load(images)["x_test"][..., None])
+    assert loaded.model.score(x).mean() == pytest.approx(
+        loaded.metrics["final"]["test"]["score_mean"], rel=1e-4
+    )
+
+
+def test_the_export_holds_the_trained_model(uninterrupted):
+    path = uninterrupted.parent / "savedmodels" / "latent_ebm" / "generator" / "1"
+    generate = tf.saved_model.load(path).signatures["generate"]
+    model = tfebm.load_run(uninterrupted).model
+    images = generate(seed=tfebm.random.as_row_seeds(3, 2))["image"]
+    np.testing.assert_allclose(images, model.generate(2, seed=3), atol=1e-5)
+
+
+def test_a_killed_run_ends_like_one_that_was_not(uninterrupted, images, tmp_path):
+    """kill -9 in the middle of the second epoch; resumed, with its epochs raised."""
+    output = tmp_path / "killed"
+    flags = [*TINY, "--checkpoint-every", "1"]
+    process = subprocess.Popen(
+        command(images, output, *flags, "--epochs", "2"), stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (output / "checkpoints" / "step-00000008").exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (output / "model.keras").exists()
+    done = run(images, output, "--resume", "--epochs", "3")
+    assert "Resumed at step " in done.stdout
+    assert_same_end(output, uninterrupted)
+
+
+def test_mirrored_over_virtual_devices(uninterrupted, images, tmp_path):
+    output = tmp_path / "mirrored"
+    flags = ["--strategy", "mirrored", "--virtual-devices", "2", "--steps", "8", "--epochs", "3"]
+    run(images, output, *TINY, *flags)
+    assert {p.name for p in output.iterdir()} == FILES
+    # Two replicas see one device's noise: the first epoch's figures agree to float rounding.
+    one, two = (read_metrics(path)["epochs"][0]["metrics"] for path in (uninterrupted, output))
+    assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
+    # The steps can be raised later.
+    run(images, output, "--resume", "--steps", "10")
+    metrics = read_metrics(output)
+    assert [record["step"] for record in metrics["epochs"]] == [6, 10]
+    assert metrics["final"]["steps"] == 10
+
+
+def test_a_run_that_diverges_stops_and_keeps_what_was_good(images, tmp_path):
+    output = tmp_path / "diverged"
+    flags = [*TINY, "--checkpoint-every", "1", "--learning-rate", "1e30"]
+    done = run(images, output, *flags, code=1)
+    assert "Training diverged at step" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = tfebm.callbacks.complete_checkpoints(output / "checkpoints")
+    model = latent_ebm.make_model(latent_ebm.Settings(**_settings(output)), (28, 28, 1), 23)
+    if kept:
+        tfebm.callbacks.Checkpoint(output / "checkpoints").restore(model)
+        assert all(np.isfinite(value).all() for value in weights_of(model).values())
+
+
+def _settings(output):
+    return json.loads((output / "config.json").read_text())["settings"]
+
+
+def test_an_interrupt_can_be_resumed(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        tfebm.runs.run_command(interrupted)
+    assert stop.value.code == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+class TestBadInput:
+    """Code 2, one sentence, nothing written, before any training."""
+
+    def fail(self, monkeypatch, capsys, *flags):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, flags)])
+        monkeypatch.setattr(
+            keras.Model, "fit", lambda *_, **__: pytest.fail("training was started")
+        )
+        with pytest.raises(SystemExit) as stop:
+            tfebm.runs.run_command(latent_ebm.main)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("latent_ebm.py: ")
+        assert error.count("\n") == 1
+        return error
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            ("--dataset mnist5", "Did you mean 'mnist5k'"),
+            ("--dataset nothing/here.npz", "There is no file"),
+            ("--batch-size 24", "number of training examples, 23. Received 24"),
+            ("--batch-size 0", "--batch-size must be at least 1"),
+            ("--posterior-step-size -0.1", "--posterior-step-size must be at least 0.0"),
+            ("--sigma 0", "--sigma must be greater than 0.0"),
+            ("--latent-size 0", "--latent-size must be at least 1"),
+            ("--learning-rate nan", "--learning-rate must be a finite number"),
+            ("--preset laptap", "laptop, svhn"),
+            ("--image-size 40", "28, 32, 64, 128 pixels"),
+            ("--layout cifar10", "`stages` end at an image of shape (32, 32, 1)"),
+            ("--strategy multiworker", "not supported yet"),
+            ("--resume", "no run to resume"),
+        ],
+    )
+    def test_flags(self, images, tmp_path, monkeypatch, capsys, flags, message):
+        output = tmp_path / "run"
+        error = self.fail(
+            monkeypatch, capsys, "--dataset", images, "--output", output, *TINY, *flags.split()
+        )
+        assert message in error
+        assert not (output / "config.json").exists()
+
+    def test_an_existing_run_and_other_settings(self, uninterrupted, images, monkeypatch, capsys):
+        before = (uninterrupted / "metrics.json").read_bytes()
+        error = self.fail(monkeypatch, capsys, "--output", uninterrupted)
+        assert "already holds a run" in error
+        flags = ("--resume", "--epochs", 2, "--sigma", 0.5, "--output", uninterrupted)
+        error = self.fail(monkeypatch, capsys, *flags)
+        assert "--epochs 3 was saved, 2 is asked for" in error
+        assert "--sigma 0.3 was saved, 0.5 is asked for" in error
+        assert (uninterrupted / "metrics.json").read_bytes() == before
+
+    def test_an_output_folder_that_cannot_be_written(self, images, tmp_path, monkeypatch, capsys):
+        (tmp_path / "file").write_text("")
+        error = self.fail(
+            monkeypatch, capsys, "--dataset", images, *TINY, "--output", tmp_path / "file" / "run"
+        )
+        assert "cannot be written" in error
+
+    def test_nan_in_the_data(self, tmp_path, monkeypatch, capsys):
+        pixels = np.zeros((8, 28, 28), "float32")
+        pixels[5, 0, 0] = np.nan
+        np.savez(tmp_path / "nan.npz", x_train=pixels, x_test=pixels)
+        error = self.fail(
+            monkeypatch, capsys, "--dataset", tmp_path / "nan.npz", "--output", tmp_path / "run"
+        )
+        assert "NaN" in error
+        assert "example 5" in error
+
+
+@pytest.mark.parametrize("name", latent_ebm.PRESETS)
+def test_presets_are_the_papers(name):
+    settings = latent_ebm.Settings(**latent_ebm.PRESETS[name])
+    size = settings.image_size or 28
+    channels = 1 if name == "laptop" else 3
+    model = latent_ebm.make_model(settings, (size, size, channels), 1000)
+    parameters = model.generator.count_params()
+    expected = {
+        "laptop": 140_001,
+        "svhn": 3_447_683,
+        "cifar10": 18_883_075,
+        "celeba64": 12_656_515,
+    }
+    assert parameters == expected.get(name, parameters)
+    if name != "laptop":
+        assert (settings.prior_steps, settings.prior_step_size) in ((60, 0.4), (80, 0.4))
+        rates = model.optimizer.learning_rate, model.energy_optimizer.learning_rate
+        assert [float(r) for r in rates] == pytest.approx([1e-4, 2e-5])
+        assert model.optimizer.beta_1 == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(5))
+def test_kills_at_random_moments(uninterrupted, images, tmp_path, trial):
+    """kill -9 again and again, each time resumed, until the run is through."""
+    rng = np.random.default_rng(trial)
+    output = tmp_path / "killed"
+    flags = [*TINY, "--checkpoint-every", "2", "--epochs", "3"]
+    for attempt in range(20):
+        started = (output / "config.json").exists()
+        arguments = ["--resume", "--checkpoint-every", "2"] if started else flags
+        process = subprocess.Popen(command(images, output, *arguments), stdout=subprocess.DEVNULL)
+        try:
+            # The last attempts are left alone.
+            process.wait(None if attempt > 4 else rng.uniform(6, 16))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            for path in output.glob("*.json"):
+                json.loads(path.read_text())  # whole, or not there
+            continue
+        assert process.returncode == 0
+        break
+    assert_same_end(output, uninterrupted)
+    assert not os.listdir(tmp_path / "killed" / "checkpoints")[0].startswith(".tmp")
