@@ -58,7 +58,9 @@ class Settings(RunSettings):
         0.88, "factor per epoch on the energy's", above=0.0, most=1.0
     )
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
-    output: str = flag("runs/latent_ebm", "folder for everything the run writes", operational=True)
+    output: str = flag(
+        "runs/latent_ebm", "folder for everything the run writes", metavar="DIR", operational=True
+    )
 
 
 # The paper's and its released code's values.

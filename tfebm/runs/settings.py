@@ -22,9 +22,9 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         text: The help line.
         choices: The values allowed.
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
-            inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a run is
-            carried out rather than what it computes; such flags are not saved and may differ
-            on a resume.
+            inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a
+            run is carried out rather than what it computes; such flags are not saved and may
+            differ on a resume.
     """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices, **checks})
 
