@@ -17,13 +17,13 @@ OPTIMIZERS = {
 }
 
 
-def trained(scope, optimizer, num_rows, jit=False, num_chains=1, epochs=20):
+def trained(scope, optimizer, num_rows, jit=False, num_chains=1, epochs=10):
     keras.utils.set_random_seed(0)
     with scope:
         model = small_model(jit=jit, num_chains=num_chains)
         model.compile(OPTIMIZERS[optimizer](), OPTIMIZERS[optimizer]())
-    batches = tf.data.Dataset.from_tensor_slices(vectors(num_rows)).batch(8)
-    history = model.fit(batches, epochs=epochs, verbose=0, shuffle=False).history
+    batches = tf.data.Dataset.from_tensor_slices(vectors(num_rows)).batch(8).repeat(epochs)
+    history = model.fit(batches, verbose=0, shuffle=False).history
     return weights_of(model), history
 
 
@@ -37,8 +37,8 @@ def trained(scope, optimizer, num_rows, jit=False, num_chains=1, epochs=20):
     ],
 )
 def test_two_replicas_give_the_weights_of_one_device(mirrored, optimizer, num_rows, jit):
-    one, history = trained(contextlib.nullcontext(), optimizer, num_rows, jit, epochs=10)
-    two, of_two = trained(mirrored.scope(), optimizer, num_rows, jit, epochs=10)
+    one, history = trained(contextlib.nullcontext(), optimizer, num_rows, jit)
+    two, of_two = trained(mirrored.scope(), optimizer, num_rows, jit)
     assert next(value for name, value in one.items() if name.endswith("step")) == 20
     for path, value in one.items():
         np.testing.assert_allclose(value, two[path], atol=1e-5, rtol=0, err_msg=path)

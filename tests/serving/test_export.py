@@ -166,11 +166,11 @@ def test_a_seed_is_the_row_seed_of_python(model, exported):
 
 def test_vectors_export_too_and_versions_count_up(tmp_path):
     model = small_model()
-    for version in (1, 2):
-        assert serving.next_version(tmp_path, "vectors") == version
-        serving.export(model, tmp_path, "vectors", serving.next_version(tmp_path, "vectors"))
+    assert serving.next_version(tmp_path, "vectors") == 1
+    serving.export(model, tmp_path, "vectors", 9)
+    assert serving.next_version(tmp_path, "vectors") == 10
     with pytest.raises(tfebm.InvalidInputError, match="must not change"):
-        serving.export(model, tmp_path, "vectors", 2)
+        serving.export(model, tmp_path, "vectors", 9)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ The rule for `jit_compile="auto"`, and why:
 
 - With a GPU or a TPU: XLA.
 - On a CPU, an energy whose graph holds a convolution: the plain graph, where oneDNN computes
-  it. XLA's own CPU convolutions took 1.5 times as long for the 28-pixel generator of width 16,
-  and 3.0 times for the 32-pixel generator of width 64 (in bfloat16, 1.8 and 4.7 times).
-- On a CPU, any other energy (dense, recurrent): XLA. The plain graph took 1.5 times as long
-  for the paper's energy network at a batch of 100, and 2.5 times at 1,000.
+  it. XLA's own CPU convolutions took 1.6 times as long for the 28-pixel generator of width 16,
+  and 2.9 times for the 32-pixel generator of width 64 (in bfloat16, 2.1 and 4.9 times).
+- On a CPU, any other energy (dense, recurrent): XLA. The plain graph took 1.2 times as long
+  for the paper's energy network at a batch of 100, and 2.1 times at 1,000.
 
 Measured on two cores of an AMD EPYC with AVX-512 (`benchmarks/records/langevin.json`);
 `python benchmarks/langevin.py` measures both on the machine at hand.
