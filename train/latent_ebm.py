@@ -22,7 +22,16 @@ import numpy as np
 import tfebm
 from tfebm import pictures
 from tfebm.data import ImageData, load_images, steps_per_epoch, to_float
-from tfebm.runs import RunDirectory, RunSettings, flag, make_strategy, parse, resumed, training
+from tfebm.runs import (
+    RunDirectory,
+    RunSettings,
+    check_writable,
+    flag,
+    make_strategy,
+    parse,
+    resumed,
+    training,
+)
 
 NAME = "latent_ebm"
 LAYOUTS = {"default": None, "cifar10": tfebm.CIFAR10_STAGES}
@@ -159,7 +168,9 @@ def main() -> None:
     strategy = make_strategy(settings.strategy, settings.virtual_devices)
     data = load_images(settings.dataset, settings.image_size, settings.data_dir)
     training.check_batch_size(settings, len(data.x_train), strategy.num_replicas_in_sync)
-    run.check_writable()
+    check_writable(run.path, "--output")
+    if settings.export:
+        check_writable(pathlib.Path(settings.export), "--export")
     training.make_deterministic(settings.seed)
     with strategy.scope():
         model = make_model(settings, data.image_shape, len(data.x_train))

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 import tfebm
-from tfebm.runs import RunDirectory, RunSettings, flag, make_strategy, parse, resumed, training
+from tfebm.runs import (
+    RunDirectory,
+    RunSettings,
+    check_writable,
+    flag,
+    make_strategy,
+    parse,
+    resumed,
+    training,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +49,7 @@ class TestSettings:
             (["--preset", "huge"], "small, large. Received 'huge'"),
             (["--siez", "3"], "Did you mean --size?"),
             (["--unheard-of-thing"], "See --help"),
+            (["--resume", "--overwrite"], "Received both"),
         ],
     )
     def test_what_cannot_be_used_is_one_line_and_code_2(self, argv, message, capsys):
@@ -108,7 +118,7 @@ class TestDirectory:
     def test_a_run_is_not_overwritten_unasked(self, tmp_path):
         run = RunDirectory(tmp_path / "run")
         run.check_free(overwrite=False)
-        run.check_writable()
+        check_writable(run.path, "--output")
         run.begin("test", {"a": 1})
         with pytest.raises(tfebm.InvalidInputError, match=r"config\.json.*--overwrite"):
             run.check_free(overwrite=False)
@@ -125,10 +135,9 @@ class TestDirectory:
 
     def test_folders_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(tfebm.InvalidInputError, match="cannot be written"):
-            RunDirectory(tmp_path / "file").check_writable()
-        with pytest.raises(tfebm.InvalidInputError, match="cannot be written"):
-            RunDirectory(tmp_path / "file" / "run").check_writable()
+        for path in (tmp_path / "file", tmp_path / "file" / "run"):
+            with pytest.raises(tfebm.InvalidInputError, match=r"cannot be written.*--export"):
+                check_writable(path, "--export")
 
     def test_nothing_to_resume_or_load(self, tmp_path):
         with pytest.raises(tfebm.InvalidInputError, match="no run to resume"):

@@ -240,12 +240,15 @@ class TestBadInput:
         assert "--sigma 0.3 was saved, 0.5 is asked for" in error
         assert (uninterrupted / "metrics.json").read_bytes() == before
 
-    def test_an_output_folder_that_cannot_be_written(self, images, tmp_path, monkeypatch, capsys):
+    @pytest.mark.parametrize("flag", ["--output", "--export"])
+    def test_folders_that_cannot_be_written(self, images, tmp_path, monkeypatch, capsys, flag):
         (tmp_path / "file").write_text("")
-        error = self.fail(
-            monkeypatch, capsys, "--dataset", images, *TINY, "--output", tmp_path / "file" / "run"
-        )
+        folders = {"--output": tmp_path / "run", "--export": tmp_path / "export"}
+        folders[flag] = tmp_path / "file" / "folder"
+        flags = [word for pair in folders.items() for word in pair]
+        error = self.fail(monkeypatch, capsys, "--dataset", images, *TINY, *flags)
         assert "cannot be written" in error
+        assert flag in error
 
     def test_nan_in_the_data(self, tmp_path, monkeypatch, capsys):
         pixels = np.zeros((8, 28, 28), "float32")

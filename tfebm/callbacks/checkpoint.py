@@ -62,21 +62,21 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             InvalidInputError: The newest checkpoint is damaged, or of another model.
         """
-        for path in reversed(complete_checkpoints(self.directory)):
-            state = _read_state(path)
-            try:
-                model.load_weights(path / _WEIGHTS)
-            except (ValueError, KeyError, OSError) as error:
-                raise InvalidInputError(
-                    f"The checkpoint {path} does not fit the model: {error} Resume with the "
-                    "settings that it was saved with."
-                ) from None
-            # `fit` resets the metrics at the start of an epoch; a run that goes on in the
-            # middle of one must report the whole of it.
-            if not state["epoch_complete"]:
-                self._restored_metrics = state["metrics"]
-            return state
-        return None
+        paths = complete_checkpoints(self.directory)
+        if not paths:
+            return None
+        state = _read_state(paths[-1])
+        try:
+            model.load_weights(paths[-1] / _WEIGHTS)
+        except (ValueError, KeyError, OSError) as error:
+            raise InvalidInputError(
+                f"The checkpoint {paths[-1]} does not fit the model: {error} Resume with the "
+                "settings that it was saved with."
+            ) from None
+        # `fit` resets the metrics at the start of an epoch; a run that goes on in the middle of
+        # one must report the whole of it.
+        self._restored_metrics = None if state["epoch_complete"] else state["metrics"]
+        return state
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch

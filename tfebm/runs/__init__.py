@@ -1,7 +1,7 @@
 """Runs of the training scripts: settings, folders, resumption."""
 
 from tfebm.runs.command import run_command
-from tfebm.runs.directory import Run, RunDirectory, load_run
+from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
 from tfebm.runs.settings import RunSettings, flag, parse, resumed
 from tfebm.runs.strategy import make_strategy
 
@@ -9,6 +9,7 @@ __all__ = [
     "Run",
     "RunDirectory",
     "RunSettings",
+    "check_writable",
     "flag",
     "load_run",
     "make_strategy",

@@ -16,6 +16,19 @@ _FILES = ("config.json", "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs")
 
 
+def check_writable(path: pathlib.Path, flag: str) -> None:
+    """Raises `InvalidInputError` where a folder, given by `flag`, cannot be made or written."""
+    probe = path / f".tmp-probe-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InvalidInputError(
+            f"The folder {path} cannot be written: {error.strerror}. Give another {flag}."
+        ) from None
+
+
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
     """Paths of a run's files.
@@ -75,19 +88,6 @@ class RunDirectory:
     def save_model(self, model: keras.Model) -> None:
         """Writes `model.keras` in one piece."""
         files.replace_file(self.model, model.save)
-
-    def check_writable(self) -> None:
-        """Raises `InvalidInputError` where the folder cannot be made or written."""
-        probe = self.path / f".tmp-probe-{os.getpid()}"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise InvalidInputError(
-                f"The output folder {self.path} cannot be written: {error.strerror}. Give "
-                "another --output."
-            ) from None
 
     def read_settings(self) -> dict[str, Any]:
         """The settings in `config.json`.

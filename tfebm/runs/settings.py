@@ -76,6 +76,10 @@ class RunSettings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
+        if self.resume and self.overwrite:
+            raise InvalidInputError(
+                "--resume goes on with a run and --overwrite deletes it. Received both; give one."
+            )
 
     def to_record(self) -> dict[str, Any]:
         """The settings that determine the result, for `config.json`."""
