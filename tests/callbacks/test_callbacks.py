@@ -100,7 +100,7 @@ class TestCheckpoint:
         checkpoint = Checkpoint(tmp_path)
         checkpoint.set_model(model)
         with pytest.raises(tfebm.TrainingDiverged, match=r"step 3.*kernel"):
-            checkpoint.save(epoch_complete=True)
+            checkpoint.save()
         assert len(complete_checkpoints(tmp_path)) == 1
 
     def test_metrics_of_an_interrupted_epoch_are_those_of_the_whole(self, tmp_path):
@@ -116,6 +116,7 @@ class TestCheckpoint:
         model = compiled()
         checkpoint = Checkpoint(tmp_path)
         assert checkpoint.restore(model)["step"] == 2
+        checkpoint.continue_epoch()
         rest = model.fit(
             X[8:], batch_size=4, verbose=0, shuffle=False, callbacks=[checkpoint]
         ).history

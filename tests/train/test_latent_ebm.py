@@ -154,11 +154,13 @@ def test_mirrored_over_virtual_devices(uninterrupted, images, tmp_path):
     # Two replicas see one device's noise: the first epoch's figures agree to float rounding.
     one, two = (read_metrics(path)["epochs"][0]["metrics"] for path in (uninterrupted, output))
     assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
-    # The steps can be raised later.
-    run(images, output, "--resume", "--steps", "10")
+    # The steps can be raised later; the second epoch, begun before, is reported as one.
+    run(images, output, "--resume", "--steps", "12")
     metrics = read_metrics(output)
-    assert [record["step"] for record in metrics["epochs"]] == [6, 10]
-    assert metrics["final"]["steps"] == 10
+    assert [record["step"] for record in metrics["epochs"]] == [6, 12]
+    assert metrics["final"]["steps"] == 12
+    one = read_metrics(uninterrupted)["epochs"][1]["metrics"]
+    assert metrics["epochs"][1]["metrics"] == pytest.approx(one, rel=1e-3, abs=1e-4)
 
 
 def test_a_run_that_diverges_stops_and_keeps_what_was_good(images, tmp_path):

@@ -51,7 +51,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.keep = keep
         self.extra_state = extra_state or (lambda: None)
         self._epoch = 0
-        self._restored_metrics: list | None = None
+        self._restored: dict[str, Any] | None = None
+        self._metrics: list | None = None
 
     def restore(self, model: keras.Model) -> dict[str, Any] | None:
         """Loads the newest checkpoint into a compiled model.
@@ -73,28 +74,34 @@ class Checkpoint(keras.callbacks.Callback):
                 f"The checkpoint {paths[-1]} does not fit the model: {error} Resume with the "
                 "settings that it was saved with."
             ) from None
-        # `fit` resets the metrics at the start of an epoch; a run that goes on in the middle of
-        # one must report the whole of it.
-        self._restored_metrics = None if state["epoch_complete"] else state["metrics"]
+        self._restored = state
         return state
+
+    def continue_epoch(self) -> None:
+        """Has the next epoch begin with the restored metrics instead of none.
+
+        `fit` resets the metrics at the start of an epoch; a run that goes on in the middle of
+        one would otherwise report its second part as the whole.
+        """
+        self._metrics = self._restored["metrics"] if self._restored else None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
-        if self._restored_metrics is not None:
-            for metric, values in zip(self.model.metrics, self._restored_metrics, strict=True):
+        if self._metrics is not None:
+            for metric, values in zip(self.model.metrics, self._metrics, strict=True):
                 for variable, value in zip(metric.variables, values, strict=True):
                     variable.assign(value)
-            self._restored_metrics = None
+            self._metrics = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         last = self.params.get("steps") is not None and batch + 1 >= self.params["steps"]
         if self.every and not last and int(self.model.step.numpy()) % self.every == 0:
-            self.save(epoch_complete=False)
+            self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.save(epoch_complete=True)
+        self.save()
 
-    def save(self, epoch_complete: bool) -> None:
+    def save(self) -> None:
         """Writes a checkpoint of the model as it is now."""
         check_weights(self.model)
         step = int(self.model.step.numpy())
@@ -107,7 +114,6 @@ class Checkpoint(keras.callbacks.Callback):
         state = {
             "step": step,
             "epoch": self._epoch,
-            "epoch_complete": epoch_complete,
             "metrics": [
                 [variable.numpy().tolist() for variable in metric.variables]
                 for metric in self.model.metrics

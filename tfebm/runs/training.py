@@ -76,13 +76,15 @@ def train(
     checkpoint = callbacks.Checkpoint(
         run.checkpoints, every=settings.checkpoint_every, extra_state=lambda: log.epochs
     )
+    per_epoch = steps_per_epoch(len(data.x_train), settings.batch_size)
     state = checkpoint.restore(model) if settings.resume else None
     first_step = 0
     if state is not None:
         first_step = state["step"]
         log.epochs = list(state["extra"])
+        if first_step % per_epoch:
+            checkpoint.continue_epoch()
         print(f"Resumed at step {first_step}.", flush=True)
-    per_epoch = steps_per_epoch(len(data.x_train), settings.batch_size)
     board = keras.callbacks.TensorBoard(run.logs, write_graph=False)
     every = [callbacks.StopOnDivergence(), log, *extra_callbacks, board, checkpoint]
     for first_epoch, epochs, steps in segments(
