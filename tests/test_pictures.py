@@ -8,7 +8,7 @@ def test_a_grid_goes_row_by_row():
     images = np.linspace(-1, 1, 5, dtype="float32")[:, None, None, None] * np.ones((5, 3, 4, 1))
     picture = pictures.grid(images, columns=3)
     assert picture.shape == (2 * 5 + 2, 3 * 6 + 2, 1)
-    assert [picture[2, 2 + 6 * i, 0] for i in range(3)] == [0, 63, 127]
+    assert [picture[2, 2 + 6 * i, 0] for i in range(3)] == [0, 64, 128]
     assert [picture[7, 2 + 6 * i, 0] for i in range(2)] == [191, 255]
     assert np.all(picture[0] == 255)
 

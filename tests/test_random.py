@@ -80,7 +80,8 @@ def test_content_seeds_follow_the_row():
     np.testing.assert_array_equal(random.content_seeds(0, x[order]), seeds[order])
     np.testing.assert_array_equal(random.content_seeds(0, x[7:8]), seeds[7:8])
     np.testing.assert_array_equal(tf.function(random.content_seeds, jit_compile=True)(0, x), seeds)
-    assert not np.any(np.all(random.content_seeds(1, x) == seeds, axis=1))
+    for other in (1, -1, 2**31, 2**62, 2**63):
+        assert not np.any(np.all(random.content_seeds(other, x) == seeds, axis=1))
 
 
 def test_content_seeds_of_black_and_white_images_differ():

@@ -24,7 +24,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
         np.uint8,
     )
     # NaN pixels of a run that went wrong are drawn black.
-    pixels = np.nan_to_num((images + 1.0) * 127.5).clip(0, 255).astype(np.uint8)
+    pixels = np.rint(np.nan_to_num((images + 1.0) * 127.5)).clip(0, 255).astype(np.uint8)
     for i, image in enumerate(pixels):
         top = _MARGIN + (i // columns) * (height + _MARGIN)
         left = _MARGIN + (i % columns) * (width + _MARGIN)

@@ -170,7 +170,8 @@ def content_seeds(seed: Seed, x: Tensor) -> Tensor:
     # differ in a few high bits only (black and white ones) do not collide.
     hashes = threefry2x32((columns, tf.zeros_like(columns)), (bits, tf.zeros_like(bits)))
     digest = tf.stack([tf.reduce_sum(word, axis=1) for word in hashes], axis=1)  # [B, 2]
-    return fold_in(fold_in(digest, int(seed) & 0x7FFFFFFF), (int(seed) >> 31) & 0x7FFFFFFF)
+    high, low = tf.unstack(root_seed(seed))
+    return fold_in(fold_in(digest, high), low)
 
 
 def _open_unit(bits: Tensor) -> Tensor:

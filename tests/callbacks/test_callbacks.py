@@ -48,6 +48,16 @@ class TestCheckpoint:
         ]
         assert len(os.listdir(tmp_path)) == 2
 
+    def test_several_steps_at_a_time_and_arguments(self, tmp_path):
+        model = small_model()
+        model.compile(steps_per_execution=3)
+        data = vectors(40)
+        model.fit(data, batch_size=4, verbose=0, callbacks=[Checkpoint(tmp_path, 2, keep=9)])
+        steps = [int(p.name[5:]) for p in complete_checkpoints(tmp_path)]
+        assert steps == [3, 6, 9, 10]
+        with pytest.raises(ValueError, match="keep"):
+            Checkpoint(tmp_path, keep=0)
+
     def test_nothing_to_restore(self, tmp_path):
         assert Checkpoint(tmp_path / "none").restore(compiled()) is None
 
@@ -81,6 +91,9 @@ class TestCheckpoint:
         weights = path / "state.weights.h5"
         weights.write_bytes(weights.read_bytes()[:-1] + b"?")
         with pytest.raises(tfebm.InvalidInputError, match=r"is damaged.*Delete this folder"):
+            Checkpoint(tmp_path).restore(compiled())
+        (path / "state.json").write_bytes(b"\xff\xfe")
+        with pytest.raises(tfebm.InvalidInputError, match="is damaged"):
             Checkpoint(tmp_path).restore(compiled())
         (path / "state.json").unlink()
         with pytest.raises(tfebm.InvalidInputError, match="is damaged"):

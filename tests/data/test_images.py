@@ -87,6 +87,10 @@ def test_arrays_that_cannot_be_used(tmp_path, x_train, message):
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut off")
+    np.savez_compressed(tmp_path / "bytes.npz", x_train=grey(9), x_test=grey(2))
+    corrupt = bytearray((tmp_path / "bytes.npz").read_bytes())
+    corrupt[200:400] = b"?" * 200
+    (tmp_path / "bytes.npz").write_bytes(corrupt)
     np.save(tmp_path / "array.npy", grey(2))
     pickled = np.array([{"a": 1}], dtype=object)
     save(tmp_path / "pickled.npz", x_train=pickled, x_test=pickled)
@@ -95,6 +99,7 @@ def test_files_that_cannot_be_read(tmp_path):
     for name, message in {
         "text.npz": "cannot be read",
         "cut.npz": "cannot be read",
+        "bytes.npz": "cannot be read",
         "array.npy": "not an archive",
         "pickled.npz": "allow_pickle",
         "names.npz": "It holds images",
@@ -140,6 +145,19 @@ class TestFolder:
         with pytest.raises(InvalidInputError, match="2 sizes"):
             load_images(str(tmp_path / "a"))
         assert load_images(str(tmp_path / "a"), image_size=28).image_shape == (28, 28, 3)
+
+    def test_sixteen_bits_are_scaled_and_floats_refused(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        pixels = np.full((28, 28), 128 * 256, np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "a" / "deep.png")
+        data = load_images(str(tmp_path / "a"))
+        assert data.image_shape == (28, 28, 1)
+        assert np.all(data.x_train == 128)
+        (tmp_path / "b").mkdir()
+        # A TIFF by content; what a file is called does not decide what it is.
+        Image.fromarray(np.zeros((28, 28), np.float32)).save(tmp_path / "b" / "x.png", "TIFF")
+        with pytest.raises(InvalidInputError, match="mode F"):
+            load_images(str(tmp_path / "b"))
 
     def test_a_broken_image_is_named(self, tmp_path):
         self.write(tmp_path / "a", 2)

@@ -46,6 +46,22 @@ def test_two_replicas_give_the_weights_of_one_device(mirrored, optimizer, num_ro
         np.testing.assert_allclose(values, of_two[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+def test_a_first_batch_that_does_not_split_evenly(mirrored):
+    def train(scope):
+        keras.utils.set_random_seed(0)
+        with scope:
+            model = small_model()
+            model.compile(OPTIMIZERS["sgd"](), OPTIMIZERS["sgd"]())
+        batches = tf.data.Dataset.from_tensor_slices(vectors(8)).batch(5)
+        model.fit(batches, verbose=0, shuffle=False)
+        model.evaluate(batches, verbose=0)
+        return weights_of(model)
+
+    one, two = train(contextlib.nullcontext()), train(mirrored.scope())
+    for path, value in one.items():
+        np.testing.assert_allclose(value, two[path], atol=1e-5, rtol=0, err_msg=path)
+
+
 def test_several_chains_per_example_under_two_replicas(mirrored):
     one, _ = trained(contextlib.nullcontext(), "sgd", 9, num_chains=3, epochs=5)
     two, _ = trained(mirrored.scope(), "sgd", 9, num_chains=3, epochs=5)

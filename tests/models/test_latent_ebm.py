@@ -63,12 +63,47 @@ class TestFit:
             np.testing.assert_array_equal(value, two[name])
         assert any(np.any(value != other[name]) for name, value in one.items())
 
+    def test_layers_know_when_they_are_trained(self):
+        generator = keras.Sequential(
+            [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.Dense(6)]
+        )
+        model = tfebm.LatentEBM(generator, tfebm.EnergyMLP((4,)), latent_size=3)
+        model.compile()
+        moving = generator.layers[1].moving_variance
+        model.evaluate(X, verbose=0)
+        np.testing.assert_array_equal(moving, np.ones(8))
+        model.fit(X, verbose=0)
+        assert np.all(moving.numpy() != 1)
+
+    def test_weights_are_regularized(self):
+        generator = keras.Sequential(
+            [keras.layers.Dense(6, use_bias=False, kernel_regularizer=keras.regularizers.L2(50.0))]
+        )
+        model = tfebm.LatentEBM(generator, tfebm.EnergyMLP((4,)), latent_size=3)
+        model.compile(keras.optimizers.SGD(1e-3))
+        before = np.linalg.norm(generator.layers[0].kernel)
+        model.fit(0 * X, batch_size=5, epochs=5, verbose=0)
+        # 20 steps of 2 * 50 * 1e-3 shrink by 0.9 each, besides what the zero data do.
+        assert np.linalg.norm(generator.layers[0].kernel) < before * 0.9**20 * 1.5
+
+    def test_a_constant_energy_trains_the_generator(self):
+        model = tfebm.LatentEBM(
+            keras.layers.Dense(6), keras.layers.Lambda(lambda z: 0 * z[:, 0]), latent_size=3
+        )
+        model.compile()
+        assert model.fit(X, verbose=0).history["energy_gap"] == [0.0]
+
     def test_weights_are_refused(self):
         model = compiled()
         with pytest.raises(ValueError, match="`sample_weight` is not supported"):
             model.fit(X, sample_weight=np.ones(20))
         with pytest.raises(ValueError, match="`class_weight` is not supported"):
             model.fit(X, np.zeros(20), class_weight={0: 1.0})
+        with pytest.raises(ValueError, match="validation_data"):
+            model.fit(X, validation_data=(X, X, np.ones(20)), verbose=0)
+        with pytest.raises(ValueError, match="needs data"):
+            model.fit()
+        assert int(model.step.numpy()) == 0
         weighted = tf.data.Dataset.from_tensors((X, X, np.ones(20)))
         with pytest.raises(ValueError, match="Drop the third entry"):
             model.fit(weighted, verbose=0)
@@ -82,6 +117,8 @@ class TestFit:
             (X[:0], "no examples"),
             (tf.data.Dataset.from_tensors(X[:, :4]), r"shape \[N, 6\]"),
             (tf.data.Dataset.from_tensors(X.astype(np.int64)), "floats"),
+            (tf.data.Dataset.from_tensors({"x": X}), "Received elements of dict"),
+            (tf.data.Dataset.from_tensor_slices(X), r"Add the batch axis"),
         ],
     )
     def test_data_that_cannot_be_used(self, data, message):
@@ -90,6 +127,8 @@ class TestFit:
             model.fit(data, verbose=0)
         with pytest.raises(tfebm.InvalidInputError, match=message):
             model.fit(X, validation_data=data, verbose=0)
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            model.evaluate(data, verbose=0)
         assert int(model.step.numpy()) == 0
 
     def test_the_range_of_images_is_the_generators(self):
@@ -201,6 +240,15 @@ class TestInference:
         assert np.isnan(with_nan[3])
         np.testing.assert_allclose(np.delete(with_nan, 3), np.delete(scores, 3), rtol=1e-5)
 
+    def test_a_sampler_that_is_replaced_takes_effect(self):
+        model = small_model()
+        scores = model.score(X)
+        model.posterior_sampler = tfebm.ShortRunLangevin(9, 0.2, jit_compile=False)
+        replaced = model.score(X)
+        assert np.all(replaced != scores)
+        model.posterior_sampler.num_steps = 3
+        assert np.all(model.score(X) != replaced)
+
     def test_score_is_the_mean_posterior_energy(self):
         model = small_model()
         z = model.infer(X, num_chains=2)
@@ -255,6 +303,8 @@ class TestInference:
             (lambda m: m.score(X, num_chains=0), "num_chains"),
             (lambda m: m.score(X[:, :3]), r"Received shape \[20, 3\]"),
             (lambda m: m.infer(X.astype(int)), "must be floats"),
+            (lambda m: m.predict(X[:, :3]), r"Received shape \[20, 3\]"),
+            (lambda m: m.score(tf.data.Dataset.from_tensors(X)), "Received a tf.data.Dataset"),
             (lambda m: m.score(X, seed=np.zeros((3, 2), np.int32)), "3 for 20 rows"),
             (lambda m: m.generate(4, seed=np.zeros((3, 2), np.int32)), "3 for 4 rows"),
             (lambda m: m.interpolate(X[:2], X[:3]), "pairs"),
@@ -359,6 +409,13 @@ class TestNetworks:
 
 
 class TestSaving:
+    def test_a_model_that_was_never_compiled(self, tmp_path):
+        model = small_model()
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert not loaded.compiled
+        np.testing.assert_array_equal(loaded.score(X), model.score(X))
+
     def test_a_loaded_model_goes_on_as_if_it_had_not_been_saved(self, tmp_path):
         model = compiled(num_chains=2, prior_scale=1.5)
         model.fit(X, batch_size=5, verbose=0, shuffle=False)

@@ -50,6 +50,7 @@ class TestSettings:
             (["--siez", "3"], "Did you mean --size?"),
             (["--unheard-of-thing"], "See --help"),
             (["--resume", "--overwrite"], "Received both"),
+            (["--output", ""], "--output must not be empty"),
         ],
     )
     def test_what_cannot_be_used_is_one_line_and_code_2(self, argv, message, capsys):
@@ -108,6 +109,10 @@ class TestResume:
         for difference in differences:
             assert difference in str(error.value)
 
+    def test_saved_settings_of_the_wrong_type(self):
+        with pytest.raises(tfebm.InvalidInputError, match="saved settings cannot be used"):
+            self.resume(saved={**self.saved, "size": "three"})
+
     def test_no_limit_cannot_be_lowered_to_one(self):
         saved = Settings(steps=0).to_record()
         with pytest.raises(tfebm.InvalidInputError, match="--steps 0 was saved, 9"):
@@ -123,6 +128,12 @@ class TestDirectory:
         with pytest.raises(tfebm.InvalidInputError, match=r"config\.json.*--overwrite"):
             run.check_free(overwrite=False)
         run.check_free(overwrite=True)
+        run.config.unlink()
+        (run.path / "logs").mkdir()  # somebody else's
+        with pytest.raises(tfebm.InvalidInputError, match="not of a run"):
+            run.check_free(overwrite=True)
+        with pytest.raises(tfebm.InvalidInputError, match="cannot be read"):
+            RunDirectory(tmp_path / ("x" * 300)).check_free(overwrite=False)
 
     def test_beginning_removes_a_run_and_nothing_else(self, tmp_path):
         run = RunDirectory(tmp_path)

@@ -162,6 +162,29 @@ def test_no_gradient_flows_through_the_chain():
 
 
 @JIT
+def test_one_energy_over_latents_of_several_sizes(jit):
+    sampler = tfebm.ShortRunLangevin(3, 0.1, jit_compile=jit)
+    for size in (3, 5, 4):
+        for rows in (2, 4, 3):
+            assert sampler(quadratic, tf.zeros([rows, size]), seed=0).shape == (rows, size)
+
+
+def test_a_sampler_that_is_changed_takes_effect():
+    sampler = tfebm.ShortRunLangevin(1, 0.4, noise_scale=0.0)
+    assert float(sampler(quadratic, [[1.0]])[0, 0]) == pytest.approx(0.92)
+    sampler.step_size = 0.2
+    assert float(sampler(quadratic, [[1.0]])[0, 0]) == pytest.approx(0.98)
+
+
+@JIT
+@pytest.mark.parametrize("shape", [[3, 2, 2], [5, 1, 1], [5, 2, 3]])
+def test_injected_noise_of_another_shape_is_refused(jit, shape):
+    sampler = tfebm.ShortRunLangevin(5, 0.1, jit_compile=jit)
+    with pytest.raises(ValueError, match=r"\[5, 2, 2\]"):
+        sampler(quadratic, tf.zeros([2, 2]), noise=tf.zeros(shape))
+
+
+@JIT
 def test_a_chain_is_traced_once(jit):
     sampler = tfebm.ShortRunLangevin(50, 0.1, jit_compile=jit)
     step = tf.function(lambda z: sampler(quadratic, z, seed=0))
@@ -186,6 +209,9 @@ def test_config_round_trip():
     [
         ({"num_steps": -1}, "num_steps"),
         ({"num_steps": 2.5}, "num_steps"),
+        ({"num_steps": "abc"}, "num_steps"),
+        ({"step_size": "abc"}, "finite"),
+        ({"step_size": [[0.1, 0.2], [0.1]]}, "finite"),
         ({"step_size": -0.1}, "step_size"),
         ({"step_size": float("nan")}, "finite"),
         ({"step_size": [0.1, 0.2]}, "2 of them for 3 steps"),

@@ -1,7 +1,6 @@
 """Checkpoints that survive a kill at any moment, and restore a run bit for bit."""
 
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -47,10 +46,15 @@ class Checkpoint(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.directory = pathlib.Path(directory)
+        if every < 0 or keep < 1:
+            raise InvalidInputError(
+                f"`every` must be at least 0 and `keep` at least 1. Received {every} and {keep}."
+            )
         self.every = every
         self.keep = keep
         self.extra_state = extra_state or (lambda: None)
         self._epoch = 0
+        self._saved = 0
         self._restored: dict[str, Any] | None = None
         self._metrics: list | None = None
 
@@ -85,6 +89,9 @@ class Checkpoint(keras.callbacks.Callback):
         """
         self._metrics = self._restored["metrics"] if self._restored else None
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._saved = int(self.model.step.numpy())
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         if self._metrics is not None:
@@ -95,7 +102,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         last = self.params.get("steps") is not None and batch + 1 >= self.params["steps"]
-        if self.every and not last and int(self.model.step.numpy()) % self.every == 0:
+        if not self.every or last:
+            return
+        # Several steps may lie between two looks (`steps_per_execution`).
+        step = int(self.model.step.numpy())
+        if step // self.every > self._saved // self.every:
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -124,10 +135,11 @@ class Checkpoint(keras.callbacks.Callback):
         files.write_json(temporary / _STATE, state)
         files.sync(temporary / _WEIGHTS)
         files.sync(temporary)
-        if final.exists():  # a run that was resumed with nothing left to do
+        if final.exists():  # by `every`, at the end of an epoch of unknown length
             _discard(final)
         os.rename(temporary, final)
         files.sync(self.directory)
+        self._saved = step
         self._remove_old()
 
     def _remove_old(self) -> None:
@@ -155,7 +167,7 @@ def _read_state(path: pathlib.Path) -> dict[str, Any]:
     try:
         state = files.read_json(path / _STATE)
         intact = _digest(path / _WEIGHTS) == state["sha256"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         intact = False
     if not intact:
         raise InvalidInputError(

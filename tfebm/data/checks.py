@@ -24,6 +24,11 @@ def as_examples(x: Any, data_shape: tuple[int, ...]) -> np.ndarray:
 
     NaN and infinite values pass: they spoil the answer of their own row and of no other.
     """
+    if isinstance(x, tf.data.Dataset):
+        raise InvalidInputError(
+            "Examples must be an array here. Received a tf.data.Dataset; call this for each of its "
+            "batches, or use `predict` or `evaluate`."
+        )
     x = np.asarray(x)
     _check_floats(x.dtype)
     _check_shape(x.shape, data_shape)
@@ -42,10 +47,14 @@ def check_training_data(
     if isinstance(x, tf.data.Dataset):
         spec = x.element_spec
         spec = spec[0] if isinstance(spec, tuple) else spec
-        if isinstance(spec, tf.TensorSpec):
-            _check_floats(spec.dtype.as_numpy_dtype)
-            if spec.shape.rank is not None:
-                _check_shape(tuple(spec.shape), data_shape)
+        if not isinstance(spec, tf.TensorSpec):
+            raise InvalidInputError(
+                "A data set must yield batches x or (x, y) of tensors. Received elements of "
+                f"{type(spec).__name__}."
+            )
+        _check_floats(spec.dtype)
+        if spec.shape.rank is not None:
+            _check_shape(tuple(spec.shape), data_shape)
         return
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         return
@@ -79,9 +88,14 @@ def check_values(x: np.ndarray, value_range: tuple[float, float] | None) -> None
 
 
 def _check_floats(dtype: Any) -> None:
-    if not np.issubdtype(dtype, np.floating):
+    try:
+        floating = tf.as_dtype(dtype).is_floating
+    except TypeError:  # NumPy's objects
+        floating = False
+    if not floating:
+        name = getattr(dtype, "name", dtype)
         raise InvalidInputError(
-            f"Examples must be floats. Received {np.dtype(dtype).name}. For 8-bit images use "
+            f"Examples must be floats. Received {name}. For 8-bit images use "
             "`x.astype('float32') / 127.5 - 1`."
         )
 
@@ -92,7 +106,11 @@ def _check_shape(shape: tuple, data_shape: tuple[int, ...]) -> None:
     )
     if not fits:
         needed = ", ".join(map(str, ("N", *data_shape)))
-        hint = " Add the channel axis: `x[..., None]`." if len(shape) == len(data_shape) else ""
+        hint = ""
+        if tuple(shape) == tuple(data_shape):
+            hint = " Add the batch axis: `x[None]`, or `.batch(...)` for a data set."
+        elif len(shape) == len(data_shape):
+            hint = " Add the channel axis: `x[..., None]`."
         raise InvalidInputError(
             f"Examples must have shape [{needed}], as the generator makes them. Received shape "
             f"{list(shape)}.{hint} Reshape or resize the data, or give the generator their shape."

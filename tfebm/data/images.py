@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterable
 from concurrent import futures
 from typing import Any
@@ -17,6 +18,16 @@ EMBEDDED = ("mnist5k",)
 # Of TensorFlow Datasets; any other of its names that has an "image" is taken as well.
 TFDS_NAMES = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "celeb_a")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# What NumPy raises for archives that are cut off, corrupt, encrypted or no archives at all.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _HOLD_OUT = 10  # where there is no test split, every tenth example is held out
 
 
@@ -215,7 +226,7 @@ def _load_npz(path: pathlib.Path) -> ImageData:
         raise
     except FileNotFoundError:
         raise InvalidInputError(f"There is no file {str(path)!r}. Check the path.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(
             f"{path} cannot be read as an .npz of plain arrays: {error}. Write it with "
             "`numpy.savez(path, x_train=..., x_test=...)`."
@@ -243,11 +254,16 @@ def _load_folder(path: pathlib.Path, image_size: int | None) -> ImageData:
 
 
 def _read_files(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     def read(path: pathlib.Path) -> np.ndarray:
         try:
             with Image.open(path) as picture:
+                picture = ImageOps.exif_transpose(picture)
+                if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
+                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+                if picture.mode in ("I", "F"):
+                    raise OSError(f"its pixels are of mode {picture.mode}, not of 8 or 16 bits")
                 grey = picture.mode in ("1", "L", "LA")
                 picture = picture.convert("L" if grey else "RGB")
                 return _to_array(_square(picture, image_size) if image_size else picture)

@@ -10,7 +10,7 @@ from tfebm.types import Tensor
 
 
 class Stage(NamedTuple):
-    """One transposed convolution; `size` is the width and height that it puts out."""
+    """One transposed convolution."""
 
     multiple: int
     """Output channels as a multiple of the generator's width; 0 for the image's channels."""

@@ -78,6 +78,7 @@ class BernoulliLikelihood:
     """
 
     energy_scale = 1.0
+    data_range = (-1.0, 1.0)
 
     def error(self, outputs: Tensor, x: Tensor) -> Tensor:
         target = 0.5 * (x + 1.0)

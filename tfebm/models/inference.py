@@ -127,14 +127,21 @@ class RowInference:
             pieces.append(function(*batch).numpy())
         return np.concatenate(pieces)
 
+    def inference_parts(self) -> tuple:
+        """The model's parts with settings that the row functions depend on."""
+        raise NotImplementedError
+
     def _row_function(self, method: str, static: tuple, batch: list[Tensor]) -> Any:
         functions = self.__dict__.setdefault("_row_functions", {})
-        if (method, static) not in functions:
+        # A sampler that is replaced or changed must not be answered for by the old trace.
+        settings = repr([part.get_config() for part in self.inference_parts()])
+        key = (method, static, settings)
+        if key not in functions:
             # Any number of rows is one trace.
             signature = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in batch]
-            functions[method, static] = tf.function(
+            functions[key] = tf.function(
                 functools.partial(getattr(self, method), **dict(static)),
                 input_signature=signature,
                 autograph=False,
             )
-        return functions[method, static]
+        return functions[key]

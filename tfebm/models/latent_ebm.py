@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfebm import objectives, random
@@ -14,7 +15,7 @@ from tfebm.models import networks
 from tfebm.models.inference import RowInference
 from tfebm.models.two_optimizers import TwoOptimizerModel
 from tfebm.samplers import ShortRunLangevin
-from tfebm.types import Latents, Tensor
+from tfebm.types import Tensor
 
 # Children of a row's stream: the noises of the two chains are independent.
 _PRIOR, _POSTERIOR = range(2)
@@ -138,13 +139,13 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         error = self.likelihood.error(self.decode(z), x)
         return self.prior_energy(z) + self.likelihood.energy_scale * error
 
-    def tilt(self, z: Tensor) -> Tensor:
+    def tilt(self, z: Tensor, training: bool | None = None) -> Tensor:
         """E(z), the learned part of the prior, float32 `[B]`."""
-        return networks.per_row(self.energy(z))
+        return networks.per_row(self.energy(z, training=training))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, training: bool | None = None) -> Tensor:
         """What the generator returns for z (a mean or logits), float32."""
-        return tf.cast(self.generator(z), tf.float32)
+        return tf.cast(self.generator(z, training=training), tf.float32)
 
     # ---- Chains over rows: plain graph functions, also used by exports -----------------
 
@@ -204,9 +205,18 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         return adam(1e-4, beta_1=0.5), adam(2e-5, beta_1=0.5)
 
     def check_data(self, x: Any) -> None:
-        checks.check_training_data(
-            x, self.data_shape, value_range=getattr(self.generator, "output_range", None)
-        )
+        of_likelihood = getattr(self.likelihood, "data_range", None)
+        of_generator = getattr(self.generator, "output_range", None)
+        checks.check_training_data(x, self.data_shape, of_likelihood or of_generator)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """`keras.Model.predict`: reconstructions, in the shape of `x`."""
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            x = checks.as_examples(x, self.data_shape)
+        return super().predict(x, *args, **kwargs)
+
+    def inference_parts(self) -> tuple:
+        return self.prior_sampler, self.posterior_sampler, self.likelihood
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -215,18 +225,24 @@ class LatentEBM(RowInference, TwoOptimizerModel):
     def train_step(self, data: Any) -> dict[str, Tensor]:
         x = _examples(data)
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
-        grads, logs = self._learning_step(x, seeds)
+        grads, logs = self._learning_step(x, seeds, training=True)
         self.apply_gradients(*grads)
         self.step.assign_add(1)
         return logs
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
         x = _examples(data)
-        _, logs = self._learning_step(x, random.content_seeds(self.seed, x))
+        _, logs = self._learning_step(x, random.content_seeds(self.seed, x), training=False)
         return logs
 
-    def _learning_step(self, x: Tensor, seeds: Tensor) -> tuple[tuple[list, list], dict]:
-        """Gradients of both losses at fresh z+ and z-, and the metrics updated with them."""
+    def _learning_step(
+        self, x: Tensor, seeds: Tensor, training: bool
+    ) -> tuple[tuple[list, list], dict]:
+        """Gradients of both losses at fresh z+ and z-, and the metrics updated with them.
+
+        The chains run the networks as in inference; dropout and batch statistics act, and
+        weights are regularised, in the two learning passes alone.
+        """
         x, seeds, weights = _fill_empty(*self._chain_rows(x, seeds, self.num_chains))
         posterior_start, z_posterior = self._posterior_chain(x, seeds)
         prior_start, z_prior = self._prior_chain(seeds)
@@ -239,17 +255,20 @@ class LatentEBM(RowInference, TwoOptimizerModel):
 
         with tf.GradientTape() as tape:
             tape.watch(z_posterior)
-            outputs = self.decode(z_posterior)
+            outputs = self.decode(z_posterior, training)
             error = likelihood.error(outputs, x)
             loss = loss_scale * objectives.mean_over_global_batch(error, weights, count)
-        generator_grads, z_grad = _split(tape.gradient(loss, [*generator_weights, z_posterior]))
+            regularized = loss + networks.regularization(self.generator)
+        generator_grads, z_grad = _gradients(tape, regularized, generator_weights, z_posterior)
         likelihood_grad = z_grad * (count * likelihood.energy_scale / loss_scale)
 
         with tf.GradientTape() as tape:
             tape.watch(z_posterior)
-            energy_posterior, energy_prior = self.tilt(z_posterior), self.tilt(z_prior)
+            energy_posterior = self.tilt(z_posterior, training)
+            energy_prior = self.tilt(z_prior, training)
             contrast = objectives.energy_contrast(energy_posterior, energy_prior, weights, count)
-        energy_grads, energy_grad = _split(tape.gradient(contrast, [*energy_weights, z_posterior]))
+            regularized = contrast + networks.regularization(self.energy)
+        energy_grads, energy_grad = _gradients(tape, regularized, energy_weights, z_posterior)
 
         squared = tf.square(x - likelihood.mean(outputs))
         data_axes = list(range(1, squared.shape.rank))
@@ -330,6 +349,10 @@ def global_sum(value: Tensor) -> Tensor:
 def _examples(data: Any) -> Tensor:
     """x of a batch x, (x,) or (x, y); a third entry would be weights, which are refused."""
     x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if not isinstance(x, tf.Tensor):
+        raise InvalidInputError(
+            f"A batch must be one tensor of examples, or (x, y). Received {type(x).__name__}."
+        )
     if sample_weight is not None:
         raise InvalidInputError(
             "Sample weights are not supported: the likelihood counts every example the same. "
@@ -352,5 +375,11 @@ def _fill_empty(x: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, seeds, tf.cast(tf.range(rows + missing) < rows, tf.float32)
 
 
-def _split(gradients: list[Tensor]) -> tuple[list[Tensor], Latents]:
-    return gradients[:-1], gradients[-1]
+def _gradients(
+    tape: tf.GradientTape, loss: Tensor, weights: list, latents: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Towards the weights and towards the latents; 0, not None, for what the loss does not use."""
+    *of_weights, of_latents = tape.gradient(
+        loss, [*weights, latents], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return of_weights, of_latents

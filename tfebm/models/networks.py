@@ -64,11 +64,18 @@ def build(generator: keras.layers.Layer, energy: keras.layers.Layer, size: int) 
             if not layer.built:
                 layer.build((None, size))
             outputs[name] = layer(tf.zeros([2, size]))
+        except InvalidInputError:
+            raise
         except Exception as error:
             raise InvalidInputError(
                 f"The {name} does not take latents of shape [B, {size}]: {error} Change "
                 f"`latent_size`, or the {name}'s input."
             ) from error
+    for name, output in outputs.items():
+        if not tf.is_tensor(output):
+            raise InvalidInputError(
+                f"The {name} must return one tensor. Received {type(output).__name__}."
+            )
     shape = tuple(outputs["energy"].shape)
     if shape not in ((2,), (2, 1)):
         raise InvalidInputError(
@@ -94,6 +101,16 @@ def check_likelihood(likelihood: Any, generator: keras.layers.Layer) -> None:
             f"{type(generator).__name__} with a bounded output. Pass `output_activation=None` "
             "to it."
         )
+
+
+def regularization(network: keras.layers.Layer) -> Tensor | float:
+    """This replica's share of the penalties on a network's weights (`kernel_regularizer`, ...).
+
+    Divided by the replicas, whose gradients Keras sums.
+    """
+    penalties = [v.regularizer(v) for v in network.trainable_variables if v.regularizer]
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return tf.add_n(penalties) / replicas if penalties else 0.0
 
 
 def per_row(energy: Tensor) -> Tensor:

@@ -75,7 +75,9 @@ class TwoOptimizerModel(keras.Model):
         self.optimizer.build(self.generator.trainable_variables)
         self.energy_optimizer.build(self.energy.trainable_variables)
 
-    def get_compile_config(self) -> dict[str, Any]:
+    def get_compile_config(self) -> dict[str, Any] | None:
+        if not self.compiled:
+            return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "energy_optimizer": keras.saving.serialize_keras_object(self.energy_optimizer),
@@ -100,14 +102,34 @@ class TwoOptimizerModel(keras.Model):
                     f"`{name}` is not supported: the likelihood counts every example the same. "
                     f"Received `{name}`. To weigh examples, resample them in the data set."
                 )
+        if x is None:
+            raise InvalidInputError("`fit` needs data: arrays or a `tf.data.Dataset` of batches.")
         self.check_data(x)
         validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple):
+            if len(validation) == 3 and validation[2] is not None:
+                raise InvalidInputError(
+                    "`validation_data` holds sample weights, which are not supported: the "
+                    "likelihood counts every example the same. Drop the third entry."
+                )
+            validation = validation[0]
         if validation is not None:
-            self.check_data(validation[0] if isinstance(validation, tuple) else validation)
+            self.check_data(validation)
         history = super().fit(x, None if _is_array(x) else y, *args, **kwargs)
         # Keras does this for the generator's optimizer alone (moving averages of weights).
         self.energy_optimizer.finalize_variable_values(self.energy.trainable_variables)
         return history
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.evaluate`; `x` must be what `fit` takes."""
+        if "_use_cached_eval_dataset" not in kwargs:  # else `fit` calls, which has checked it
+            self.check_data(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        # Everything is built already. Keras would average the first batch over the replicas to
+        # learn its shape, which fails when their parts differ in size.
+        pass
 
     def check_data(self, x: Any) -> None:
         """Raises where `x` cannot be learned; subclasses say what they need."""

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import zipfile
 from typing import Any
 
 import keras
@@ -64,20 +65,37 @@ class RunDirectory:
 
     def check_free(self, overwrite: bool) -> None:
         """Raises `InvalidInputError` where a run is there and may not be replaced."""
-        present = [name for name in (*_FILES, *_FOLDERS) if (self.path / name).exists()]
+        try:
+            present = [name for name in (*_FILES, *_FOLDERS) if (self.path / name).exists()]
+        except OSError as error:
+            raise InvalidInputError(
+                f"The folder {self.path} cannot be read: {error.strerror}. Give another --output."
+            ) from None
         if present and not overwrite:
             raise InvalidInputError(
                 f"The folder {self.path} already holds a run ({', '.join(present)}). Resume it "
                 "with --resume, replace it with --overwrite, or give another --output."
             )
 
+        if present and not self._is_run():
+            raise InvalidInputError(
+                f"The folder {self.path} holds {', '.join(present)}, but not of a run that could "
+                "be replaced: there is no config.json of one. Give another --output."
+            )
+
+    def _is_run(self) -> bool:
+        try:
+            return "tfebm" in files.read_json(self.config)
+        except (OSError, ValueError, TypeError):
+            return False
+
     def begin(self, program: str, settings: dict[str, Any]) -> None:
         """Removes an earlier run and writes `config.json`, the start of a new one."""
         # Only what a run writes is removed, whatever else a user keeps there.
-        for name in _FILES:
-            (self.path / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
+        for path in (self.metrics, self.model):
+            path.unlink(missing_ok=True)
         self.write_settings(program, settings)
 
     def write_settings(self, program: str, settings: dict[str, Any]) -> None:
@@ -149,6 +167,11 @@ def load_run(directory: str | os.PathLike) -> Run:
     try:
         model = keras.saving.load_model(run.model, safe_mode=True)
         metrics = files.read_json(run.metrics)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"The run in {run.path} cannot be loaded: {error}") from error
+    if not metrics.get("final"):
+        raise InvalidInputError(
+            f"The run in {run.path} is not finished: its model is of an earlier state. Let it "
+            "finish with --resume."
+        )
     return Run(model, settings, metrics, run)

@@ -174,7 +174,12 @@ def resumed(
         name: getattr(settings, name) for name, f in fields.items() if f.metadata.get("operational")
     }
     known = {name: value for name, value in saved.items() if name in fields}
-    return settings_class(**{**known, **operational, **raised})
+    try:
+        return settings_class(**{**known, **operational, **raised})
+    except TypeError as error:
+        raise InvalidInputError(
+            f"The saved settings cannot be used: {error}. Restore the run's config.json."
+        ) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -223,6 +228,8 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise InvalidInputError(
             f"{name} must be one of {', '.join(rules['choices'])}. Received {value!r}."
         )
+    if value == "":
+        raise InvalidInputError(f"{name} must not be empty.")
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidInputError(f"{name} must be a finite number. Received {value}.")
     if "least" in rules and value < rules["least"]:

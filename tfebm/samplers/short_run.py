@@ -81,7 +81,8 @@ class ShortRunLangevin:
         noise_scale: float | Sequence[float] = 1.0,
         jit_compile: compilation.JitCompile = "auto",
     ) -> None:
-        if isinstance(num_steps, bool) or int(num_steps) != num_steps or num_steps < 0:
+        whole = isinstance(num_steps, (int, np.integer)) and not isinstance(num_steps, bool)
+        if not whole or num_steps < 0:
             raise InvalidInputError(
                 f"`num_steps` must be a whole number of at least 0. Received {num_steps!r}."
             )
@@ -121,7 +122,7 @@ class ShortRunLangevin:
         Raises:
             ValueError: No source of noise, or an energy that is not one value per row.
         """
-        position, context, noise = _to_tensors((position, context, noise))
+        position, context, noise = _to_tensors(position, context, noise)
         seeds = self._check_noise(position, seed, noise)
         function = self._compiled(energy_fn, (position, *context), trace)
         return function(position, context, seeds, noise)
@@ -141,7 +142,7 @@ class ShortRunLangevin:
         exports: a stock TensorFlow Serving refuses functions that must be compiled with XLA.
         Arguments and results are those of `__call__`.
         """
-        position, context, noise = _to_tensors((position, context, noise))
+        position, context, noise = _to_tensors(position, context, noise)
         seeds = self._check_noise(position, seed, noise)
         return self._loop(energy_fn, trace, position, context, seeds, noise)
 
@@ -167,7 +168,10 @@ class ShortRunLangevin:
         return bool(np.any(np.asarray(self.noise_scale) != 0)) and self.num_steps > 0
 
     def _check_noise(self, position: Latents, seed: Seed | None, noise: Latents) -> Tensor | None:
-        if noise is not None or not self._draws_noise:
+        if noise is not None:
+            self._check_injected(position, noise)
+            return None
+        if not self._draws_noise:
             return None
         if seed is None:
             raise InvalidInputError(
@@ -177,10 +181,22 @@ class ShortRunLangevin:
             )
         return random.as_row_seeds(seed, tf.shape(tf.nest.flatten(position)[0])[0])
 
+    def _check_injected(self, position: Latents, noise: Latents) -> None:
+        tf.nest.assert_same_structure(position, noise)
+        for part, values in zip(tf.nest.flatten(position), tf.nest.flatten(noise), strict=True):
+            # XLA would clamp a step that is missing to the last one, without a word.
+            if not values.shape.is_compatible_with([self.num_steps, *part.shape]):
+                raise InvalidInputError(
+                    "`noise` must have the shape of the position behind an axis of one entry per "
+                    f"step, {[self.num_steps, *part.shape]}. Received {values.shape.as_list()}."
+                )
+
     def _compiled(
         self, energy_fn: EnergyFn, arguments: tuple, trace: bool
     ) -> tf.types.experimental.PolymorphicFunction:
-        key = (energy_fn, trace)
+        # Only the batch size may differ within one function: what else it depends on is here.
+        kinds = [(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)]
+        key = (energy_fn, trace, repr(self.get_config()), repr(kinds))
         if key not in self._functions:
             jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments)
 
@@ -282,15 +298,25 @@ def _noise_source(
     return draw
 
 
-def _to_tensors(structure: Any) -> Any:
-    return tf.nest.map_structure(
-        lambda x: None if x is None else tf.convert_to_tensor(x), structure
-    )
+def _to_tensors(*structures: Any) -> list:
+    """Tensors in tuples stay in them; a list is one tensor's rows."""
+    tensors = []
+    for structure in structures:
+        structure = tf.convert_to_tensor(structure) if isinstance(structure, list) else structure
+        tensors.append(
+            tf.nest.map_structure(
+                lambda x: None if x is None else tf.convert_to_tensor(x), structure
+            )
+        )
+    return tensors
 
 
 def _schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
     """`value` as a float or nested list of floats (JSON's types), checked."""
-    array = np.asarray(value, np.float64)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray(np.nan)  # text, or rows of several lengths
     if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
         raise InvalidInputError(
             f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
