@@ -61,9 +61,8 @@ class TestCheckpoint:
     def test_nothing_to_restore(self, tmp_path):
         assert Checkpoint(tmp_path / "none").restore(compiled()) is None
 
-    @pytest.mark.parametrize("at", ["save_weights", "write_json", "rename"])
-    def test_a_save_that_is_cut_short_leaves_the_one_before(self, tmp_path, monkeypatch, at):
-        model = compiled()
+    def test_a_save_that_is_cut_short_leaves_the_one_before(self, tmp_path, monkeypatch):
+        model, other = compiled(), compiled()
         fit(model, Checkpoint(tmp_path))
         kept = weights_of(model)
 
@@ -73,16 +72,15 @@ class TestCheckpoint:
         def die(*args, **kwargs):
             raise Killed
 
-        target = {"save_weights": (model, at), "write_json": (files, at), "rename": (os, at)}[at]
-        with monkeypatch.context() as patch:
-            patch.setattr(*target, die)
-            with pytest.raises(Killed):
-                fit(model, Checkpoint(tmp_path))
-        other = compiled()
-        assert Checkpoint(tmp_path).restore(other)["step"] == 3
-        for name, value in weights_of(other).items():
-            np.testing.assert_array_equal(value, kept[name])
-        fit(other, Checkpoint(tmp_path))  # and the rest of it is swept away
+        for owner, name in ((model, "save_weights"), (files, "write_json"), (os, "rename")):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, die)
+                with pytest.raises(Killed):
+                    fit(model, Checkpoint(tmp_path))
+            assert Checkpoint(tmp_path).restore(other)["step"] == 3
+            for path, value in weights_of(other).items():
+                np.testing.assert_array_equal(value, kept[path])
+        fit(model, Checkpoint(tmp_path))  # and what was left of them is swept away
         assert not list(tmp_path.glob(".tmp-*"))
 
     def test_damage_is_named_and_not_loaded(self, tmp_path):

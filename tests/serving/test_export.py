@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import small_model
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfebm
@@ -164,13 +163,12 @@ def test_a_seed_is_the_row_seed_of_python(model, exported):
     np.testing.assert_allclose(images, model.generate(3, seed=7), atol=1e-5)
 
 
-def test_vectors_export_too_and_versions_count_up(tmp_path):
-    model = small_model()
-    assert serving.next_version(tmp_path, "vectors") == 1
-    serving.export(model, tmp_path, "vectors", 9)
-    assert serving.next_version(tmp_path, "vectors") == 10
+def test_versions_count_up_and_never_change(model, exported):
+    directory = exported.generator.parents[2]
+    assert serving.next_version(directory, "digits") == 2
+    assert serving.next_version(directory, "letters") == 1
     with pytest.raises(tfebm.InvalidInputError, match="must not change"):
-        serving.export(model, tmp_path, "vectors", 9)
+        serving.export(model, directory, "digits", 1)
 
 
 @pytest.mark.parametrize(

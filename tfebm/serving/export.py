@@ -125,7 +125,9 @@ def _seed_spec() -> tf.TensorSpec:
 
 def _archive(model: LatentEBM, endpoints: dict, default: str) -> keras.export.ExportArchive:
     archive = keras.export.ExportArchive()
-    archive.track(model)
+    # The networks alone: optimizers are no part of what is served.
+    archive.track(model.generator)
+    archive.track(model.energy)
     for name, (function, inputs) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:
