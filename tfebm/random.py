@@ -25,6 +25,8 @@ _PARITY = 0x1BD11BDA  # Threefish key schedule constant, lower word
 _FOLD_STREAM = -1
 START_STREAM = -2
 """The stream of a chain's start; its steps have the streams 0, 1, ... of the same seed."""
+DEQUANTIZE_STREAM = -3
+"""The stream of the noise that fills the gaps between the values of 8-bit pixels."""
 # Whole SIMD packets per row: a row's scalar tail would otherwise be evaluated by other code
 # than its body, and its last bit would depend on the batch around it.
 _PACKET = 16
@@ -198,12 +200,29 @@ def row_normal(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
         >>> row_normal(seeds, stream=3, size=16).shape
         TensorShape([8, 16])
     """
+    bits = _row_bits(seeds, stream, size)
     half = (size + 1) // 2
-    padded = -(-half // _PACKET) * _PACKET
-    columns = tf.range(padded, dtype=tf.int32)[tf.newaxis]
-    stream = tf.reshape(tf.cast(stream, tf.int32), [1, 1])
-    bits = threefry2x32((seeds[:, :1], seeds[:, 1:]), (columns, stream))
     radius = tf.sqrt(-2.0 * tf.math.log(_open_unit(bits[0])))
     angle = _TWO_PI * _open_unit(bits[1])
     parts = (radius * tf.cos(angle))[:, :half], (radius * tf.sin(angle))[:, :half]
     return tf.concat(parts, axis=1)[:, :size]
+
+
+def row_uniform(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
+    """Uniform noise in (0, 1), `[B, size]` float32, never 0 or 1; arguments as `row_normal`'s.
+
+    Its bits are those of `row_normal` for the same seeds and stream: use a stream once.
+    """
+    bits = _row_bits(seeds, stream, size)
+    half = (size + 1) // 2
+    parts = [_open_unit(word)[:, :half] for word in bits]
+    return tf.concat(parts, axis=1)[:, :size]
+
+
+def _row_bits(seeds: Tensor, stream: int | Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Two words for each pair of columns, in whole packets."""
+    half = (size + 1) // 2
+    padded = -(-half // _PACKET) * _PACKET
+    columns = tf.range(padded, dtype=tf.int32)[tf.newaxis]
+    stream = tf.reshape(tf.cast(stream, tf.int32), [1, 1])
+    return threefry2x32((seeds[:, :1], seeds[:, 1:]), (columns, stream))
