@@ -1,8 +1,5 @@
 """The short-run Langevin chain: the one loop that every model here is built on."""
 
-import collections
-import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +9,8 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import compilation
+from tfebm.samplers import chain, compilation
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
-
-# Compiled chains kept per sampler; the least recently used one is dropped. A model needs one.
-_CACHE_SIZE = 8
 
 
 class ChainTrace(NamedTuple):
@@ -31,7 +25,7 @@ class ChainTrace(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
-class ShortRunLangevin:
+class ShortRunLangevin(chain.Chain):
     """Runs exactly K steps of unadjusted Langevin dynamics on a batch of latents.
 
     For k = 1, ..., K, with `s = step_size` and `T = noise_scale`:
@@ -81,16 +75,9 @@ class ShortRunLangevin:
         noise_scale: float | Sequence[float] = 1.0,
         jit_compile: compilation.JitCompile = "auto",
     ) -> None:
-        whole = isinstance(num_steps, (int, np.integer)) and not isinstance(num_steps, bool)
-        if not whole or num_steps < 0:
-            raise InvalidInputError(
-                f"`num_steps` must be a whole number of at least 0. Received {num_steps!r}."
-            )
-        self.num_steps = int(num_steps)
+        super().__init__(num_steps, jit_compile)
         self.step_size = _schedule("step_size", step_size, self.num_steps, max_rank=2)
         self.noise_scale = _schedule("noise_scale", noise_scale, self.num_steps, max_rank=1)
-        self.jit_compile = compilation.check_jit_compile(jit_compile)
-        self._functions: collections.OrderedDict = collections.OrderedDict()
 
     def __call__(
         self,
@@ -122,9 +109,9 @@ class ShortRunLangevin:
         Raises:
             ValueError: No source of noise, or an energy that is not one value per row.
         """
-        position, context, noise = _to_tensors(position, context, noise)
+        position, context, noise = chain.to_tensors(position, context, noise)
         seeds = self._check_noise(position, seed, noise)
-        function = self._compiled(energy_fn, (position, *context), trace)
+        function = self._compiled(self._loop, energy_fn, (position, *context), (trace,))
         return function(position, context, seeds, noise)
 
     def run(
@@ -142,14 +129,9 @@ class ShortRunLangevin:
         exports: a stock TensorFlow Serving refuses functions that must be compiled with XLA.
         Arguments and results are those of `__call__`.
         """
-        position, context, noise = _to_tensors(position, context, noise)
+        position, context, noise = chain.to_tensors(position, context, noise)
         seeds = self._check_noise(position, seed, noise)
         return self._loop(energy_fn, trace, position, context, seeds, noise)
-
-    @property
-    def num_traces(self) -> int:
-        """How often the cached chains were traced: at most once per kind of input."""
-        return sum(f.experimental_get_tracing_count() for f in self._functions.values())
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -158,10 +140,6 @@ class ShortRunLangevin:
             "noise_scale": self.noise_scale,
             "jit_compile": self.jit_compile,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ShortRunLangevin":
-        return cls(**config)
 
     @property
     def _draws_noise(self) -> bool:
@@ -179,7 +157,7 @@ class ShortRunLangevin:
                 "stream per row) or `noise`. Received neither; for a chain without noise set "
                 "`noise_scale=0`."
             )
-        return random.as_row_seeds(seed, tf.shape(tf.nest.flatten(position)[0])[0])
+        return random.as_row_seeds(seed, chain.num_rows(position))
 
     def _check_injected(self, position: Latents, noise: Latents) -> None:
         tf.nest.assert_same_structure(position, noise)
@@ -190,26 +168,6 @@ class ShortRunLangevin:
                     "`noise` must have the shape of the position behind an axis of one entry per "
                     f"step, {[self.num_steps, *part.shape]}. Received {values.shape.as_list()}."
                 )
-
-    def _compiled(
-        self, energy_fn: EnergyFn, arguments: tuple, trace: bool
-    ) -> tf.types.experimental.PolymorphicFunction:
-        # Only the batch size may differ within one function: what else it depends on is here.
-        kinds = [(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)]
-        key = (energy_fn, trace, repr(self.get_config()), repr(kinds))
-        if key not in self._functions:
-            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments)
-
-            self._functions[key] = tf.function(
-                functools.partial(self._loop, energy_fn, trace),
-                jit_compile=jit,
-                reduce_retracing=True,
-                autograph=False,
-            )
-            if len(self._functions) > _CACHE_SIZE:
-                self._functions.popitem(last=False)
-        self._functions.move_to_end(key)
-        return self._functions[key]
 
     def _tables(self, num_parts: int) -> tuple[Tensor, Tensor]:
         """Step sizes `[K, P]` and noise standard deviations `[K, P]`."""
@@ -240,7 +198,7 @@ class ShortRunLangevin:
 
         def step(k, parts, records):
             latents = tf.nest.pack_sequence_as(start, parts)
-            energy, grads = _energy_and_grads(energy_fn, latents, context)
+            energy, grads = chain.energy_and_grads(energy_fn, latents, context)
             moved = []
             for i, (z, grad) in enumerate(zip(parts, grads, strict=True)):
                 z = z - tf.cast(0.5 * step_sizes[k, i] ** 2, z.dtype) * grad
@@ -249,7 +207,7 @@ class ShortRunLangevin:
                 moved.append(z)
             if trace:
                 way = [z - z0 for z, z0 in zip(moved, first, strict=True)]
-                values = tf.cast(energy, tf.float32), _row_norm(grads), _row_norm(way)
+                values = tf.cast(energy, tf.float32), chain.row_norm(grads), chain.row_norm(way)
                 records = [r.write(k, v) for r, v in zip(records, values, strict=True)]
             return k + 1, moved, records
 
@@ -272,7 +230,7 @@ class ShortRunLangevin:
         end = tf.nest.pack_sequence_as(start, [tf.stop_gradient(z) for z in parts])
         if not trace:
             return end
-        last = tf.cast(_row_energy(energy_fn, end, context), tf.float32)[tf.newaxis]  # [1, B]
+        last = tf.cast(chain.row_energy(energy_fn, end, context), tf.float32)[tf.newaxis]  # [1, B]
         if not self.num_steps:
             return end, ChainTrace(last, last[:0], last[:0])
         energy, grad_norm, displacement = [record.stack() for record in records]
@@ -288,27 +246,7 @@ def _noise_source(
         return lambda k, i: tf.gather(injected[i], k)
     if seeds is None:
         return None
-    # A single part uses the row's own stream, further parts children of it.
-    streams = [seeds if i == 0 else random.fold_in(seeds, i) for i in range(len(parts))]
-
-    def draw(k: Tensor, i: int) -> Tensor:
-        flat = random.row_normal(streams[i], k, math.prod(parts[i].shape[1:]))
-        return tf.cast(tf.reshape(flat, tf.shape(parts[i])), parts[i].dtype)
-
-    return draw
-
-
-def _to_tensors(*structures: Any) -> list:
-    """Tensors in tuples stay in them; a list is one tensor's rows."""
-    tensors = []
-    for structure in structures:
-        structure = tf.convert_to_tensor(structure) if isinstance(structure, list) else structure
-        tensors.append(
-            tf.nest.map_structure(
-                lambda x: None if x is None else tf.convert_to_tensor(x), structure
-            )
-        )
-    return tensors
+    return chain.drawn_noise(parts, seeds)
 
 
 def _schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
@@ -328,32 +266,3 @@ def _schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
             f"for {num_steps} steps."
         )
     return array.tolist()
-
-
-def _row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor:
-    energy = tf.convert_to_tensor(energy_fn(latents, *context))
-    if energy.shape.rank != 1:
-        shapes = [tuple(part.shape) for part in tf.nest.flatten(latents)]
-        raise InvalidInputError(
-            "`energy_fn` must return one energy per row, shape `[B]`. Received shape "
-            f"{tuple(energy.shape)} for latents of shape {', '.join(map(str, shapes))}. Sum or "
-            "squeeze the other axes."
-        )
-    return energy
-
-
-def _energy_and_grads(energy_fn: EnergyFn, latents: Latents, context: tuple) -> tuple:
-    parts = tf.nest.flatten(latents)
-    # Only the latents are watched: no gradient towards weights is ever built in a chain.
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(parts)
-        energy = _row_energy(energy_fn, tf.nest.pack_sequence_as(latents, parts), context)
-        total = tf.reduce_sum(energy)
-    grads = tape.gradient(total, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return energy, grads
-
-
-def _row_norm(parts: Sequence[Tensor]) -> Tensor:
-    """`[B]`: the Euclidean norm over all parts of a row."""
-    flat = [tf.reshape(tf.cast(p, tf.float32), [-1, math.prod(p.shape[1:])]) for p in parts]
-    return tf.norm(tf.concat(flat, axis=1), axis=1)

@@ -1,0 +1,146 @@
+"""What all chains share: how they are called, compiled and cached, and how energies are read."""
+
+import collections
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfebm import random
+from tfebm.errors import InvalidInputError
+from tfebm.samplers import compilation
+from tfebm.types import EnergyFn, Latents, Tensor
+
+# Compiled chains kept per sampler; the least recently used one is dropped. A model needs one.
+_CACHE_SIZE = 8
+
+
+class Chain:
+    """The contract of all samplers.
+
+        z = sampler(energy_fn, position, *context, seed=seed)
+        z, trace = sampler(energy_fn, position, *context, seed=seed, trace=True)
+
+    `__call__` compiles once per `energy_fn`; `run` is the same chain as plain operations. Noise
+    is a function of (seed of the row, step) alone, so that a row's chain depends neither on its
+    batch-mates, nor on the number of replicas, nor on compilation. A sampler is serialisable
+    settings: it holds no weights and no state.
+    """
+
+    num_steps: int
+    """K, the steps (or transitions) of one call."""
+    gradients_per_step: int = 1
+    """Gradients of the energy per step."""
+    jit_compile: compilation.JitCompile
+
+    def __init__(self, num_steps: int, jit_compile: compilation.JitCompile) -> None:
+        self.num_steps = whole_number("num_steps", num_steps)
+        self.jit_compile = compilation.check_jit_compile(jit_compile)
+        self._functions: collections.OrderedDict = collections.OrderedDict()
+
+    @property
+    def num_traces(self) -> int:
+        """How often the cached chains were traced: at most once per kind of input."""
+        return sum(f.experimental_get_tracing_count() for f in self._functions.values())
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, as JSON."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Chain":
+        return cls(**config)
+
+    def _compiled(
+        self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
+    ) -> tf.types.experimental.PolymorphicFunction:
+        """`loop(energy_fn, *static, ...)`, compiled for the kind of `arguments` of the energy."""
+        # Only the batch size may differ within one function: what else it depends on is here.
+        kinds = [(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)]
+        key = (energy_fn, static, repr(self.get_config()), repr(kinds))
+        if key not in self._functions:
+            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments)
+            self._functions[key] = tf.function(
+                functools.partial(loop, energy_fn, *static),
+                jit_compile=jit,
+                reduce_retracing=True,
+                autograph=False,
+            )
+            if len(self._functions) > _CACHE_SIZE:
+                self._functions.popitem(last=False)
+        self._functions.move_to_end(key)
+        return self._functions[key]
+
+
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """`value` as an int of at least `least`, or a sentence."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise InvalidInputError(
+            f"`{name}` must be a whole number of at least {least}. Received {value!r}."
+        )
+    return int(value)
+
+
+def to_tensors(*structures: Any) -> list:
+    """Tensors in tuples stay in them; a list is one tensor's rows."""
+    tensors = []
+    for structure in structures:
+        structure = tf.convert_to_tensor(structure) if isinstance(structure, list) else structure
+        tensors.append(
+            tf.nest.map_structure(
+                lambda x: None if x is None else tf.convert_to_tensor(x), structure
+            )
+        )
+    return tensors
+
+
+def num_rows(position: Latents) -> Tensor:
+    """B, of a tensor or a tuple of them."""
+    return tf.shape(tf.nest.flatten(position)[0])[0]
+
+
+def drawn_noise(parts: Sequence[Tensor], seeds: Tensor) -> Callable[[Tensor, int], Tensor]:
+    """Standard normal noise as a function of (step, part), in the shape of the part."""
+    # A single part uses the row's own stream, further parts children of it.
+    streams = [seeds if i == 0 else random.fold_in(seeds, i) for i in range(len(parts))]
+
+    def draw(k: Tensor, i: int) -> Tensor:
+        flat = random.row_normal(streams[i], k, math.prod(parts[i].shape[1:]))
+        return tf.cast(tf.reshape(flat, tf.shape(parts[i])), parts[i].dtype)
+
+    return draw
+
+
+def row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor:
+    """`energy_fn(latents, *context)`, checked to be `[B]`."""
+    energy = tf.convert_to_tensor(energy_fn(latents, *context))
+    if energy.shape.rank != 1:
+        shapes = [tuple(part.shape) for part in tf.nest.flatten(latents)]
+        raise InvalidInputError(
+            "`energy_fn` must return one energy per row, shape `[B]`. Received shape "
+            f"{tuple(energy.shape)} for latents of shape {', '.join(map(str, shapes))}. Sum or "
+            "squeeze the other axes."
+        )
+    return energy
+
+
+def energy_and_grads(energy_fn: EnergyFn, latents: Latents, context: tuple) -> tuple:
+    """Energies `[B]` and their gradients, one per part of the latents."""
+    parts = tf.nest.flatten(latents)
+    # Only the latents are watched: no gradient towards weights is ever built in a chain.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(parts)
+        energy = row_energy(energy_fn, tf.nest.pack_sequence_as(latents, parts), context)
+        total = tf.reduce_sum(energy)
+    grads = tape.gradient(total, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return energy, grads
+
+
+def row_norm(parts: Sequence[Tensor]) -> Tensor:
+    """`[B]`: the Euclidean norm over all parts of a row."""
+    flat = [tf.reshape(tf.cast(p, tf.float32), [-1, math.prod(p.shape[1:])]) for p in parts]
+    return tf.norm(tf.concat(flat, axis=1), axis=1)
