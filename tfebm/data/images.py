@@ -171,6 +171,28 @@ def resize(images: np.ndarray, size: int | None) -> np.ndarray:
     return resized
 
 
+def pad_images(data: ImageData, size: int) -> ImageData:
+    """`data` with black pixels around every image, up to `size` x `size`.
+
+    Raises:
+        InvalidInputError: Images that are larger already.
+    """
+    checks.check_count("size", size)
+    side = data.image_shape[0]
+    if size < side:
+        raise InvalidInputError(
+            f"Images are padded to at least their own size, {side} pixels. Received {size}."
+        )
+    before = (size - side) // 2
+    around = [(0, 0), *[(before, size - side - before)] * 2, (0, 0)]
+    black = 0 if data.x_train.dtype == np.uint8 else -1.0
+    return dataclasses.replace(
+        data,
+        x_train=np.pad(data.x_train, around, constant_values=black),
+        x_test=np.pad(data.x_test, around, constant_values=black),
+    )
+
+
 def _square(picture: Any, size: int) -> Any:
     from PIL import Image
 

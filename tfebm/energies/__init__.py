@@ -1,6 +1,7 @@
-"""Energies: Keras layers from latents to one value per row."""
+"""Energies: Keras layers to one value per row."""
 
 from tfebm.energies.analytic import QuadraticEnergy
+from tfebm.energies.conv import EnergyConv
 from tfebm.energies.mlp import EnergyMLP
 
-__all__ = ["EnergyMLP", "QuadraticEnergy"]
+__all__ = ["EnergyConv", "EnergyMLP", "QuadraticEnergy"]
