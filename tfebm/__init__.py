@@ -14,38 +14,63 @@ Everything here is importable from the top. Data sets, pictures and the scripts'
 scikit-learn and matplotlib only when a function needs them.
 """
 
-from tfebm import callbacks, data, energies, generators, models, random, runs, samplers, serving
-from tfebm.energies import EnergyMLP, QuadraticEnergy
+from tfebm import (
+    callbacks,
+    data,
+    distributions,
+    energies,
+    flows,
+    generators,
+    metrics,
+    models,
+    random,
+    runs,
+    samplers,
+    serving,
+)
+from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
 from tfebm.errors import InvalidInputError, TrainingDiverged
+from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
     BernoulliLikelihood,
     DeconvGenerator,
     GaussianLikelihood,
 )
-from tfebm.models import LatentEBM
+from tfebm.models import FlowEBM, FlowModel, LatentEBM
 from tfebm.runs import load_run
-from tfebm.samplers import ChainTrace, ShortRunLangevin
+from tfebm.samplers import HMC, MALA, ChainTrace, ShortRunLangevin
 from tfebm.version import __version__
 
 __all__ = [
     "CIFAR10_STAGES",
+    "HMC",
+    "MALA",
     "BernoulliLikelihood",
     "ChainTrace",
     "DeconvGenerator",
+    "EnergyConv",
     "EnergyMLP",
+    "FlowEBM",
+    "FlowModel",
     "GaussianLikelihood",
+    "Glow",
     "InvalidInputError",
     "LatentEBM",
     "QuadraticEnergy",
+    "RealNVP",
     "ShortRunLangevin",
+    "SplineFlow",
     "TrainingDiverged",
     "__version__",
     "callbacks",
     "data",
+    "distributions",
     "energies",
+    "flows",
     "generators",
     "load_run",
+    "metrics",
     "models",
     "random",
     "runs",

@@ -37,3 +37,28 @@ def energy_contrast(
     equation 8.
     """
     return mean_over_global_batch(energy_posterior - energy_prior, weights, count)
+
+
+def noise_contrast(
+    energy_data: Tensor, energy_noise: Tensor, weights: Tensor, count: Tensor
+) -> Tensor:
+    """Logistic loss of telling data from as many noise samples of a base density q.
+
+        mean softplus(E(x)) + mean softplus(-E(x')),   x from the data, x' from q
+
+    At its minimum `-E = log p_data - log q`, so that `exp(-E) q` is the data's density, with
+    log Z = 0.
+
+    Args:
+        energy_data: `E(x)`, `[B]`.
+        energy_noise: `E(x')`, `[B]`.
+        weights: `[B]`, see above.
+        count: A scalar, see above.
+
+    Returns:
+        A scalar: this replica's share of the mean over the global batch.
+
+    References: M. Gutmann, A. Hyvarinen. Noise-contrastive estimation. AISTATS 2010.
+    """
+    losses = tf.nn.softplus(energy_data) + tf.nn.softplus(-energy_noise)
+    return mean_over_global_batch(losses, weights, count)

@@ -1,8 +1,16 @@
 """Keras callbacks: checkpoints, divergence, pictures of samples, records of epochs."""
 
+from tfebm.callbacks.chain_diagnostics import ChainDiagnostics
 from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints
 from tfebm.callbacks.divergence import StopOnDivergence
 from tfebm.callbacks.run_log import RunLog
 from tfebm.callbacks.sample_grid import SampleGrid
 
-__all__ = ["Checkpoint", "RunLog", "SampleGrid", "StopOnDivergence", "complete_checkpoints"]
+__all__ = [
+    "ChainDiagnostics",
+    "Checkpoint",
+    "RunLog",
+    "SampleGrid",
+    "StopOnDivergence",
+    "complete_checkpoints",
+]

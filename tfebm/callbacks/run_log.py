@@ -13,8 +13,9 @@ from tfebm import files
 class RunLog(keras.callbacks.Callback):
     """Keeps `metrics.json`: one object with "settings", "epochs" and "final".
 
-    A record per epoch: its number from 0, the step at its end, its seconds, and its metrics.
-    The file is replaced in one piece.
+    A record per epoch: its number from 0, the step at its end, its seconds, and its metrics; in a
+    run of several stages the stage too, each of which counts its epochs from 0. The file is
+    replaced in one piece.
 
     Args:
         path: Of `metrics.json`.
@@ -29,6 +30,7 @@ class RunLog(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.settings = settings
         self.epochs = list(epochs or [])
+        self.stage: str | None = None
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -36,13 +38,16 @@ class RunLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         record = {
+            **({"stage": self.stage} if self.stage else {}),
             "epoch": epoch,
             "step": int(self.model.step.numpy()),
             "seconds": round(time.monotonic() - self._started, 3),
             "metrics": {name: float(value) for name, value in (logs or {}).items()},
         }
         # An epoch that a resumed run completes replaces its first part.
-        self.epochs = [*(r for r in self.epochs if r["epoch"] != epoch), record]
+        place = (self.stage, epoch)
+        others = (r for r in self.epochs if (r.get("stage"), r["epoch"]) != place)
+        self.epochs = [*others, record]
         self.write(final=None)
 
     def write(self, final: dict[str, Any] | None) -> None:

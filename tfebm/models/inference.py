@@ -16,16 +16,19 @@ from tfebm.types import Seed, Tensor
 class RowInference:
     """What users call on a model whose graph functions work row by row.
 
-    A model has `latent_size`, `data_shape`, and the row functions `generate_rows(seeds)`,
-    `decode_rows(z)`, `infer_rows(x, seeds, num_chains)`, `reconstruct_rows(x, seeds)` and
-    `score_rows(x, seeds, num_chains)`.
+    A model has `latent_size`, `data_shape`, `infer`, and the row functions
+    `generate_rows(seeds)` and `decode_rows(z)`.
     """
 
     latent_size: int
     data_shape: tuple[int, ...]
 
+    def infer(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """Latents of `x`: `[N, d]`."""
+        raise NotImplementedError
+
     def generate(self, num_samples: int, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
-        """Draws images from the model: `[num_samples, ...]`, float32, in the data's range.
+        """Draws examples from the model: `[num_samples, ...]`, float32, in the data's range.
 
         Sample i depends on `seed` and i alone, not on `num_samples` or `batch_size`.
         """
@@ -33,35 +36,10 @@ class RowInference:
         seeds = random.as_row_seeds(seed, num_samples)
         return self._in_batches("generate_rows", [seeds], batch_size)
 
-    def infer(
-        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
-    ) -> np.ndarray:
-        """Latents z+ of `x`: `[N, d]`, or `[N, num_chains, d]` for several chains."""
-        z = self._on_data("infer_rows", x, seed, batch_size, num_chains)
-        return z[:, 0] if num_chains == 1 else z
-
-    def reconstruct(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
-        """g(z+), in the shape and range of `x`."""
-        return self._on_data("reconstruct_rows", x, seed, batch_size)
-
-    def score(
-        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
-    ) -> np.ndarray:
-        """How unlikely each example is: `[N]`, higher = more anomalous.
-
-        The score is `U_post(z+; x)`, that is `-log p(x, z+)` up to a constant, averaged over
-        `num_chains` chains. It is repeatable: noise is keyed by `seed` and the example's own
-        values, so that neither the other examples nor their order matter.
-
-        Args:
-            x: Examples `[N, ...]`, float, in the range of the training data.
-            seed: An integer, or int32 `[N, 2]`, one stream per example.
-            num_chains: Chains to average; the noise of a score falls as its square root.
-            batch_size: Examples at a time; the answer does not depend on it.
-
-        References: B. Pang et al., section 4.4 (anomaly detection).
-        """
-        return self._on_data("score_rows", x, seed, batch_size, num_chains)
+    def decode_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
+        """Examples of latents `[N, d]`: `[N, ...]`."""
+        z = tf.constant(checks.as_examples(z, (self.latent_size,)))
+        return self._in_batches("decode_rows", [z], batch_size)
 
     def interpolate(
         self, x_from: Any, x_to: Any, num_steps: int = 8, spherical: bool = False, seed: Seed = 0
@@ -86,8 +64,7 @@ class RowInference:
         z = networks.latent_path(
             self.infer(x_from, seed), self.infer(x_to, seed), num_steps, spherical
         )
-        flat = tf.constant(z.reshape(-1, self.latent_size))
-        images = self._in_batches("decode_rows", [flat], 256)
+        images = self.decode_latents(z.reshape(-1, self.latent_size))
         return images.reshape(len(z), num_steps, *self.data_shape)
 
     def _on_data(
@@ -129,7 +106,7 @@ class RowInference:
 
     def inference_parts(self) -> tuple:
         """The model's parts with settings that the row functions depend on."""
-        raise NotImplementedError
+        return ()
 
     def _row_function(self, method: str, static: tuple, batch: list[Tensor]) -> Any:
         functions = self.__dict__.setdefault("_row_functions", {})
@@ -145,3 +122,41 @@ class RowInference:
                 autograph=False,
             )
         return functions[key]
+
+
+class ChainInference(RowInference):
+    """Inference of latents by chains.
+
+    A model has in addition the row functions `infer_rows(x, seeds, num_chains)`,
+    `reconstruct_rows(x, seeds)` and `score_rows(x, seeds, num_chains)`.
+    """
+
+    def infer(
+        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
+    ) -> np.ndarray:
+        """Latents z+ of `x`: `[N, d]`, or `[N, num_chains, d]` for several chains."""
+        z = self._on_data("infer_rows", x, seed, batch_size, num_chains)
+        return z[:, 0] if num_chains == 1 else z
+
+    def reconstruct(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """g(z+), in the shape and range of `x`."""
+        return self._on_data("reconstruct_rows", x, seed, batch_size)
+
+    def score(
+        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
+    ) -> np.ndarray:
+        """How unlikely each example is: `[N]`, higher = more anomalous.
+
+        The score is `U_post(z+; x)`, that is `-log p(x, z+)` up to a constant, averaged over
+        `num_chains` chains. It is repeatable: noise is keyed by `seed` and the example's own
+        values, so that neither the other examples nor their order matter.
+
+        Args:
+            x: Examples `[N, ...]`, float, in the range of the training data.
+            seed: An integer, or int32 `[N, 2]`, one stream per example.
+            num_chains: Chains to average; the noise of a score falls as its square root.
+            batch_size: Examples at a time; the answer does not depend on it.
+
+        References: B. Pang et al., section 4.4 (anomaly detection).
+        """
+        return self._on_data("score_rows", x, seed, batch_size, num_chains)

@@ -1,7 +1,7 @@
 """The latent-space energy-based prior over a generator."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -11,9 +11,9 @@ from tfebm import objectives, random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.likelihoods import GaussianLikelihood
-from tfebm.models import networks
-from tfebm.models.inference import RowInference
-from tfebm.models.two_optimizers import TwoOptimizerModel
+from tfebm.models import networks, replicas
+from tfebm.models.inference import ChainInference
+from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import ShortRunLangevin
 from tfebm.types import Tensor
 
@@ -34,7 +34,7 @@ METRICS = (
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
-class LatentEBM(RowInference, TwoOptimizerModel):
+class LatentEBM(ChainInference, OptimizersModel):
     """An energy-based prior in the latent space of a generator, learned by maximum likelihood.
 
         p(x, z) = exp(-E(z)) N(z; 0, prior_scale**2 I) / Z * p(x | g(z))
@@ -79,6 +79,8 @@ class LatentEBM(RowInference, TwoOptimizerModel):
     algorithm 1. https://arxiv.org/abs/2006.08205
     """
 
+    optimized: ClassVar = {"optimizer": "generator", "energy_optimizer": "energy"}
+
     def __init__(
         self,
         generator: keras.layers.Layer,
@@ -114,16 +116,7 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         self._refuse_float16()
         self.data_shape = networks.build(generator, energy, self.latent_size)
         networks.check_likelihood(self.likelihood, generator)
-        # Keys the noise. An optimizer's `iterations` would stand still for a frozen generator and
-        # start again at every `compile`; this is a weight, saved and restored as such.
-        self.step = self.add_weight(
-            name="step",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.step = replicas.add_step(self)
         self._trackers = {name: keras.metrics.Mean(name=name) for name in METRICS}
         self.build((None, *self.data_shape))
 
@@ -200,9 +193,29 @@ class LatentEBM(RowInference, TwoOptimizerModel):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], *self.data_shape)
 
-    def default_optimizers(self) -> tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer]:
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer | None = None,
+        energy_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training.
+
+        Args:
+            optimizer: The generator's. Default: the paper's.
+            energy_optimizer: The energy's. Default: the paper's.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
+
+        Raises:
+            ValueError: A loss or metrics (the model has its own), one optimizer for both
+                networks, mixed_float16, or under a strategy of several replicas
+                `steps_per_execution > 1` or `jit_compile=True`.
+        """
+        super().compile(optimizer, energy_optimizer=energy_optimizer, **kwargs)
+
+    def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         adam = keras.optimizers.Adam
-        return adam(1e-4, beta_1=0.5), adam(2e-5, beta_1=0.5)
+        return {"optimizer": adam(1e-4, beta_1=0.5), "energy_optimizer": adam(2e-5, beta_1=0.5)}
 
     def check_data(self, x: Any) -> None:
         of_likelihood = getattr(self.likelihood, "data_range", None)
@@ -223,31 +236,31 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         return list(self._trackers.values())
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        x = _examples(data)
+        x = replicas.examples(data)
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
         grads, logs = self._learning_step(x, seeds, training=True)
-        self.apply_gradients(*grads)
+        self.apply_gradients(grads)
         self.step.assign_add(1)
         return logs
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        x = _examples(data)
+        x = replicas.examples(data)
         _, logs = self._learning_step(x, random.content_seeds(self.seed, x), training=False)
         return logs
 
     def _learning_step(
         self, x: Tensor, seeds: Tensor, training: bool
-    ) -> tuple[tuple[list, list], dict]:
+    ) -> tuple[dict[str, list], dict]:
         """Gradients of both losses at fresh z+ and z-, and the metrics updated with them.
 
         The chains run the networks as in inference; dropout and batch statistics act, and
         weights are regularised, in the two learning passes alone.
         """
-        x, seeds, weights = _fill_empty(*self._chain_rows(x, seeds, self.num_chains))
+        x, seeds, weights = replicas.fill_empty(*self._chain_rows(x, seeds, self.num_chains))
         posterior_start, z_posterior = self._posterior_chain(x, seeds)
         prior_start, z_prior = self._prior_chain(seeds)
         rows = tf.reduce_sum(weights)
-        count = global_sum(rows)
+        count = replicas.global_sum(rows)
         likelihood = self.likelihood
         loss_scale = likelihood.energy_scale if self.scale_by_sigma else 1.0
         generator_weights = [v.value for v in self.generator.trainable_variables]
@@ -283,11 +296,8 @@ class LatentEBM(RowInference, TwoOptimizerModel):
             "displacement_posterior": tf.norm(z_posterior - posterior_start, axis=-1),
             "displacement_prior": tf.norm(z_prior - prior_start, axis=-1),
         }
-        for name, values in seen.items():
-            mean = tf.math.divide_no_nan(tf.reduce_sum(weights * values), rows)
-            self._trackers[name].update_state(mean, sample_weight=rows)
-        logs = {name: tracker.result() for name, tracker in self._trackers.items()}
-        return (generator_grads, energy_grads), logs
+        logs = replicas.update(self._trackers, seen, weights)
+        return {"generator": generator_grads, "energy": energy_grads}, logs
 
     # ---- Row functions: the same graphs for Python, exports and servers ----------------
 
@@ -336,43 +346,6 @@ class LatentEBM(RowInference, TwoOptimizerModel):
         parts = ("generator", "energy", "prior_sampler", "posterior_sampler", "likelihood")
         loaded = {name: keras.saving.deserialize_keras_object(config[name]) for name in parts}
         return cls(**{**config, **loaded})
-
-
-def global_sum(value: Tensor) -> Tensor:
-    """The sum of a scalar over the replicas in sync; itself outside a strategy."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def _examples(data: Any) -> Tensor:
-    """x of a batch x, (x,) or (x, y); a third entry would be weights, which are refused."""
-    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if not isinstance(x, tf.Tensor):
-        raise InvalidInputError(
-            f"A batch must be one tensor of examples, or (x, y). Received {type(x).__name__}."
-        )
-    if sample_weight is not None:
-        raise InvalidInputError(
-            "Sample weights are not supported: the likelihood counts every example the same. "
-            "Received batches of (x, y, sample_weight). Drop the third entry."
-        )
-    return tf.cast(x, tf.float32)
-
-
-def _fill_empty(x: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One row of zeros and of weight 0 where a replica has none, weights of 1 elsewhere.
-
-    The end of an epoch can leave a replica without rows, and oneDNN's convolutions return
-    wrong shapes for empty batches.
-    """
-    rows = tf.shape(x)[0]
-    missing = tf.cast(tf.equal(rows, 0), tf.int32)
-    x, seeds = (
-        tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)]) for tensor in (x, seeds)
-    )
-    return x, seeds, tf.cast(tf.range(rows + missing) < rows, tf.float32)
 
 
 def _gradients(

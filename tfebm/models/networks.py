@@ -60,34 +60,85 @@ def build(generator: keras.layers.Layer, energy: keras.layers.Layer, size: int) 
     """
     outputs = {}
     for name, layer in (("generator", generator), ("energy", energy)):
-        try:
-            if not layer.built:
-                layer.build((None, size))
-            outputs[name] = layer(tf.zeros([2, size]))
-        except InvalidInputError:
-            raise
-        except Exception as error:
-            raise InvalidInputError(
-                f"The {name} does not take latents of shape [B, {size}]: {error} Change "
-                f"`latent_size`, or the {name}'s input."
-            ) from error
-    for name, output in outputs.items():
-        if not tf.is_tensor(output):
-            raise InvalidInputError(
-                f"The {name} must return one tensor. Received {type(output).__name__}."
-            )
-    shape = tuple(outputs["energy"].shape)
-    if shape not in ((2,), (2, 1)):
+        outputs[name] = _output(name, layer, (size,), "latents", "Change `latent_size`")
+    _check_energy(outputs["energy"], "latents", (size,))
+    return _example_shape("generator", outputs["generator"], size)
+
+
+def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple[int, tuple]:
+    """Builds a flow, a `LatentEBM` or another generator; its latent size and example shape.
+
+    Raises:
+        InvalidInputError: A network that does not take latents, another size than was asked for,
+            or a size that is not known.
+    """
+    known = getattr(backbone, "latent_size", None) or _built_size(backbone)
+    size = requested or known
+    if size is None:
+        raise InvalidInputError(
+            f"The backbone {type(backbone).__name__} does not say which latents it takes. Give "
+            "`latent_size`."
+        )
+    if known not in (None, size):
+        raise InvalidInputError(
+            f"The backbone takes latents of size {known}. Received `latent_size={size}`."
+        )
+    shape = getattr(backbone, "event_shape", None) or getattr(backbone, "data_shape", None)
+    if shape is not None:
+        if not backbone.built:
+            backbone.build((None, size))
+        return int(size), tuple(shape)
+    output = _output("backbone", backbone, (size,), "latents", "Change `latent_size`")
+    return int(size), _example_shape("backbone", output, size)
+
+
+def build_energy(energy: keras.layers.Layer, data_shape: tuple[int, ...]) -> None:
+    """Builds an energy over examples.
+
+    Raises:
+        InvalidInputError: It does not take them, or does not return one value per row.
+    """
+    output = _output("energy", energy, data_shape, "examples", "Change the backbone")
+    _check_energy(output, "examples", data_shape)
+
+
+def _output(
+    name: str, layer: keras.layers.Layer, shape: tuple[int, ...], of: str, remedy: str
+) -> Tensor:
+    """What a network returns for zeros of `[2, *shape]`; it is built where it was not."""
+    try:
+        if not layer.built:
+            layer.build((None, *shape))
+        output = layer(tf.zeros([2, *shape]))
+    except InvalidInputError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(
+            f"The {name} does not take {of} of shape [B, {', '.join(map(str, shape))}]: {error} "
+            f"{remedy}, or the {name}'s input."
+        ) from error
+    if not tf.is_tensor(output):
+        raise InvalidInputError(
+            f"The {name} must return one tensor. Received {type(output).__name__}."
+        )
+    return output
+
+
+def _check_energy(output: Tensor, of: str, shape: tuple[int, ...]) -> None:
+    if tuple(output.shape) not in ((2,), (2, 1)):
         raise InvalidInputError(
             "`energy` must return one value per row, shape [B] or [B, 1]. Received shape "
-            f"{('B', *shape[1:])} for latents of shape {('B', size)}. Sum or squeeze the other "
-            "axes, or end with one unit."
+            f"{('B', *output.shape[1:])} for {of} of shape {('B', *shape)}. Sum or squeeze the "
+            "other axes, or end with one unit."
         )
-    shape = tuple(outputs["generator"].shape)
+
+
+def _example_shape(name: str, output: Tensor, size: int) -> tuple[int, ...]:
+    shape = tuple(output.shape)
     if len(shape) < 2 or shape[0] != 2:
         raise InvalidInputError(
-            "`generator` must return one example per row, shape [B, ...]. Received shape "
-            f"{shape} for latents of shape {(2, size)}."
+            f"`{name}` must return one example per row, shape [B, ...]. Received shape {shape} "
+            f"for latents of shape {(2, size)}."
         )
     return shape[1:]
 

@@ -1,4 +1,4 @@
-"""A Keras model whose generator and energy have an optimizer each."""
+"""A Keras model whose networks have an optimizer each."""
 
 from typing import Any
 
@@ -10,37 +10,33 @@ from tfebm.errors import InvalidInputError
 _NOT_OURS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
-class TwoOptimizerModel(keras.Model):
-    """Compiles, saves, restores and steps two optimizers.
+class OptimizersModel(keras.Model):
+    """Compiles, saves, restores and steps the optimizers of its networks.
 
-    `optimizer` is the generator's, under the name that Keras' learning-rate callbacks look
-    for; `energy_optimizer` is the energy's. Subclasses set `generator` and `energy`, call
-    `apply_gradients`, and return the defaults of `default_optimizers`.
+    Subclasses set `optimized`, call `apply_gradients`, and return the defaults of
+    `default_optimizers`.
     """
 
-    generator: keras.layers.Layer
-    energy: keras.layers.Layer
-    energy_optimizer: keras.optimizers.Optimizer
+    optimized: dict[str, str]
+    """Attribute of an optimizer to attribute of its network. `optimizer`, the name that Keras'
+    learning-rate callbacks look for, comes first."""
 
-    def default_optimizers(self) -> tuple[keras.optimizers.Optimizer, keras.optimizers.Optimizer]:
-        """The generator's and the energy's, where `compile` is not told."""
+    def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """One for each of `optimized`, where `compile` is not told."""
         raise NotImplementedError
 
     def compile(
-        self,
-        optimizer: str | keras.optimizers.Optimizer | None = None,
-        energy_optimizer: str | keras.optimizers.Optimizer | None = None,
-        **kwargs: Any,
+        self, optimizer: str | keras.optimizers.Optimizer | None = None, **kwargs: Any
     ) -> None:
         """Configures training.
 
         Args:
-            optimizer: The generator's. Default: the paper's.
-            energy_optimizer: The energy's. Default: the paper's.
-            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
+            optimizer: Default: Adam with the rate that the class says.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`, and
+                the optimizers of further networks.
 
         Raises:
-            ValueError: A loss or metrics (the model has its own), one optimizer for both
+            ValueError: A loss or metrics (the model has its own), one optimizer for two
                 networks, mixed_float16, or under a strategy of several replicas
                 `steps_per_execution > 1` or `jit_compile=True`.
         """
@@ -53,34 +49,36 @@ class TwoOptimizerModel(keras.Model):
             )
         self._refuse_float16()
         self._refuse_under_strategy(kwargs)
-        defaults = self.default_optimizers()
-        optimizer = keras.optimizers.get(defaults[0] if optimizer is None else optimizer)
-        energy_optimizer = keras.optimizers.get(
-            defaults[1] if energy_optimizer is None else energy_optimizer
-        )
-        if optimizer is energy_optimizer:
+        optimizers = self.default_optimizers()
+        for name in self.optimized:
+            asked = optimizer if name == "optimizer" else kwargs.pop(name, None)
+            optimizers[name] = keras.optimizers.get(asked or optimizers[name])
+        if len({id(each) for each in optimizers.values()}) < len(optimizers):
             raise InvalidInputError(
-                "`optimizer` and `energy_optimizer` are one object. An optimizer keeps state for "
-                "one set of weights: give each network its own."
+                f"{' and '.join(f'`{name}`' for name in optimizers)} are one object. An optimizer "
+                "keeps state for one set of weights: give each network its own."
             )
-        super().compile(optimizer=optimizer, **kwargs)
-        self.energy_optimizer = energy_optimizer
+        super().compile(optimizer=optimizers["optimizer"], **kwargs)
         self._compile_switches = {
             name: kwargs[name]
             for name in ("jit_compile", "run_eagerly", "steps_per_execution")
             if name in kwargs
         }
-        # State must exist before weights are loaded into it; Keras loads an unbuilt optimizer
-        # with no more than a warning.
-        self.optimizer.build(self.generator.trainable_variables)
-        self.energy_optimizer.build(self.energy.trainable_variables)
+        for name, network in self.optimized.items():
+            if name != "optimizer":
+                setattr(self, name, optimizers[name])
+            # State must exist before weights are loaded into it; Keras loads an unbuilt optimizer
+            # with no more than a warning.
+            getattr(self, name).build(getattr(self, network).trainable_variables)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         if not self.compiled:
             return None
         return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "energy_optimizer": keras.saving.serialize_keras_object(self.energy_optimizer),
+            **{
+                name: keras.saving.serialize_keras_object(getattr(self, name))
+                for name in self.optimized
+            },
             **self._compile_switches,
         }
 
@@ -116,8 +114,10 @@ class TwoOptimizerModel(keras.Model):
         if validation is not None:
             self.check_data(validation)
         history = super().fit(x, None if _is_array(x) else y, *args, **kwargs)
-        # Keras does this for the generator's optimizer alone (moving averages of weights).
-        self.energy_optimizer.finalize_variable_values(self.energy.trainable_variables)
+        for name, network in self.optimized.items():
+            if name != "optimizer":  # for that one Keras does it (moving averages of weights)
+                variables = getattr(self, network).trainable_variables
+                getattr(self, name).finalize_variable_values(variables)
         return history
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -134,19 +134,24 @@ class TwoOptimizerModel(keras.Model):
     def check_data(self, x: Any) -> None:
         """Raises where `x` cannot be learned; subclasses say what they need."""
 
-    def apply_gradients(self, generator_grads: list, energy_grads: list) -> None:
-        """Steps both optimizers; under a strategy Keras sums the gradients over replicas."""
-        pairs = (
-            (self.optimizer, generator_grads, self.generator),
-            (self.energy_optimizer, energy_grads, self.energy),
-        )
-        for optimizer, grads, network in pairs:
-            if grads:  # a frozen network has none
-                optimizer.apply(grads, network.trainable_variables)
+    def apply_gradients(self, grads: dict[str, list]) -> None:
+        """Steps the optimizer of each network named in `grads`.
+
+        Under a strategy Keras sums the gradients over the replicas.
+        """
+        for name, network in self.optimized.items():
+            if grads.get(network):  # a frozen network has none
+                getattr(self, name).apply(
+                    grads[network], getattr(self, network).trainable_variables
+                )
+
+    def networks_by_name(self) -> dict[str, keras.layers.Layer]:
+        """Every network that chains or losses run through."""
+        return {network: getattr(self, network) for network in self.optimized.values()}
 
     def _refuse_float16(self) -> None:
-        for name in ("generator", "energy"):
-            for layer in getattr(self, name)._flatten_layers():
+        for name, network in self.networks_by_name().items():
+            for layer in network._flatten_layers():
                 if layer.compute_dtype == "float16":
                     raise InvalidInputError(
                         f"The {name}'s layer '{layer.name}' computes in float16. Chains add "

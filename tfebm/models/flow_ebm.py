@@ -1,0 +1,667 @@
+"""An energy over a flow, or over another generator, sampled in the latent space."""
+
+import math
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfebm import objectives, random
+from tfebm.data import checks
+from tfebm.distributions import (
+    ExponentialTilting,
+    LogNormalizer,
+    NormalizerBounds,
+    annealed_log_normalizer,
+    importance_log_normalizer,
+)
+from tfebm.errors import InvalidInputError
+from tfebm.flows import Flow
+from tfebm.models import networks, replicas
+from tfebm.models.flow_model import FlowModel, check_levels, dequantize, log_bin_width
+from tfebm.models.inference import RowInference
+from tfebm.models.latent_ebm import LatentEBM
+from tfebm.models.optimizers import OptimizersModel
+from tfebm.samplers import HMC, Chain
+from tfebm.types import Seed, Tensor
+
+# Children of a row's stream: noise samples of the contrast, chains, their restarts.
+_CONTRAST, _CHAIN, _RESTART = range(3)
+_CHECKED_ROWS = 64  # of the data, on which the flow must invert
+_ADAPTATION_RATE = 0.2  # of the log step size, per update and unit of acceptance
+
+
+@keras.saving.register_keras_serializable(package="tfebm")
+class FlowEBM(RowInference, OptimizersModel):
+    """An energy that tilts a flow, learned by maximum likelihood with latent-space chains.
+
+        p(x) = exp(-E(x)) q(x) / Z,   x = g(z),   q the flow's density
+
+    In the latent space this is `p(z) = exp(-E(g(z))) N(z; 0, I) / Z`: the Jacobian cancels, and
+    a chain on
+
+        U(z) = E(g(z)) + |z|**2 / 2
+
+    needs only g. Where the flow has separated the modes of the data, it crosses between them.
+
+    Learning has two phases. The first `contrastive_steps` steps descend a noise-contrastive loss,
+    the logistic loss of telling data from samples of the flow, at whose optimum
+    `-E = log p_data - log q`; no chain is needed, and the energy is of the right size from
+    there on. Then maximum likelihood descends `mean E(x) - mean E(g(z-))`, with z- from
+    chains that persist from step to step. Their step size adapts to the target acceptance of
+    the sampler.
+
+    The backbone may also be a generator that is no flow. The same chain then samples
+    `p(x, z)` proportional to `exp(-E(x)) q(x, z)`, x = g(z); there is no `log_prob`.
+
+    Args:
+        backbone: A `Flow` or a trained `FlowModel`; a trained `LatentEBM` (its generator and
+            its prior); or any Keras layer, latents `[B, d]` to examples. It stays fixed.
+        energy: Any Keras layer or model, examples `[B, ...]` to energies `[B]` or `[B, 1]`.
+        sampler: The chain between two steps. Default: 2 transitions of HMC with 5 leapfrog steps.
+        num_chains: Chains over all replicas, which must share them evenly.
+        contrastive_steps: Steps of the first phase; 0 for none.
+        burn_in_steps: Steps before its end from which on the chains move, to be in place for the
+            second.
+        persistent: Whether chains go on from step to step; otherwise each starts at N(0, I).
+        restart_probability: Of offering a persistent chain, at every step, a fresh start from
+            N(0, I), which is taken with the Metropolis probability `min(1, exp(E - E'))`: exact,
+            and all the mixing that there is where the latent space of a weak flow is as hard
+            to cross as the data's.
+        energy_penalty: Weight of `mean E**2` over data and samples in the loss. It keeps the
+            energy's size, which the likelihood leaves free up to a constant, in bounds.
+        train_flow: Joint training: maximum likelihood in the flow's weights too, from the
+            second phase on. For flows alone.
+        latent_size: d, for a backbone that does not know it.
+        num_levels: Values of a pixel, evenly spaced over [-1, 1], for discrete images (a
+            `FlowModel` brings its own); None for continuous data.
+        generation_steps: Transitions from N(0, I) to a sample of `generate`.
+        seed: Of all noise in training, together with the step and the global row.
+        **kwargs: Of `keras.Model`.
+
+    Raises:
+        InvalidInputError: Networks that do not fit together, a number out of its range, or joint
+            training of what is no flow.
+
+    Example:
+
+        >>> flow = tfebm.FlowModel(tfebm.SplineFlow(size=2))
+        >>> flow.compile()
+        >>> flow.fit(points, epochs=10, batch_size=256)        # float32 [N, 2]
+        >>> model = tfebm.FlowEBM(flow, tfebm.EnergyMLP((128, 128, 128), "swish"))
+        >>> model.compile()
+        >>> model.fit(points, epochs=10, batch_size=256)
+        >>> samples, nats = model.generate(1000), model.log_prob(held_out)
+
+    References: E. Nijkamp et al. MCMC Should Mix: Learning Energy-Based Model with Neural
+    Transport Latent Space MCMC. ICLR 2022, section 3. The contrastive start: R. Gao et al. Flow
+    Contrastive Estimation of Energy-Based Models. CVPR 2020, section 3.2.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.layers.Layer,
+        energy: keras.layers.Layer,
+        sampler: Chain | None = None,
+        num_chains: int = 64,
+        contrastive_steps: int = 1000,
+        burn_in_steps: int = 100,
+        persistent: bool = True,
+        restart_probability: float = 1.0,
+        energy_penalty: float = 1e-3,
+        train_flow: bool = False,
+        latent_size: int | None = None,
+        num_levels: int | None = None,
+        generation_steps: int = 100,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+        # Keras' "auto" would compile the whole step; the chains have a switch of their own.
+        self.supports_jit = False
+        if isinstance(backbone, FlowModel):
+            num_levels = backbone.num_levels if num_levels is None else num_levels
+            backbone = backbone.flow
+        for name, value, least in (
+            ("num_chains", num_chains, 1),
+            ("contrastive_steps", contrastive_steps, 0),
+            ("burn_in_steps", burn_in_steps, 0),
+            ("generation_steps", generation_steps, 0),
+        ):
+            checks.check_count(name, value, least)
+        _check_share("restart_probability", restart_probability, 1.0)
+        _check_share("energy_penalty", energy_penalty, math.inf)
+        check_levels(num_levels)
+        if train_flow and not isinstance(backbone, Flow):
+            raise InvalidInputError(
+                "Joint training needs the density of a flow. Received `train_flow=True` with a "
+                f"{type(backbone).__name__}. Leave it fixed."
+            )
+        self.backbone, self.energy = backbone, energy
+        self.sampler = sampler or HMC(num_steps=2, step_size=0.1, num_leapfrog_steps=5)
+        self.num_chains = int(num_chains)
+        self.contrastive_steps = int(contrastive_steps)
+        self.burn_in_steps = int(burn_in_steps)
+        self.persistent = bool(persistent)
+        self.restart_probability = float(restart_probability)
+        self.energy_penalty = float(energy_penalty)
+        self.train_flow = bool(train_flow)
+        self.num_levels = num_levels
+        self.generation_steps = int(generation_steps)
+        self.seed = int(seed)
+        self.optimized = {"optimizer": "energy"}
+        if self.train_flow:
+            self.optimized["flow_optimizer"] = "backbone"
+        self.latent_size, self.data_shape = networks.build_backbone(backbone, latent_size)
+        networks.build_energy(energy, self.data_shape)
+        self._refuse_float16()
+        replicas_in_sync = self.distribute_strategy.num_replicas_in_sync
+        if self.num_chains % replicas_in_sync:
+            raise InvalidInputError(
+                f"`num_chains` must be a multiple of the {replicas_in_sync} replicas, which share "
+                f"the chains. Received {self.num_chains}."
+            )
+        self._add_state()
+        names = ["energy_data", "energy_model", "energy_gap"]
+        names += ["acceptance", "step_size"] if self.adapts else []
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.build((None, *self.data_shape))
+
+    def _add_state(self) -> None:
+        """Weights that are saved with the others and that no optimizer touches."""
+        self.step = replicas.add_step(self)
+
+        def state(name: str, shape: tuple, initializer: Any, dtype: str) -> keras.Variable:
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                initializer=initializer,
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+
+        streams = random.as_row_seeds(self.seed, self.num_chains)
+        start = random.row_normal(streams, random.START_STREAM, self.latent_size)
+        self.chains = state(
+            "chains",
+            (self.num_chains, self.latent_size),
+            keras.initializers.Constant(self.start_scale * start.numpy()),
+            "float32",
+        )
+        size = keras.initializers.Constant(self.sampler.step_size if self.adapts else 0.0)
+        self.step_size = state("step_size", (), size, "float32")
+        self.log_normalizer = state("log_normalizer", (), "zeros", "float32")
+        # The training step at which log Z was estimated; it holds for no other.
+        unknown = keras.initializers.Constant(-1)
+        self.log_normalizer_step = state("log_normalizer_step", (), unknown, "int64")
+
+    # ---- The model as densities -------------------------------------------------------
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether the backbone has a density."""
+        return isinstance(self.backbone, Flow)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the sampler has a step size that adapts."""
+        return isinstance(self.sampler, HMC)
+
+    @property
+    def start_scale(self) -> float:
+        """Standard deviation of the chains' start."""
+        return self.backbone.prior_scale if isinstance(self.backbone, LatentEBM) else 1.0
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x = g(z), float32."""
+        if isinstance(self.backbone, LatentEBM):
+            return self.backbone.decode_rows(z)
+        return tf.cast(self.backbone(z, training=False), tf.float32)
+
+    def tilt(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """E(x), float32 `[B]`."""
+        return networks.per_row(self.energy(x, training=training))
+
+    def latent_energy(self, z: Tensor) -> Tensor:
+        """U(z) = E(g(z)) + |z|**2 / 2 (a `LatentEBM` backbone has its own prior): `[B]`."""
+        return self.tilt(self.decode(z)) + self._base_energy(z)
+
+    def data_energy(self, x: Tensor) -> Tensor:
+        """U(x) = E(x) - log q(x), `[B]`: the same model, for chains in the data space."""
+        self._needs_flow("The energy in the data space")
+        return self.tilt(x) - self.backbone.log_prob(x)
+
+    def distribution(self, sampler: Chain | None = None) -> ExponentialTilting:
+        """p(x), a fresh `ExponentialTilting` of the flow, with log Z where it is known."""
+        self._needs_flow("The distribution of x")
+        known = self.log_normalizer.value if self._log_normalizer_known() else None
+        return ExponentialTilting(self.backbone.distribution(), self.tilt, sampler, known)
+
+    def latent_distribution(self, sampler: Chain | None = None) -> ExponentialTilting:
+        """p(z), the tilt of the flow's base: it has the same log Z."""
+        self._needs_flow("The distribution of z")
+        known = self.log_normalizer.value if self._log_normalizer_known() else None
+        base = self.backbone.base_distribution()
+        return ExponentialTilting(base, self._pulled_back, sampler, known)
+
+    def _pulled_back(self, z: Tensor) -> Tensor:
+        return self.tilt(self.decode(z))
+
+    def _base_energy(self, z: Tensor) -> Tensor:
+        if isinstance(self.backbone, LatentEBM):
+            return self.backbone.prior_energy(z)
+        return 0.5 * tf.reduce_sum(tf.square(z), axis=-1)
+
+    def _needs_flow(self, what: str) -> None:
+        if not self.is_flow:
+            raise InvalidInputError(
+                f"{what} needs a flow, whose density is known. Received the backbone "
+                f"{type(self.backbone).__name__}, which has none."
+            )
+
+    # ---- Keras ------------------------------------------------------------------------
+
+    def build(self, input_shape: tuple) -> None:
+        self.built = True
+
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """The score of `x`, see `score`."""
+        return self.score_rows(tf.cast(x, tf.float32))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0],)
+
+    def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        rates = {"optimizer": 1e-4, "flow_optimizer": 1e-5}
+        return {name: keras.optimizers.Adam(rates[name]) for name in self.optimized}
+
+    def networks_by_name(self) -> dict[str, keras.layers.Layer]:
+        return {"backbone": self.backbone, "energy": self.energy}
+
+    def inference_parts(self) -> tuple:
+        return (self.sampler, self.generation_sampler)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self._trackers.values())
+
+    def check_data(self, x: Any) -> None:
+        checks.check_training_data(x, self.data_shape, (-1.0, 1.0) if self.num_levels else None)
+
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """`keras.Model.fit`, after a look whether the flow was trained and inverts on `x`.
+
+        Warns where the gap between the energies of data and samples runs away.
+        """
+        if x is not None:
+            self.check_data(x)
+            if self.is_flow:
+                self.check_flow(x)
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=self._watch_gap)
+        kwargs["callbacks"] = [*tf.nest.flatten(kwargs.get("callbacks") or []), watch]
+        return super().fit(x, y, *args, **kwargs)
+
+    def check_flow(self, x: Any) -> None:
+        """Raises `InvalidInputError` for a flow without training, or that does not invert `x`."""
+        batch = next(iter(x)) if isinstance(x, tf.data.Dataset) else x
+        batch = keras.utils.unpack_x_y_sample_weight(batch)[0][:_CHECKED_ROWS]
+        self.backbone.check_inverse(batch)
+
+    def _watch_gap(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        gap = float((logs or {}).get("energy_gap", 0.0))
+        # Within a likelihood that is learned, E differs between data and samples by a small part
+        # of its own spread; a gap of tens of nats is chains that do not follow.
+        if int(self.step.numpy()) > self.contrastive_steps and not abs(gap) <= 20.0:
+            warnings.warn(
+                f"The energies of data and samples differ by {gap:.1f} nats after epoch "
+                f"{epoch + 1}, and the learning may be running away. Lower the learning rate, "
+                "raise `energy_penalty`, or run longer chains between the steps.",
+                stacklevel=2,
+            )
+
+    # ---- Training ---------------------------------------------------------------------
+
+    def train_step(self, data: Any) -> dict[str, Tensor]:
+        x = replicas.examples(data)
+        step = self.step.value
+        seeds = random.row_seeds(self.seed, step, tf.shape(x)[0])
+        x, seeds, weights = replicas.fill_empty(x, seeds)
+        x = dequantize(x, seeds, self.num_levels)
+        count = replicas.global_sum(tf.reduce_sum(weights))
+        z, acceptance = self._move_chains(step)
+        if self.contrastive_steps:
+            grads, of_data, of_model = tf.cond(
+                step < self.contrastive_steps,
+                lambda: self._contrastive_gradients(x, seeds, weights, count),
+                lambda: self._likelihood_gradients(x, z, weights, count),
+            )
+        else:
+            grads, of_data, of_model = self._likelihood_gradients(x, z, weights, count)
+        self.apply_gradients(grads)
+        self.step.assign_add(1)
+        seen = self._energies(of_data, replicas.global_sum(of_model))
+        if self.adapts:
+            each = tf.ones_like(weights)
+            seen = {**seen, "acceptance": acceptance * each, "step_size": self.step_size * each}
+        return replicas.update(self._trackers, seen, weights)
+
+    def test_step(self, data: Any) -> dict[str, Tensor]:
+        """Energies of `data` and of the chains as they are; nothing moves."""
+        x = replicas.examples(data)
+        x, seeds, weights = replicas.fill_empty(x, random.content_seeds(self.seed, x))
+        of_data = self.tilt(dequantize(x, seeds, self.num_levels))
+        of_model = tf.reduce_mean(self.tilt(self.decode(self.chains.value)))
+        seen = self._energies(of_data, of_model)
+        if self.adapts:
+            seen["step_size"] = self.step_size * tf.ones_like(weights)
+        return replicas.update(self._trackers, seen, weights)
+
+    def _move_chains(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """This replica's chains after the sampler, and the acceptance over all replicas."""
+        rows, streams = self._own_chains(step)
+        own = tf.gather(self.chains.value, rows)
+
+        def move() -> tuple[Tensor, Tensor]:
+            z = self._restart(own, streams)
+            streams_here = random.fold_in(streams, _CHAIN)
+            if not self.adapts:
+                return self.sampler(self.latent_energy, z, seed=streams_here), tf.constant(1.0)
+            size = self.step_size.value
+            z, trace = self.sampler(
+                self.latent_energy, z, seed=streams_here, step_size=size, trace=True
+            )
+            return z, tf.reduce_mean(trace.acceptance)
+
+        start = self.contrastive_steps - self.burn_in_steps
+        if start <= 0:
+            moving = tf.constant(True)
+            z, acceptance = move()
+        else:
+            moving = step >= start
+            z, acceptance = tf.cond(
+                moving,
+                move,
+                lambda: (
+                    own,
+                    tf.constant(self.sampler.target_acceptance if self.adapts else 1.0),
+                ),
+            )
+        share = tf.cast(tf.shape(rows)[0], tf.float32) / self.num_chains
+        acceptance = replicas.global_sum(acceptance * share)
+        everywhere = tf.scatter_nd(rows[:, tf.newaxis], z, tf.shape(self.chains.value))
+        self.chains.assign(replicas.global_sum(everywhere))
+        if self.adapts:
+            change = _ADAPTATION_RATE * (acceptance - self.sampler.target_acceptance)
+            self.step_size.assign(self.step_size * tf.exp(tf.where(moving, change, 0.0)))
+        return z, acceptance
+
+    def _own_chains(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the chains this replica moves, and their streams."""
+        context = tf.distribute.get_replica_context()
+        replicas_in_sync = context.num_replicas_in_sync if context else 1
+        number = self.num_chains // replicas_in_sync
+        first = context.replica_id_in_sync_group * number if replicas_in_sync > 1 else 0
+        rows = tf.cast(first, tf.int32) + tf.range(number)
+        root = random.fold_in(random.root_seed(self.seed), step)
+        return rows, random.fold_in(random.fold_in(root, -1 - _CHAIN), rows)
+
+    def _restart(self, z: Tensor, streams: Tensor) -> Tensor:
+        """Offers each chain a fresh start from N(0, I), a Metropolis step of its own.
+
+        With the flow's law as the proposal the ratio is that of `exp(-E)` alone. Chains that
+        cannot cross between modes are carried over by it; without, the shares of the modes that
+        they began with would pass for the model's, and the energy would run after them.
+        """
+        streams = random.fold_in(streams, _RESTART)
+        fresh = self._start(streams)
+        if not self.persistent:
+            return fresh
+        if not self.restart_probability:
+            return z
+        log_ratio = self._tilt_of_start(z) - self._tilt_of_start(fresh)
+        uniform = random.row_uniform(random.fold_in(streams, _RESTART), 0, 2)
+        taken = tf.math.log(uniform[:, 0]) < log_ratio
+        taken &= uniform[:, 1] < self.restart_probability
+        return tf.where(taken[:, tf.newaxis], fresh, z)
+
+    def _tilt_of_start(self, z: Tensor) -> Tensor:
+        """What tilts the chains' start N(0, start_scale**2 I) to the model: `[B]`."""
+        start = 0.5 * tf.reduce_sum(tf.square(z / self.start_scale), axis=-1)
+        return self.latent_energy(z) - start
+
+    def _start(self, streams: Tensor) -> Tensor:
+        noise = random.row_normal(streams, random.START_STREAM, self.latent_size)
+        return self.start_scale * noise
+
+    def _contrastive_gradients(
+        self, x: Tensor, seeds: Tensor, weights: Tensor, count: Tensor
+    ) -> tuple[dict[str, list], Tensor, Tensor]:
+        """Of the logistic loss of telling `x` from as many samples of the backbone.
+
+        Returns:
+            Gradients by network; energies of `x`; this replica's share of the samples' mean energy.
+        """
+        streams = random.fold_in(seeds, _CONTRAST)
+        if isinstance(self.backbone, LatentEBM):
+            z = self.backbone.sample_prior(streams)
+        else:
+            z = self._start(streams)
+        negatives = tf.stop_gradient(self.decode(z))
+        with tf.GradientTape() as tape:
+            of_data, of_model = self.tilt(x, True), self.tilt(negatives, True)
+            loss = objectives.noise_contrast(of_data, of_model, weights, count)
+            loss += self._penalty(of_data, weights, count)
+            loss += self._penalty(of_model, weights, count)
+            loss += networks.regularization(self.energy)
+        grads = {"energy": self._energy_gradients(tape, loss)}
+        if self.train_flow:
+            grads["backbone"] = [tf.zeros_like(v.value) for v in self.backbone.trainable_variables]
+        return grads, of_data, objectives.mean_over_global_batch(of_model, weights, count)
+
+    def _likelihood_gradients(
+        self, x: Tensor, z: Tensor, weights: Tensor, count: Tensor
+    ) -> tuple[dict[str, list], Tensor, Tensor]:
+        """Of `-log p(x)`, with the chains' `z` for the model's expectation; returns likewise."""
+        negatives = tf.stop_gradient(self.decode(z))
+        of_chain = tf.ones([tf.shape(z)[0]])
+        chains = tf.cast(self.num_chains, tf.float32)
+        mean = objectives.mean_over_global_batch
+        with tf.GradientTape() as tape:
+            of_data, of_model = self.tilt(x, True), self.tilt(negatives, True)
+            loss = mean(of_data, weights, count) - mean(of_model, of_chain, chains)
+            loss += self._penalty(of_data, weights, count)
+            loss += self._penalty(of_model, of_chain, chains)
+            loss += networks.regularization(self.energy)
+        grads = {"energy": self._energy_gradients(tape, loss)}
+        if self.train_flow:
+            variables = [v.value for v in self.backbone.trainable_variables]
+            with tf.GradientTape() as tape:
+                # d log Z / d weights = E_p[d log q(x) / d weights]
+                gain = mean(self.backbone.log_prob(x), weights, count)
+                gain -= mean(self.backbone.log_prob(negatives), of_chain, chains)
+                loss = networks.regularization(self.backbone) - gain
+            grads["backbone"] = tape.gradient(
+                loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+        return grads, of_data, mean(of_model, of_chain, chains)
+
+    def _energy_gradients(self, tape: tf.GradientTape, loss: Tensor) -> list[Tensor]:
+        variables = [v.value for v in self.energy.trainable_variables]
+        return tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    def _penalty(self, energy: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+        mean = objectives.mean_over_global_batch(tf.square(energy), weights, count)
+        return self.energy_penalty * mean
+
+    @staticmethod
+    def _energies(of_data: Tensor, of_model: Tensor) -> dict[str, Tensor]:
+        of_model += tf.zeros_like(of_data)
+        return {
+            "energy_data": of_data,
+            "energy_model": of_model,
+            "energy_gap": of_data - of_model,
+        }
+
+    # ---- log Z ------------------------------------------------------------------------
+
+    def estimate_log_normalizer(
+        self,
+        method: str = "importance",
+        num_samples: int = 10_000,
+        num_temperatures: int = 1000,
+        seed: int = 0,
+    ) -> LogNormalizer | NormalizerBounds:
+        """log Z, kept for `log_prob` (and saved with the model) where it can be trusted.
+
+        Args:
+            method: "importance", samples of the flow, with their effective sample size; or
+                "annealed", which brackets log Z by chains from the flow to the tilt and back.
+            num_samples: Samples, or for "annealed" chains.
+            num_temperatures: Of "annealed".
+            seed: Of all noise.
+
+        Raises:
+            InvalidInputError: Another method, or a backbone that is no flow.
+        """
+        self._needs_flow("log Z")
+        base = self.backbone.base_distribution()
+        if method == "importance":
+            estimate = importance_log_normalizer(self._pulled_back, base, num_samples, seed)
+        elif method == "annealed":
+            samples = self.sample_latents(random.as_row_seeds(seed, num_samples))
+            estimate = annealed_log_normalizer(
+                self._pulled_back,
+                base,
+                samples,
+                num_temperatures,
+                step_size=float(self.step_size.numpy()) or 0.1,
+                seed=seed,
+            )
+        else:
+            raise InvalidInputError(
+                f"`method` must be 'importance' or 'annealed'. Received {method!r}."
+            )
+        if estimate.reliable:
+            self.log_normalizer.assign(estimate.value)
+            self.log_normalizer_step.assign(self.step.value)
+        return estimate
+
+    def _log_normalizer_known(self) -> bool:
+        return int(self.log_normalizer_step.numpy()) == int(self.step.numpy())
+
+    # ---- Inference --------------------------------------------------------------------
+
+    def log_prob(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """log p(x) in nats, `[N]`; of the discrete image where there are levels.
+
+        log Z is estimated at the first call after training, see `estimate_log_normalizer`.
+
+        Raises:
+            InvalidInputError: A backbone that is no flow, or an estimate of log Z that cannot be
+                trusted.
+        """
+        self._needs_flow("`log_prob`")
+        if not self._log_normalizer_known():
+            estimate = self.estimate_log_normalizer()
+            if not estimate.reliable:
+                raise InvalidInputError(
+                    "log Z is not known: its estimate by importance sampling has an effective "
+                    f"sample size of {estimate.effective_sample_size:.1f}. Call "
+                    "`estimate_log_normalizer('annealed')` first, or use `score`, which needs "
+                    "no log Z."
+                )
+        return -self.score(x, seed, batch_size) - float(self.log_normalizer.numpy())
+
+    def score(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """How unlikely each example is: `[N]`, higher = more anomalous.
+
+        `E(x) - log q(x)`, that is `-log p(x)` up to the constant log Z, without noise but for that
+        which fills the levels of pixels; E(x) alone for a backbone without a density.
+        """
+        return self._on_data("score_rows", x, seed, batch_size)
+
+    def energies(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """E(x) of examples, `[N]`, without noise."""
+        x = tf.constant(checks.as_examples(x, self.data_shape))
+        return self._in_batches("tilt", [x], batch_size)
+
+    def infer(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """z = g^-1(x), exactly and without noise: `[N, d]`. For flows alone."""
+        self._needs_flow("The inverse of g")
+        return self._on_data("infer_rows", x, seed, batch_size)
+
+    @property
+    def generation_sampler(self) -> Chain:
+        """The chain of `generate`: the sampler with `generation_steps` transitions."""
+        if not self.adapts:
+            return self.sampler
+        config = {**self.sampler.get_config(), "num_steps": self.generation_steps}
+        if self._generation_sampler is None or self._generation_sampler.get_config() != config:
+            self._generation_sampler = type(self.sampler).from_config(config)
+        return self._generation_sampler
+
+    _generation_sampler: Chain | None = None
+
+    def sample_latents(self, seeds: Tensor, compiled: bool = True) -> Tensor:
+        """z for the streams `seeds`, int32 `[B, 2]`: a chain from N(0, I), `[B, d]`."""
+        seeds = random.fold_in(seeds, _CHAIN)
+        sampler = self.generation_sampler
+        chain = sampler if compiled else sampler.run
+        adapted = {"step_size": self.step_size.value} if self.adapts else {}
+        return chain(self.latent_energy, self._start(seeds), seed=seeds, **adapted)
+
+    def generate_rows(self, seeds: Tensor, compiled: bool = True) -> Tensor:
+        """One example per stream."""
+        return self.decode_rows(self.sample_latents(seeds, compiled))
+
+    def decode_rows(self, z: Tensor) -> Tensor:
+        """x = g(z), images clipped to the range of their pixels."""
+        x = self.decode(z)
+        return tf.clip_by_value(x, -1.0, 1.0) if self.num_levels else x
+
+    def infer_rows(self, x: Tensor, seeds: Tensor) -> Tensor:
+        """`infer` as a graph function; the streams are not used."""
+        return self.backbone.inverse_and_log_det(x)[0]
+
+    def score_rows(self, x: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """`score` as a graph function; without streams noise is keyed by the model's seed."""
+        if seeds is None:
+            seeds = random.content_seeds(self.seed, x)
+        x = dequantize(x, seeds, self.num_levels)
+        if not self.is_flow:
+            return self.tilt(x)
+        return self.data_energy(x) - log_bin_width(self.num_levels, self.latent_size)
+
+    # ---- Saving -----------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        parts = ("backbone", "energy", "sampler")
+        values = (
+            *("num_chains", "contrastive_steps", "burn_in_steps", "persistent"),
+            *("restart_probability", "energy_penalty", "train_flow", "latent_size"),
+            *("num_levels", "generation_steps", "seed"),
+        )
+        return {
+            **super().get_config(),
+            **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in parts},
+            **{name: getattr(self, name) for name in values},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FlowEBM":
+        parts = ("backbone", "energy", "sampler")
+        loaded = {name: keras.saving.deserialize_keras_object(config[name]) for name in parts}
+        return cls(**{**config, **loaded})
+
+
+def _check_share(name: str, value: float, most: float) -> None:
+    if not 0.0 <= value <= most or not math.isfinite(value):
+        upper = f" and at most {most:g}" if math.isfinite(most) else ""
+        raise InvalidInputError(
+            f"`{name}` must be a finite number of at least 0{upper}. Received {value!r}."
+        )
