@@ -44,19 +44,25 @@ def save_grid(path: str | os.PathLike, images: np.ndarray, columns: int) -> None
 
 
 def save_curves(
-    path: str | os.PathLike, epochs: Sequence[dict[str, Any]], panels: dict[str, Sequence[str]]
+    path: str | os.PathLike,
+    epochs: Sequence[dict[str, Any]] | dict[str, Sequence[dict[str, Any]]],
+    panels: dict[str, Sequence[str]],
 ) -> None:
-    """Draws records of epochs, one panel per entry of `panels`: title to metric names."""
+    """Draws records of epochs, one panel per entry of `panels`: title to metric names.
+
+    `epochs` are the records of all panels, or those of each by its title.
+    """
     from matplotlib.figure import Figure
 
     columns = 2
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(10, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    numbers = [record["epoch"] + 1 for record in epochs]
     for (title, names), axis in zip(panels.items(), axes, strict=False):
+        records = epochs[title] if isinstance(epochs, dict) else epochs
+        numbers = [record["epoch"] + 1 for record in records]
         for name in names:
-            values = [record["metrics"][name] for record in epochs]
+            values = [record["metrics"][name] for record in records]
             axis.plot(numbers, values, marker="o", markersize=3, label=name.replace("_", " "))
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)

@@ -18,6 +18,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import tfebm
 from tfebm import pictures
@@ -157,6 +158,43 @@ def draw(model: tfebm.LatentEBM, data: ImageData, epochs: list, run: RunDirector
     pictures.save_curves(run.picture("curves"), epochs, CURVES)
 
 
+def test_figures(
+    model: tfebm.LatentEBM, data: ImageData, settings: Settings
+) -> dict[str, float] | None:
+    """On the test images, which nothing before has seen; None where there are none.
+
+    Every metric of the model, the reconstruction error on the [0, 1] scale, and mean and standard
+    deviation of the anomaly score.
+    """
+    if not len(data.x_test):
+        return None
+    x = to_float(data.x_test)
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(settings.batch_size)
+    figures = model.evaluate(batches, return_dict=True, verbose=0)
+    scores = model.score(x, seed=settings.seed)
+    return {
+        "num_examples": len(x),
+        **{name: float(value) for name, value in figures.items()},
+        "reconstruction_mse_unit_range": float(figures["reconstruction_mse"]) / 4.0,
+        "score_mean": float(np.mean(scores)),
+        "score_std": float(np.std(scores)),
+    }
+
+
+def summary(final: dict) -> str:
+    """The final record in a few lines for a person."""
+    test = final["test"]
+    if test is None:
+        return f"{training.cost(final)}\nThere are no test images, and so no test figures."
+    return (
+        f"{training.cost(final)}\n"
+        f"On {test['num_examples']} test images: reconstruction error "
+        f"{test['reconstruction_mse']:.4f} per pixel on [-1, 1] "
+        f"({test['reconstruction_mse_unit_range']:.4f} on [0, 1]), anomaly score "
+        f"{test['score_mean']:.1f} +- {test['score_std']:.1f}."
+    )
+
+
 def main() -> None:
     started = time.monotonic()
     settings, asked = parse(Settings, PRESETS, "laptop", __doc__)
@@ -186,8 +224,8 @@ def main() -> None:
         version = tfebm.serving.next_version(settings.export, NAME)
         target = tfebm.serving.export(model, settings.export, NAME, version)
         print(f"Exported {target.generator} and {target.scorer}.")
-    final = training.finish(model, data, settings, log, run, started)
-    print(training.summary(final))
+    final = training.finish(model, log, test_figures(model, data, settings), started)
+    print(summary(final))
     print(f"Everything is in {run.path}: look at samples.png first.")
 
 

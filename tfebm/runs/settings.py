@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from tfebm.errors import InvalidInputError
@@ -101,11 +101,18 @@ class RunSettings:
 def parse(
     settings_class: type[T],
     presets: Mapping[str, Mapping[str, Any]],
-    default_preset: str,
+    default_preset: str | Callable[[Mapping[str, Any]], str],
     description: str,
     argv: Sequence[str] | None = None,
 ) -> tuple[T, dict[str, Any]]:
     """Reads the command line; flags given beside a preset win.
+
+    Args:
+        settings_class: The script's settings.
+        presets: Name to values.
+        default_preset: Where none is named: a name, or a function of the flags given.
+        description: Of the program.
+        argv: Default: the program's own.
 
     Returns:
         The settings, and what was asked for: the preset's values where a preset was named, and
@@ -120,15 +127,17 @@ def parse(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    choose = default_preset if callable(default_preset) else lambda _: default_preset
     names = " | ".join(presets)
+    usual = choose({})
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"{names} (default: {default_preset})",
+        help=f"{names} (default: {usual}{', by the data set' if callable(default_preset) else ''})",
         default=argparse.SUPPRESS,
     )
     fields = dataclasses.fields(settings_class)
-    defaults = {f.name: f.default for f in fields} | dict(presets[default_preset])
+    defaults = {f.name: f.default for f in fields} | dict(presets[usual])
     for field in fields:
         _add_flag(parser, field, defaults[field.name])
     given = vars(parser.parse_args(argv))
@@ -137,7 +146,7 @@ def parse(
         parser.error(f"--preset must be one of {', '.join(presets)}. Received {preset!r}.")
     asked = {**(presets[preset] if preset else {}), **given}
     try:
-        return settings_class(**{**presets[preset or default_preset], **given}), asked
+        return settings_class(**{**presets[preset or choose(given)], **given}), asked
     except InvalidInputError as error:
         parser.error(str(error))
 

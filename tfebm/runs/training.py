@@ -5,14 +5,13 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfebm import callbacks
-from tfebm.data import ImageData, steps_per_epoch, to_float, training_batches
+from tfebm.data import ImageData, PointData, steps_per_epoch, training_batches
 from tfebm.errors import InvalidInputError
 from tfebm.runs.directory import RunDirectory
 from tfebm.runs.settings import RunSettings
@@ -32,9 +31,13 @@ def check_batch_size(settings: RunSettings, num_examples: int, num_replicas: int
         )
 
 
-def num_steps(settings: RunSettings, num_examples: int) -> int:
-    """Steps of the whole run: all epochs, or `--steps` where that is less."""
-    total = settings.epochs * steps_per_epoch(num_examples, settings.batch_size)
+def num_steps(settings: RunSettings, num_examples: int, epochs: int | None = None) -> int:
+    """Steps of the whole run or stage: all epochs, or `--steps` where that is less.
+
+    `epochs` are the settings' where it is not given.
+    """
+    epochs = settings.epochs if epochs is None else epochs
+    total = epochs * steps_per_epoch(num_examples, settings.batch_size)
     return min(total, settings.steps) if settings.steps else total
 
 
@@ -60,21 +63,48 @@ def segments(first_step: int, last_step: int, per_epoch: int) -> list[tuple[int,
     return plan
 
 
+class Stage(NamedTuple):
+    """One of several models that a run trains one after the other."""
+
+    name: str
+    """Of its folders in `checkpoints` and `logs`, and in the records."""
+    epochs: int
+    """Passes over the data."""
+
+
 def train(
     model: keras.Model,
-    data: ImageData,
+    data: ImageData | PointData,
     settings: RunSettings,
     run: RunDirectory,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    stage: Stage | None = None,
+    log: callbacks.RunLog | None = None,
 ) -> callbacks.RunLog:
     """Trains a compiled model to the end of its settings, from its newest checkpoint if any.
 
     A run that was interrupted, by a kill too, ends with the weights of one that was not, bit
     for bit, on the same machine with the same flags.
+
+    Args:
+        model: With a weight `step`.
+        data: `x_train` is trained on.
+        settings: Of the run.
+        run: Its folder.
+        extra_callbacks: Beside those for divergence, records, TensorBoard and checkpoints; they
+            come first, so that what they add to the logs is recorded.
+        stage: Of a run of several; the whole run otherwise.
+        log: Of the stages before.
+
+    Returns:
+        The log, with the records of this stage.
     """
-    log = callbacks.RunLog(run.metrics, settings.to_record())
+    name = stage.name if stage else ""
+    epochs = stage.epochs if stage else settings.epochs
+    log = log or callbacks.RunLog(run.metrics, settings.to_record())
+    log.stage = name or None
     checkpoint = callbacks.Checkpoint(
-        run.checkpoints, every=settings.checkpoint_every, extra_state=lambda: log.epochs
+        run.checkpoints / name, every=settings.checkpoint_every, extra_state=lambda: log.epochs
     )
     per_epoch = steps_per_epoch(len(data.x_train), settings.batch_size)
     state = checkpoint.restore(model) if settings.resume else None
@@ -84,58 +114,43 @@ def train(
         log.epochs = list(state["extra"])
         if first_step % per_epoch:
             checkpoint.continue_epoch()
-        print(f"Resumed at step {first_step}.", flush=True)
-    board = keras.callbacks.TensorBoard(run.logs, write_graph=False)
-    every = [callbacks.StopOnDivergence(), log, *extra_callbacks, board, checkpoint]
-    for first_epoch, epochs, steps in segments(
-        first_step, num_steps(settings, len(data.x_train)), per_epoch
-    ):
+        print(f"Resumed {f'the stage {name} ' if name else ''}at step {first_step}.", flush=True)
+    board = keras.callbacks.TensorBoard(run.logs / name, write_graph=False)
+    every = [callbacks.StopOnDivergence(), *extra_callbacks, log, board, checkpoint]
+    last_step = num_steps(settings, len(data.x_train), epochs)
+    for first_epoch, last_epoch, steps in segments(first_step, last_step, per_epoch):
         batches = training_batches(data.x_train, settings.batch_size, settings.seed, first_step)
         model.fit(
             batches,
             initial_epoch=first_epoch,
-            epochs=epochs,
+            epochs=last_epoch,
             steps_per_epoch=steps,
             shuffle=False,
             callbacks=every,
             # A bar with the time left for a person, a line per epoch for a log file.
             verbose=1 if sys.stdout.isatty() else 2,
         )
-        first_step += (epochs - first_epoch) * steps
+        first_step += (last_epoch - first_epoch) * steps
     return log
 
 
 def finish(
-    model: keras.Model,
-    data: ImageData,
-    settings: RunSettings,
-    log: callbacks.RunLog,
-    run: RunDirectory,
-    started: float,
+    model: keras.Model, log: callbacks.RunLog, test: dict[str, Any] | None, started: float
 ) -> dict[str, Any]:
-    """Evaluates on the test images, which nothing before has seen, and writes the final record.
+    """Writes the final record of a run.
+
+    Args:
+        model: The trained model.
+        log: Of its epochs.
+        test: Figures on test data, which nothing before has seen; None where there are none.
+        started: `time.monotonic()` at the start of the session.
 
     Returns:
-        The record: steps, seconds of this session, peak memory, and test figures (None where
-        the data have no test images): every metric of the model, the reconstruction error on
-        the [0, 1] scale, and mean and standard deviation of the anomaly score.
+        The record: steps, epochs, seconds of this session, peak memory, and `test`.
     """
-    test = None
-    if len(data.x_test):
-        x = to_float(data.x_test)
-        batches = tf.data.Dataset.from_tensor_slices(x).batch(settings.batch_size)
-        figures = model.evaluate(batches, return_dict=True, verbose=0)
-        scores = model.score(x, seed=settings.seed)
-        test = {
-            "num_examples": len(x),
-            **{name: float(value) for name, value in figures.items()},
-            "reconstruction_mse_unit_range": float(figures["reconstruction_mse"]) / 4.0,
-            "score_mean": float(np.mean(scores)),
-            "score_std": float(np.std(scores)),
-        }
     final = {
         "steps": int(model.step.numpy()),
-        "epochs": len(log.epochs),
+        "epochs": len([r for r in log.epochs if r.get("stage") == log.stage]),
         "session_seconds": round(time.monotonic() - started, 1),
         "peak_memory_mib": round(_peak_memory_mib()),
         "test": test,
@@ -144,23 +159,12 @@ def finish(
     return final
 
 
-def summary(final: dict[str, Any]) -> str:
-    """The final record in a few lines for a person."""
-    lines = [
+def cost(final: dict[str, Any]) -> str:
+    """What the run took, in a sentence."""
+    return (
         f"{final['steps']} steps, {final['session_seconds']} s in this session, "
         f"{final['peak_memory_mib']} MiB at most."
-    ]
-    test = final["test"]
-    if test is None:
-        lines.append("There are no test images, and so no test figures.")
-    else:
-        lines.append(
-            f"On {test['num_examples']} test images: reconstruction error "
-            f"{test['reconstruction_mse']:.4f} per pixel on [-1, 1] "
-            f"({test['reconstruction_mse_unit_range']:.4f} on [0, 1]), anomaly score "
-            f"{test['score_mean']:.1f} +- {test['score_std']:.1f}."
-        )
-    return "\n".join(lines)
+    )
 
 
 def make_deterministic(seed: int) -> None:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
-from tfebm.models import LatentEBM
+from tfebm.models import FlowEBM, LatentEBM
 from tfebm.types import Tensor
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -23,7 +24,9 @@ class Export(NamedTuple):
     scorer: pathlib.Path
 
 
-def export(model: LatentEBM, directory: str | os.PathLike, name: str, version: int = 1) -> Export:
+def export(
+    model: LatentEBM | FlowEBM, directory: str | os.PathLike, name: str, version: int = 1
+) -> Export:
     """Writes `<directory>/<name>/generator/<version>` and `<directory>/<name>/scorer/<version>`.
 
     Both load without tfebm. Every input and output has a leading batch axis, seeds included,
@@ -41,13 +44,17 @@ def export(model: LatentEBM, directory: str | os.PathLike, name: str, version: i
     `seed` is int32 `[B, 2]`, `image` float32 `[B, height, width, channels]`, `latent` float32
     `[B, d]`, `score` float32 `[B]`.
 
+    Of a `FlowEBM` (over images or over points, `[B, 2]` for "image") the scorer has `score`, whose
+    seed draws the noise between the levels of pixels, and `infer`, the exact inverse of the
+    flow; over a backbone that is no flow it has `score` alone.
+
     Images are in the range of the training data, [-1, 1]. The numbers are those of
     `generate_rows`, `infer_rows` and `score_rows` for the same seeds. The number of steps of
     each chain is fixed in the graph. No function must be compiled with XLA, which a stock
     TensorFlow Serving would refuse.
 
     Args:
-        model: A `LatentEBM`.
+        model: A `LatentEBM` or a `FlowEBM`.
         directory: The model base folder.
         name: The model's folder in it.
         version: A positive integer, as TensorFlow Serving counts; an existing version is
@@ -89,9 +96,10 @@ def next_version(directory: str | os.PathLike, name: str) -> int:
     return max(versions, default=0) + 1
 
 
-def _generator_archive(model: LatentEBM) -> keras.export.ExportArchive:
+def _generator_archive(model: LatentEBM | FlowEBM) -> keras.export.ExportArchive:
     def generate(seed: Tensor) -> dict[str, Tensor]:
-        latent = model.sample_prior(seed, compiled=False)
+        sample = model.sample_latents if isinstance(model, FlowEBM) else model.sample_prior
+        latent = sample(seed, compiled=False)
         return {"image": model.decode_rows(latent), "latent": latent}
 
     def decode(latent: Tensor) -> dict[str, Tensor]:
@@ -103,7 +111,24 @@ def _generator_archive(model: LatentEBM) -> keras.export.ExportArchive:
     )
 
 
-def _scorer_archive(model: LatentEBM) -> keras.export.ExportArchive:
+def _scorer_archive(model: LatentEBM | FlowEBM) -> keras.export.ExportArchive:
+    image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
+    functions = _flow_scores(model) if isinstance(model, FlowEBM) else _latent_scores(model)
+    endpoints = {name: (fn, [image, _seed_spec()]) for name, fn in functions.items()}
+    return _archive(model, endpoints, "score")
+
+
+def _flow_scores(model: FlowEBM) -> dict[str, Callable]:
+    def score(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
+        return {"score": model.score_rows(image, seed)}
+
+    def infer(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
+        return {"latent": model.infer_rows(image, seed)}
+
+    return {"score": score, "infer": infer} if model.is_flow else {"score": score}
+
+
+def _latent_scores(model: LatentEBM) -> dict[str, Callable]:
     def score(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
         return {"score": model.score_rows(image, seed, compiled=False)}
 
@@ -113,26 +138,36 @@ def _scorer_archive(model: LatentEBM) -> keras.export.ExportArchive:
     def reconstruct(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
         return {"image": model.reconstruct_rows(image, seed, compiled=False)}
 
-    image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
-    inputs = [image, _seed_spec()]
-    functions = {"score": score, "infer": infer, "reconstruct": reconstruct}
-    return _archive(model, {name: (fn, inputs) for name, fn in functions.items()}, "score")
+    return {"score": score, "infer": infer, "reconstruct": reconstruct}
 
 
 def _seed_spec() -> tf.TensorSpec:
     return tf.TensorSpec([None, 2], tf.int32, name="seed")
 
 
-def _archive(model: LatentEBM, endpoints: dict, default: str) -> keras.export.ExportArchive:
+def _archive(
+    model: LatentEBM | FlowEBM, endpoints: dict, default: str
+) -> keras.export.ExportArchive:
     archive = keras.export.ExportArchive()
     # The networks alone: optimizers are no part of what is served.
-    archive.track(model.generator)
-    archive.track(model.energy)
+    for network in model.networks_by_name().values():
+        archive.track(network)
+    if isinstance(model, FlowEBM):
+        archive.track(_Weight(model.step_size))
     for name, (function, inputs) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:
             archive.add_endpoint(DEFAULT_SIGNATURE, function, input_signature=inputs)
     return archive
+
+
+class _Weight(keras.layers.Layer):
+    """A layer around a single weight, which an archive can track."""
+
+    def __init__(self, weight: keras.Variable) -> None:
+        super().__init__()
+        self.weight = weight
+        self.built = True
 
 
 def _write(archive: keras.export.ExportArchive, path: pathlib.Path) -> None:

@@ -1,0 +1,89 @@
+"""Figures of chains and of densities in the plane, drawn with matplotlib."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfebm import files, metrics
+
+_TRACES = 5  # chains that are drawn
+_POINTS = 25  # at which R-hat is evaluated along the draws
+
+
+def save_mixing(
+    path: str | os.PathLike,
+    draws: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    threshold: float = 1.05,
+) -> None:
+    """Draws traces, R-hat over the draws and autocorrelation, a row for each set of chains.
+
+    Args:
+        path: PNG.
+        draws: Title to coordinates `[T, C, n]`; the first coordinate is traced.
+        names: Of the n coordinates.
+        threshold: A line in the panel of R-hat.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.4 * len(draws)), layout="constrained")
+    rows = figure.subplots(len(draws), 3, squeeze=False)
+    for (title, values), (trace, r_hat, correlation) in zip(draws.items(), rows, strict=True):
+        for chain in range(min(_TRACES, values.shape[1])):
+            trace.plot(values[:, chain, 0], linewidth=0.6)
+        trace.set(title=f"{title}: {names[0]} of {_TRACES} chains", xlabel="transition")
+        lengths = np.unique(np.linspace(min(8, len(values)), len(values), _POINTS).astype(int))
+        curve = [metrics.split_r_hat(values[:length]) for length in lengths]
+        worst = np.max(curve, axis=1)
+        r_hat.plot(lengths, np.minimum(worst, 1e3), marker="o", markersize=3)
+        r_hat.axhline(threshold, color="grey", linestyle="--", label=f"{threshold:g}")
+        r_hat.set(
+            title=f"largest R-hat, {worst[-1]:.3g} at the end",
+            xlabel="transitions",
+            yscale="log",
+            ylim=(0.95, max(3.0, 1.2 * min(worst.max(), 1e3))),
+        )
+        r_hat.legend(fontsize="small")
+        lags = metrics.autocorrelation(values)
+        for i in range(min(8, lags.shape[1])):
+            correlation.plot(lags[:, i], label=names[i])
+        correlation.set(title="autocorrelation", xlabel="lag, transitions", ylim=(-0.25, 1.05))
+        correlation.legend(fontsize="x-small", ncols=2)
+        for axis in (trace, r_hat, correlation):
+            axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def save_densities(
+    path: str | os.PathLike,
+    extent: tuple[float, float, float, float],
+    panels: Mapping[str, np.ndarray],
+) -> None:
+    """Draws densities and point sets in the plane side by side.
+
+    Args:
+        path: PNG.
+        extent: Left, right, bottom and top of every panel.
+        panels: Title to points `[N, 2]`, or to a density on a square grid `[side, side]`, from
+            the bottom up.
+    """
+    from matplotlib.figure import Figure
+
+    densities = [values for values in panels.values() if values.shape[1] != 2]
+    top = max(float(np.nanmax(values)) for values in densities)
+    figure = Figure(figsize=(4 * len(panels), 4.3), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        if values.shape[1] == 2:
+            axis.plot(*values.T, ".", markersize=1.5, alpha=0.5, color="tab:blue")
+        else:
+            axis.imshow(values, extent=extent, origin="lower", cmap="magma", vmin=0.0, vmax=top)
+        axis.set(title=title, xlim=extent[:2], ylim=extent[2:], aspect="equal")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike) -> None:
+    files.replace_file(pathlib.Path(path), lambda p: figure.savefig(p, dpi=100))

@@ -1,0 +1,213 @@
+"""Figures and pictures of a flow with an energy, on data that were held out."""
+
+import math
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from tfebm import plots
+from tfebm.data import ImageData, PointData, to_float
+from tfebm.distributions import LogNormalizer
+from tfebm.metrics import ChainReport
+from tfebm.models import FlowEBM, FlowModel
+from tfebm.runs.mixing import Mixing, View
+
+_BLOCKS = 4  # an image is summarised by the brightness of so many blocks a side
+_ROWS = 10_000  # points at a time
+
+
+def view_of(data: PointData | ImageData, seed: int) -> tuple[View, dict[str, Any]]:
+    """How chains over `data` are looked at, and what is to be known of it.
+
+    Points are their own coordinates, with the nearest of the known modes. Images are summarised
+    by the mean of 4 x 4 blocks; their modes are the classes of a classifier trained on the
+    labels, where there are some.
+    """
+    if isinstance(data, PointData):
+        modes = data.density.modes
+        label = None if modes is None else data.density.nearest_mode
+        shares = None if modes is None else np.full(len(modes), 1.0 / len(modes))
+        return View(lambda x: x, ("x1", "x2"), label, shares), {}
+    names = tuple(f"block {i // _BLOCKS},{i % _BLOCKS}" for i in range(_BLOCKS**2))
+    if data.y_train is None or len(np.unique(data.y_train)) < 2:
+        return View(_block_means, names), {}
+    classifier, accuracy = _classifier(data, seed)
+    classes, counts = np.unique(data.y_train, return_counts=True)
+
+    def label(x: np.ndarray) -> np.ndarray:
+        return np.searchsorted(classes, classifier.predict(_flat(x)))
+
+    view = View(_block_means, names, label, counts / counts.sum())
+    return view, {"classifier_test_accuracy": accuracy}
+
+
+def _classifier(data: ImageData, seed: int) -> tuple[Any, float | None]:
+    """A small network of scikit-learn, and its accuracy on the test images."""
+    from sklearn.neural_network import MLPClassifier
+
+    classifier = MLPClassifier((256,), max_iter=20, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # twenty passes are enough, converged or not
+        classifier.fit(_flat(to_float(data.x_train).numpy()), data.y_train)
+    if not len(data.x_test) or data.y_test is None:
+        return classifier, None
+    return classifier, float(classifier.score(_flat(to_float(data.x_test).numpy()), data.y_test))
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
+
+
+def _block_means(x: np.ndarray) -> np.ndarray:
+    """`[N, H, W, C]` to the means of 4 x 4 blocks, `[N, 16]`."""
+    number, height, width, channels = x.shape
+    shape = (number, _BLOCKS, height // _BLOCKS, _BLOCKS, width // _BLOCKS, channels)
+    return x.reshape(shape).mean(axis=(2, 4, 5)).reshape(number, -1)
+
+
+def diagnosis_record(found: Mixing, view: View, about: dict[str, Any]) -> dict[str, Any]:
+    """`diagnostics.json`."""
+    return {
+        "coordinates": list(view.names),
+        **about,
+        "latent": found.latent.report.to_record(),
+        "data_space": found.data.report.to_record(),
+    }
+
+
+def test_figures(
+    model: FlowEBM, flow: FlowModel, data: PointData | ImageData, seed: int
+) -> dict[str, Any] | None:
+    """Likelihoods of the flow and of the tilted flow on the test data; None without any.
+
+    In nats per example and bits per dimension. `tilted_nats` needs log Z, which comes with its
+    effective sample size; where that is too low there is no figure. For densities that are
+    known, the Kullback-Leibler divergences from them.
+    """
+    if not len(data.x_test):
+        return None
+    x = to_float(data.x_test).numpy()
+    per_bit = math.log(2.0) * flow.latent_size
+    flow_nats = float(-np.mean(flow.log_prob(x, seed)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the record says how far it can be trusted
+        normalizer = model.estimate_log_normalizer(num_samples=_samples(data), seed=seed)
+    figures = {
+        "num_examples": len(x),
+        "flow_nats": flow_nats,
+        "flow_bits_per_dimension": flow_nats / per_bit,
+        "log_normalizer": _normalizer_record(normalizer),
+        "tilted_nats": None,
+        "tilted_bits_per_dimension": None,
+    }
+    if not normalizer.reliable:
+        return figures
+    tilted_nats = float(-np.mean(model.log_prob(x, seed)))
+    figures["tilted_nats"] = tilted_nats
+    figures["tilted_bits_per_dimension"] = tilted_nats / per_bit
+    if isinstance(data, PointData):
+        figures["log_normalizer"]["by_quadrature"] = _quadrature(model, data)
+        if data.density.log_density is not None:
+            entropy = -float(np.mean(data.density.log_prob(x)))
+            figures["kl_flow"] = flow_nats - entropy
+            figures["kl_tilted"] = tilted_nats - entropy
+    return figures
+
+
+def _samples(data: PointData | ImageData) -> int:
+    return 50_000 if isinstance(data, PointData) else 1000
+
+
+def _normalizer_record(estimate: LogNormalizer) -> dict[str, Any]:
+    return {
+        "value": estimate.value if estimate.reliable else None,
+        "standard_error": estimate.standard_error if estimate.reliable else None,
+        "effective_sample_size": estimate.effective_sample_size,
+        "num_samples": estimate.num_samples,
+        "reliable": estimate.reliable,
+    }
+
+
+def summary(test: dict[str, Any] | None, found: Mixing) -> str:
+    """What came out, in sentences."""
+    lines = []
+    if test is None:
+        lines.append("There are no test data, and so no test figures.")
+    else:
+        bits = f"{test['flow_bits_per_dimension']:.3f} bits per dimension"
+        lines.append(
+            f"On {test['num_examples']} test examples the flow has {test['flow_nats']:.3f} nats "
+            f"({bits})."
+        )
+        ess = test["log_normalizer"]["effective_sample_size"]
+        if test["tilted_nats"] is None:
+            lines.append(
+                "No figure for the tilted flow: log Z by importance sampling has an effective "
+                f"sample size of {ess:.1f} of {test['log_normalizer']['num_samples']}."
+            )
+        else:
+            lines.append(
+                f"Tilted: {test['tilted_nats']:.3f} nats, log Z "
+                f"{test['log_normalizer']['value']:.4f} (effective sample size {ess:.0f})."
+            )
+        if "kl_flow" in test:
+            lines.append(
+                f"Divergence from the true density: flow {test['kl_flow']:.4f}, tilted "
+                f"{test['kl_tilted']:.4f} nats."
+            )
+    for name, chains in (("Latent", found.latent), ("Data-space", found.data)):
+        lines.append(f"{name} chains: {_sentence(chains.report)}")
+    return "\n".join(lines)
+
+
+def _sentence(report: ChainReport) -> str:
+    text = (
+        f"R-hat {report.largest_r_hat:.3g} (energy {report.r_hat_energy:.3g}), smallest bulk ESS "
+        f"{min(report.ess_bulk):.0f} of {report.num_draws * report.num_chains} draws, acceptance "
+        f"{report.acceptance:.2f} at step size {report.step_size:.3g}"
+    )
+    if report.mode_switches is not None:
+        text += f", {report.mode_switches} mode switches"
+    if report.total_variation is not None:
+        text += f", total variation of the modes' shares {report.total_variation:.3f}"
+    return f"{text}."
+
+
+def _grid(data: PointData, side: int) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Points `[side * side, 2]` over a square that holds the data with room, and its extent."""
+    reach = 1.35 * float(np.abs(data.x_train).max())
+    line = np.linspace(-reach, reach, side, dtype=np.float32)
+    points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    return points, (-reach, reach, -reach, reach)
+
+
+def _quadrature(model: FlowEBM, data: PointData, side: int = 1000) -> float:
+    """log Z by a sum over a grid, which two dimensions allow: a check of the sampled one."""
+    points, (left, right, *_) = _grid(data, side)
+    log_density = -model.score(points, batch_size=_ROWS).astype(np.float64)
+    top = log_density.max()
+    cell = ((right - left) / (side - 1)) ** 2
+    return float(top + np.log(np.exp(log_density - top).sum() * cell))
+
+
+def draw_densities(
+    path: str | os.PathLike, model: FlowEBM, flow: FlowModel, data: PointData, side: int = 300
+) -> None:
+    """`density.png`: data, flow, tilted density and samples side by side."""
+    points, extent = _grid(data, side)
+    of_flow = np.exp(flow.log_prob(points, batch_size=_ROWS).astype(np.float64))
+    weights = of_flow * np.exp(-model.energies(points, batch_size=_ROWS).astype(np.float64))
+    cell = ((extent[1] - extent[0]) / (side - 1)) ** 2
+    count = 5000
+    plots.save_densities(
+        path,
+        extent,
+        {
+            "data": data.x_test[:count],
+            "flow": of_flow.reshape(side, side),
+            "tilted flow": (weights / (weights.sum() * cell)).reshape(side, side),
+            "samples of the latent chain": model.generate(count, batch_size=1000),
+        },
+    )

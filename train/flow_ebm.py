@@ -1,0 +1,362 @@
+"""Learns an energy over a normalizing flow, and shows whether its latent-space chain mixes.
+
+  python train/flow_ebm.py                                     eight Gaussians, in minutes
+  python train/flow_ebm.py --dataset mnist5k                   digits, over a Glow
+  python train/flow_ebm.py --dataset rings --output runs/rings
+  python train/flow_ebm.py --preset paper --dataset cifar10
+
+Four stages: flow, energy, diagnosis, pictures. --steps counts for each of them.
+
+E. Nijkamp et al. MCMC Should Mix: Learning Energy-Based Model with Neural Transport Latent Space
+MCMC. ICLR 2022.
+"""
+
+import os
+
+# TensorFlow's notes on its build are no news here; its errors are.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import dataclasses
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+import tfebm
+from tfebm import files, pictures, plots
+from tfebm.data import (
+    TOY_DENSITIES,
+    ImageData,
+    PointData,
+    load_images,
+    load_points,
+    pad_images,
+    steps_per_epoch,
+)
+from tfebm.errors import InvalidInputError
+from tfebm.runs import (
+    RunDirectory,
+    RunSettings,
+    check_writable,
+    evaluation,
+    flag,
+    make_strategy,
+    mixing,
+    parse,
+    resumed,
+    training,
+)
+
+NAME = "flow_ebm"
+FLOWS = ("spline", "realnvp", "glow")
+CURVES = {
+    "flow: nats per example": ("flow", ("nats",)),
+    "energy of data and samples": ("energy", ("energy_data", "energy_model")),
+    "acceptance of the chains": ("energy", ("acceptance",)),
+    "R-hat of fresh chains": ("energy", ("r_hat", "r_hat_energy")),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RunSettings):
+    """The defaults are the preset `points`."""
+
+    dataset: str = flag(
+        "eight_gaussians",
+        "a density in the plane, or an image set: a name, an .npz, a folder",
+        metavar="NAME|PATH",
+    )
+    epochs: int = flag(20, "passes over the data to learn the energy", least=1)
+    flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1)
+    batch_size: int = flag(256, "examples per step, over all replicas", least=1)
+    precision: str = flag(
+        "float32",
+        "of the energy's arithmetic; a flow stays in float32, to invert",
+        choices=("float32", "bfloat16"),
+    )
+    num_points: int = flag(50_000, "points to train on and to test with, in the plane", least=2)
+    pad: int | None = flag(
+        None, "pad images to so many pixels a side (default: a power of 2)", type=int, least=1
+    )
+    flow: str = flag("spline", "the backbone; images take glow", choices=FLOWS)
+    couplings: int = flag(6, "of spline and realnvp", least=2)
+    levels: int = flag(2, "L of glow", least=1, most=8)
+    flow_steps: int = flag(8, "K of glow, steps per level", least=1)
+    flow_width: int = flag(64, "hidden units or channels of each coupling", least=1)
+    flow_learning_rate: float = flag(2e-3, "of the flow (Adam, cosine decay)", above=0.0)
+    energy_width: int = flag(128, "hidden units (points) or first channels (images)", least=1)
+    learning_rate: float = flag(1e-4, "of the energy under maximum likelihood (Adam)", above=0.0)
+    contrastive_learning_rate: float = flag(1e-3, "of the energy before", above=0.0)
+    contrastive_steps: int = flag(2500, "steps of noise contrast, before the likelihood", least=0)
+    burn_in_steps: int = flag(100, "of them with moving chains, the last ones", least=0)
+    energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0)
+    chains: int = flag(256, "persistent chains while learning, over all replicas", least=2)
+    transitions: int = flag(2, "of every chain between two steps", least=1, most=10**6)
+    leapfrog_steps: int = flag(5, "gradients per transition", least=1, most=10**6)
+    generation_steps: int = flag(100, "transitions to a sample", least=0, most=10**6)
+    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2)
+    diagnosis_steps: int = flag(1000, "transitions of each of them", least=8, most=10**6)
+    output: str = flag(
+        "runs/flow_ebm", "folder for everything the run writes", metavar="DIR", operational=True
+    )
+
+
+_IMAGES = {
+    "dataset": "mnist5k",
+    "batch_size": 50,
+    "flow": "glow",
+    "flow_epochs": 30,
+    "flow_learning_rate": 3e-3,
+    "epochs": 6,
+    "energy_width": 32,
+    "contrastive_steps": 180,
+    "contrastive_learning_rate": 5e-4,
+    "burn_in_steps": 30,
+    # Chains in so many dimensions follow an energy only while it is small and learned slowly.
+    "learning_rate": 1e-5,
+    "energy_penalty": 0.02,
+    "chains": 32,
+    "transitions": 1,
+    "generation_steps": 40,
+    "diagnosis_chains": 16,
+    "diagnosis_steps": 536,
+}
+PRESETS = {
+    "points": {},
+    "images": _IMAGES,
+    # The sizes of the specification; the paper does not print its own.
+    "paper": {
+        **_IMAGES,
+        "dataset": "cifar10",
+        "levels": 3,
+        "flow_width": 256,
+        "flow_epochs": 100,
+        "flow_learning_rate": 1e-3,
+        "epochs": 100,
+        "energy_width": 64,
+        "chains": 64,
+        "transitions": 20,
+        "leapfrog_steps": 3,
+    },
+}
+
+
+def default_preset(given: Mapping[str, Any]) -> str:
+    """`points` for a density in the plane, `images` for anything else."""
+    return "points" if given.get("dataset", "eight_gaussians") in TOY_DENSITIES else "images"
+
+
+def load(settings: Settings) -> PointData | ImageData:
+    """The data, images padded for the flow."""
+    if settings.dataset in TOY_DENSITIES:
+        if settings.flow == "glow":
+            raise InvalidInputError(
+                "--flow glow is for images. Received it with points in the plane: use spline or "
+                "realnvp."
+            )
+        return load_points(
+            settings.dataset, settings.num_points, settings.num_points, settings.seed
+        )
+    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    if settings.flow != "glow":
+        raise InvalidInputError(
+            f"--flow {settings.flow} is for points in the plane. Received it with images: use glow."
+        )
+    side = settings.pad or 1 << (data.image_shape[0] - 1).bit_length()
+    return pad_images(data, side)
+
+
+def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowModel:
+    """The flow, compiled."""
+    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
+    if settings.flow == "glow":
+        flow = tfebm.Glow(
+            data.image_shape,
+            settings.levels,
+            settings.flow_steps,
+            settings.flow_width,
+            seed=settings.seed,
+        )
+        model = tfebm.FlowModel(flow, num_levels=256, jit_compile=jit, seed=settings.seed)
+    else:
+        kind = {"spline": tfebm.SplineFlow, "realnvp": tfebm.RealNVP}[settings.flow]
+        flow = kind(2, settings.couplings, hidden_units=(settings.flow_width,) * 2)
+        model = tfebm.FlowModel(flow, jit_compile=jit, seed=settings.seed)
+    steps = settings.flow_epochs * steps_per_epoch(len(data.x_train), settings.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(settings.flow_learning_rate, steps)
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=100.0))
+    return model
+
+
+def make_model(settings: Settings, flow: tfebm.FlowModel) -> tfebm.FlowEBM:
+    """The energy over the flow, compiled."""
+    width = settings.energy_width
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
+    if settings.flow == "glow":
+        # The paper's four layers, or as many as leave 4 x 4 values of a small image.
+        side = min(flow.data_shape[:2])
+        channels = tuple(width * 2**i for i in range(4) if side >> i >= 4)
+        energy = tfebm.EnergyConv(channels, dtype=policy)
+    else:
+        energy = tfebm.EnergyMLP((width,) * 3, "swish", dtype=policy)
+    model = tfebm.FlowEBM(
+        flow,
+        energy,
+        tfebm.HMC(
+            settings.transitions,
+            step_size=0.1,
+            num_leapfrog_steps=settings.leapfrog_steps,
+            jit_compile=flow.jit_chains,
+        ),
+        num_chains=settings.chains,
+        contrastive_steps=settings.contrastive_steps,
+        burn_in_steps=settings.burn_in_steps,
+        energy_penalty=settings.energy_penalty,
+        generation_steps=settings.generation_steps,
+        seed=settings.seed,
+    )
+    start = settings.contrastive_learning_rate
+    boundaries = [settings.contrastive_steps * 2 // 3, settings.contrastive_steps]
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+        boundaries, [start, 0.2 * start, settings.learning_rate]
+    )
+    model.compile(keras.optimizers.Adam(rate))
+    return model
+
+
+def train(
+    settings: Settings, data: PointData | ImageData, run: RunDirectory, strategy: Any
+) -> tuple[tfebm.FlowModel, tfebm.FlowEBM, tfebm.callbacks.RunLog]:
+    """The first two stages, each from where it was left."""
+    with strategy.scope():
+        flow = make_flow(settings, data)
+    done = _saved_step(run, "flow")
+    stage = training.Stage("flow", settings.flow_epochs)
+    if not done:  # a flow that is restored has seen data
+        flow.initialize(tfebm.data.to_float(data.x_train[:512]))
+    log = training.train(flow, data, settings, run, stage=stage)
+    if done != int(flow.step.numpy()) and _saved_step(run, "energy"):
+        print("The flow was trained further, and the energy over it starts anew.", flush=True)
+        shutil.rmtree(run.checkpoints / "energy")
+    with strategy.scope():
+        model = make_model(settings, flow)
+    looks = [tfebm.callbacks.ChainDiagnostics(**_looks(settings))]
+    stage = training.Stage("energy", settings.epochs)
+    log = training.train(model, data, settings, run, looks, stage, log)
+    return flow, model, log
+
+
+def _looks(settings: Settings) -> dict[str, int]:
+    """Short chains after each epoch; the diagnosis has the long ones."""
+    steps = 25 if settings.flow == "glow" else 100
+    return {"num_steps": _limited(settings, steps), "num_chains": 8}
+
+
+def _limited(settings: Settings, steps: int) -> int:
+    """`steps`, or `--steps` where that is less; 8 are needed to say anything."""
+    return max(8, min(steps, settings.steps or steps))
+
+
+def _saved_step(run: RunDirectory, stage: str) -> int:
+    """The step of the newest checkpoint of a stage; 0 without one."""
+    found = tfebm.callbacks.complete_checkpoints(run.checkpoints / stage)
+    return int(found[-1].name.rsplit("-", 1)[-1]) if found else 0
+
+
+def draw(
+    model: tfebm.FlowEBM,
+    flow: tfebm.FlowModel,
+    data: PointData | ImageData,
+    found: mixing.Mixing,
+    view: mixing.View,
+    epochs: list[dict],
+    run: RunDirectory,
+) -> None:
+    """The last stage."""
+    plots.save_mixing(
+        run.picture("mixing"),
+        {
+            "latent chain": found.latent.coordinates,
+            "data-space chain": found.data.coordinates,
+        },
+        view.names,
+    )
+    pictures.save_curves(
+        run.picture("curves"),
+        {
+            title: [r for r in epochs if r["stage"] == stage and names[0] in r["metrics"]]
+            for title, (stage, names) in CURVES.items()
+        },
+        {title: names for title, (_, names) in CURVES.items()},
+    )
+    if isinstance(data, PointData):
+        evaluation.draw_densities(run.picture("density"), model, flow, data)
+        return
+    tfebm.callbacks.SampleGrid(run.picture("samples"), side=8).draw(model)
+    for name, space in (("chains", found.latent), ("chains_data_space", found.data)):
+        shown = np.moveaxis(space.snapshots[:, :8], 0, 1)  # a row for each chain
+        flat = shown.reshape(-1, *shown.shape[2:])
+        pictures.save_grid(run.picture(name), flat, columns=shown.shape[1])
+    images = tfebm.data.to_float(data.x_test if len(data.x_test) >= 2 else data.x_train).numpy()
+    ends = images[np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)]
+    half = len(ends) // 2
+    if half:
+        paths = model.interpolate(ends[:half], ends[half : 2 * half], num_steps=10)
+        pictures.save_grid(run.picture("interpolation"), paths.reshape(-1, *ends.shape[1:]), 10)
+
+
+def main() -> None:
+    started = time.monotonic()
+    settings, asked = parse(Settings, PRESETS, default_preset, __doc__)
+    run = RunDirectory(pathlib.Path(settings.output))
+    if settings.resume:
+        settings = resumed(Settings, run.read_settings(), settings, asked)
+    else:
+        run.check_free(settings.overwrite)
+    strategy = make_strategy(settings.strategy, settings.virtual_devices)
+    data = load(settings)
+    training.check_batch_size(settings, len(data.x_train), strategy.num_replicas_in_sync)
+    check_writable(run.path, "--output")
+    if settings.export:
+        check_writable(pathlib.Path(settings.export), "--export")
+    training.make_deterministic(settings.seed)
+    with strategy.scope():  # what does not fit together is said before anything is written
+        make_model(settings, make_flow(settings, data))
+    training.make_deterministic(settings.seed)
+    start = run.write_settings if settings.resume else run.begin
+    start(NAME, settings.to_record())
+    print(f"tfebm {tfebm.__version__}, {NAME}:\n{settings.describe()}", flush=True)
+
+    flow, model, log = train(settings, data, run, strategy)
+    run.save_model(model)
+    print("Diagnosis: chains in the latent space and in the data space.", flush=True)
+    view, about = evaluation.view_of(data, settings.seed)
+    found = mixing.diagnose(
+        model,
+        view,
+        settings.diagnosis_chains,
+        _limited(settings, settings.diagnosis_steps),
+        seed=settings.seed,
+        jit_compile=flow.jit_chains,
+    )
+    files.write_json(run.path / "diagnostics.json", evaluation.diagnosis_record(found, view, about))
+    draw(model, flow, data, found, view, log.epochs, run)
+    if settings.export:
+        version = tfebm.serving.next_version(settings.export, NAME)
+        target = tfebm.serving.export(model, settings.export, NAME, version)
+        print(f"Exported {target.generator} and {target.scorer}.")
+    test = evaluation.test_figures(model, flow, data, settings.seed)
+    run.save_model(model)  # log Z is known now
+    final = training.finish(model, log, test, started)
+    print(training.cost(final))
+    print(evaluation.summary(test, found))
+    first = "density.png" if isinstance(data, PointData) else "samples.png"
+    print(f"Everything is in {run.path}: look at mixing.png and {first} first.")
+
+
+if __name__ == "__main__":
+    tfebm.runs.run_command(main)
