@@ -72,6 +72,7 @@ class Settings(RunSettings):
     )
     epochs: int = flag(20, "passes over the data to learn the energy", least=1)
     flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1)
+    steps: int = flag(0, "stop every stage after so many batches (0: no limit)", least=0)
     batch_size: int = flag(256, "examples per step, over all replicas", least=1)
     precision: str = flag(
         "float32",

@@ -130,10 +130,11 @@ def parse(
     choose = default_preset if callable(default_preset) else lambda _: default_preset
     names = " | ".join(presets)
     usual = choose({})
+    or_else = ", or what the data set asks for" if callable(default_preset) else ""
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"{names} (default: {usual}{', by the data set' if callable(default_preset) else ''})",
+        help=f"{names} (default: {usual}{or_else})",
         default=argparse.SUPPRESS,
     )
     fields = dataclasses.fields(settings_class)
