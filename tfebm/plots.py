@@ -23,18 +23,21 @@ def save_mixing(
 
     Args:
         path: PNG.
-        draws: Title to coordinates `[T, C, n]`; the first coordinate is traced.
+        draws: Title to coordinates `[T, C, n]`. The coordinate that varies most in the first of
+            them is traced, and the first few in that order have their autocorrelation drawn.
         names: Of the n coordinates.
         threshold: A line in the panel of R-hat.
     """
     from matplotlib.figure import Figure
 
+    first = next(iter(draws.values()))
+    order = np.argsort(-first.reshape(-1, first.shape[-1]).var(axis=0))
     figure = Figure(figsize=(13, 3.4 * len(draws)), layout="constrained")
     rows = figure.subplots(len(draws), 3, squeeze=False)
     for (title, values), (trace, r_hat, correlation) in zip(draws.items(), rows, strict=True):
         for chain in range(min(_TRACES, values.shape[1])):
-            trace.plot(values[:, chain, 0], linewidth=0.6)
-        trace.set(title=f"{title}: {names[0]} of {_TRACES} chains", xlabel="transition")
+            trace.plot(values[:, chain, order[0]], linewidth=0.6)
+        trace.set(title=f"{title}: {names[order[0]]} of {_TRACES} chains", xlabel="transition")
         lengths = np.unique(np.linspace(min(8, len(values)), len(values), _POINTS).astype(int))
         curve = [metrics.split_r_hat(values[:length]) for length in lengths]
         worst = np.max(curve, axis=1)
@@ -48,7 +51,7 @@ def save_mixing(
         )
         r_hat.legend(fontsize="small")
         lags = metrics.autocorrelation(values)
-        for i in range(min(8, lags.shape[1])):
+        for i in order[:8]:
             correlation.plot(lags[:, i], label=names[i])
         correlation.set(title="autocorrelation", xlabel="lag, transitions", ylim=(-0.25, 1.05))
         correlation.legend(fontsize="x-small", ncols=2)

@@ -17,6 +17,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import dataclasses
+import difflib
 import pathlib
 import shutil
 import time
@@ -36,6 +37,7 @@ from tfebm.data import (
     load_points,
     pad_images,
     steps_per_epoch,
+    toy_density,
 )
 from tfebm.errors import InvalidInputError
 from tfebm.runs import (
@@ -70,7 +72,7 @@ class Settings(RunSettings):
         "a density in the plane, or an image set: a name, an .npz, a folder",
         metavar="NAME|PATH",
     )
-    epochs: int = flag(20, "passes over the data to learn the energy", least=1)
+    epochs: int = flag(16, "passes over the data to learn the energy", least=1)
     flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1)
     steps: int = flag(0, "stop every stage after so many batches (0: no limit)", least=0)
     batch_size: int = flag(256, "examples per step, over all replicas", least=1)
@@ -96,7 +98,7 @@ class Settings(RunSettings):
     burn_in_steps: int = flag(100, "of them with moving chains, the last ones", least=0)
     energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0)
     chains: int = flag(256, "persistent chains while learning, over all replicas", least=2)
-    transitions: int = flag(2, "of every chain between two steps", least=1, most=10**6)
+    transitions: int = flag(1, "of every chain between two steps", least=1, most=10**6)
     leapfrog_steps: int = flag(5, "gradients per transition", least=1, most=10**6)
     generation_steps: int = flag(100, "transitions to a sample", least=0, most=10**6)
     diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2)
@@ -162,6 +164,9 @@ def load(settings: Settings) -> PointData | ImageData:
         return load_points(
             settings.dataset, settings.num_points, settings.num_points, settings.seed
         )
+    near = difflib.get_close_matches(settings.dataset, TOY_DENSITIES, n=2, cutoff=0.7)
+    if near and not pathlib.Path(settings.dataset).exists():
+        toy_density(settings.dataset)  # says which names are near
     data = load_images(settings.dataset, settings.image_size, settings.data_dir)
     if settings.flow != "glow":
         raise InvalidInputError(
@@ -182,7 +187,8 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
             settings.flow_width,
             seed=settings.seed,
         )
-        model = tfebm.FlowModel(flow, num_levels=256, jit_compile=jit, seed=settings.seed)
+        levels = 256 if data.x_train.dtype == np.uint8 else None  # floats are continuous
+        model = tfebm.FlowModel(flow, num_levels=levels, jit_compile=jit, seed=settings.seed)
     else:
         kind = {"spline": tfebm.SplineFlow, "realnvp": tfebm.RealNVP}[settings.flow]
         flow = kind(2, settings.couplings, hidden_units=(settings.flow_width,) * 2)
@@ -220,11 +226,14 @@ def make_model(settings: Settings, flow: tfebm.FlowModel) -> tfebm.FlowEBM:
         generation_steps=settings.generation_steps,
         seed=settings.seed,
     )
-    start = settings.contrastive_learning_rate
-    boundaries = [settings.contrastive_steps * 2 // 3, settings.contrastive_steps]
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        boundaries, [start, 0.2 * start, settings.learning_rate]
-    )
+    rate: Any = settings.learning_rate
+    if settings.contrastive_steps >= 3:
+        start = settings.contrastive_learning_rate
+        # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
+        ends = [settings.contrastive_steps * 2 // 3 - 1, settings.contrastive_steps - 1]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            ends, [start, 0.2 * start, settings.learning_rate]
+        )
     model.compile(keras.optimizers.Adam(rate))
     return model
 
@@ -237,14 +246,23 @@ def train(
         flow = make_flow(settings, data)
     done = _saved_step(run, "flow")
     stage = training.Stage("flow", settings.flow_epochs)
+    last = training.num_steps(settings, len(data.x_train), settings.flow_epochs)
+    # Before the flow moves on: a run that is killed meanwhile must not find the old energy.
+    if done < last and _saved_step(run, "energy"):
+        print("The flow is trained further, and the energy over it starts anew.", flush=True)
+        shutil.rmtree(run.checkpoints / "energy")
     if not done:  # a flow that is restored has seen data
         flow.initialize(tfebm.data.to_float(data.x_train[:512]))
     log = training.train(flow, data, settings, run, stage=stage)
-    if done != int(flow.step.numpy()) and _saved_step(run, "energy"):
-        print("The flow was trained further, and the energy over it starts anew.", flush=True)
-        shutil.rmtree(run.checkpoints / "energy")
     with strategy.scope():
         model = make_model(settings, flow)
+    steps = training.num_steps(settings, len(data.x_train), settings.epochs)
+    if steps <= settings.contrastive_steps:
+        print(
+            f"The energy is learned for {steps} steps, all of them by noise contrast: maximum "
+            f"likelihood begins after --contrastive-steps {settings.contrastive_steps}.",
+            flush=True,
+        )
     looks = [tfebm.callbacks.ChainDiagnostics(**_looks(settings))]
     stage = training.Stage("energy", settings.epochs)
     log = training.train(model, data, settings, run, looks, stage, log)

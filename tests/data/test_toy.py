@@ -45,6 +45,11 @@ def test_modes_have_equal_shares(name, modes):
     assert tfebm.metrics.total_variation(labels, np.full(modes, 1 / modes)) < 0.02
 
 
+def test_points_stay_off_the_edges_where_float32_would_put_them():
+    density = toy_density("checkerboard")
+    assert np.isfinite(density.log_prob(density.sample(1_000_000, seed=34))).all()
+
+
 def test_data_sets():
     data = load_points("rings", 100, 50, seed=3)
     assert data.x_train.shape == (100, 2)

@@ -108,6 +108,46 @@ class TestFlowModel:
         path = model.interpolate(X[:2], X[2:4], num_steps=3)
         np.testing.assert_allclose(path[:, 0], X[:2], atol=1e-5)
 
+    def test_a_flow_of_ones_own(self):
+        class Shift(tfebm.flows.Flow):
+            event_shape = (2,)
+
+            def build_weights(self):
+                self.shift = self.add_weight(name="shift", shape=(2,), initializer="zeros")
+
+            def forward(self, z):
+                return z + self.shift
+
+            def inverse_and_log_det(self, x):
+                return x - self.shift, tf.zeros(tf.shape(x)[:1])
+
+            def initialize(self, x):
+                self.shift.assign(tf.reduce_mean(x, axis=0) + 7.0)
+
+        model = tfebm.FlowModel(Shift())
+        model.compile(keras.optimizers.SGD(0.5))
+        model.fit(X, batch_size=96, epochs=20, verbose=0)
+        np.testing.assert_allclose(model.flow.shift, X.mean(axis=0), atol=1e-3)
+        model.fit(X, batch_size=96, verbose=0)  # initialised once, not again
+        np.testing.assert_allclose(model.flow.shift, X.mean(axis=0), atol=1e-3)
+        small_ebm(model).fit(X, batch_size=96, verbose=0)
+
+    def test_data_of_any_scale_and_any_kind(self):
+        x = 1e4 * X + 3e4
+        model = tfebm.FlowModel(tfebm.RealNVP(2, num_couplings=2, hidden_units=(4,)))
+        model.compile()
+        with pytest.raises(tfebm.InvalidInputError, match=r"initialize\(batch\)"):
+            model.fit(((x,) for _ in range(2)), steps_per_epoch=2, verbose=0)
+        model.fit(x, batch_size=96, verbose=0)
+        model.fit(((x,) for _ in range(2)), steps_per_epoch=2, verbose=0)
+        model.flow.check_inverse(x)  # in units of the data
+        small_ebm(model).fit(((x,) for _ in range(2)), steps_per_epoch=2, verbose=0)
+
+    def test_a_flow_in_another_precision_is_refused(self):
+        for dtype in ("float64", "mixed_bfloat16"):
+            with pytest.raises(tfebm.InvalidInputError, match="trained in float32"):
+                tfebm.FlowModel(tfebm.RealNVP(2, dtype=dtype))
+
     def test_what_is_no_flow(self):
         with pytest.raises(tfebm.InvalidInputError, match="owns its weights"):
             tfebm.FlowModel(keras.layers.Dense(2))
@@ -172,6 +212,9 @@ class TestDensities:
         assert float(model.log_normalizer.numpy()) == pytest.approx(bounds.value)
         model.fit(X, batch_size=48, verbose=0)
         assert np.abs(model.log_prob(X) - kept).max() > 1e-4
+        # Whoever changes the weights: a matrix of zeros has log Z = 0 again.
+        model.energy.factor.assign(tf.zeros([2, 2]))
+        np.testing.assert_allclose(model.log_prob(X), model.backbone.log_prob(X), atol=1e-5)
 
 
 class TestLearning:
@@ -271,6 +314,19 @@ class TestLearning:
         model.energy.layers[0].kernel.assign([[-1000.0], [0.0]])
         with pytest.warns(UserWarning, match="may be running away"):
             model.fit(X + 2.0, batch_size=96, verbose=0)
+
+    def test_what_goes_wrong_silently_elsewhere_is_said(self):
+        model = small_ebm(steps=10, sampler=tfebm.HMC(1, 60.0, 2), num_chains=32)
+        with pytest.raises(tfebm.InvalidInputError, match="step size 60 "):
+            model.generate(20)
+        with pytest.warns(UserWarning, match="maximum likelihood has not begun"):
+            model.fit(X, batch_size=96, verbose=0)
+        model = small_ebm(sampler=tfebm.HMC(1, 1e4, 2), num_chains=32)
+        with pytest.warns(UserWarning, match="The chains do not move"):
+            model.fit(X, batch_size=96, verbose=0)
+        assert "acceptance" not in model.evaluate(X, verbose=0, return_dict=True)
+        with pytest.raises(tfebm.InvalidInputError, match="adapts the step size itself"):
+            small_ebm(sampler=tfebm.HMC(1, num_adaptation_steps=5))
 
     def test_a_short_run_chain_does_as_well(self):
         model = small_ebm(sampler=tfebm.ShortRunLangevin(3, 0.2, jit_compile=False))

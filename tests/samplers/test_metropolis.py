@@ -141,6 +141,19 @@ def test_one_trace_for_every_call():
     assert sampler.num_traces <= 2
 
 
+def test_float64_and_a_start_of_infinite_energy():
+    position = tf.zeros([4, 2], tf.float64)
+
+    def walled(z):
+        inside = tf.reduce_sum(tf.square(z), axis=-1)
+        return tf.where(z[:, 0] > -0.5, inside, np.inf)
+
+    z, trace = HMC(4, np.float32(0.3), num_adaptation_steps=4)(walled, position, seed=0, draws=True)
+    assert z.dtype == trace.draws.dtype == tf.float64
+    away = HMC(20, 0.5)(walled, position - 0.6, seed=0)
+    assert (away.numpy()[:, 0] > -0.5).all()
+
+
 def test_no_steps_and_broken_trajectories():
     np.testing.assert_array_equal(HMC(0)(energy, start(3), seed=0), start(3))
 

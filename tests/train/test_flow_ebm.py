@@ -102,7 +102,7 @@ def test_resumed_in_both_stages_it_ends_the_same(uninterrupted, tmp_path):
 
 def test_images_over_virtual_devices(tmp_path):
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (30, 14, 14), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (30, 12, 12), dtype=np.uint8)
     labels = np.arange(30) % 3
     np.savez(
         tmp_path / "images.npz",
@@ -113,7 +113,8 @@ def test_images_over_virtual_devices(tmp_path):
     )
     output = tmp_path / "run"
     mirrored = ("--strategy", "mirrored", "--virtual-devices", "2")
-    run(output, "--dataset", str(tmp_path / "images.npz"), *TINY_IMAGES, *mirrored)
+    images = ("--dataset", str(tmp_path / "images.npz"), "--pad", "14")
+    run(output, *images, *TINY_IMAGES, *mirrored)
     pictures = {"samples.png", "chains.png", "chains_data_space.png", "interpolation.png"}
     assert {p.name for p in output.iterdir()} == {*FILES, *pictures}
     assert read(output, "config.json")["settings"]["flow"] == "glow"
@@ -124,7 +125,7 @@ def test_images_over_virtual_devices(tmp_path):
     assert np.isfinite(test["flow_bits_per_dimension"])
     normalizer = test["log_normalizer"]
     assert (test["tilted_nats"] is None) == (not normalizer["reliable"])
-    assert tfebm.load_run(output).model.data_shape == (16, 16, 1)  # padded
+    assert tfebm.load_run(output).model.data_shape == (14, 14, 1)  # padded
 
 
 class TestBadInput:
@@ -133,7 +134,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ("--dataset eight_gausians", "Did you mean"),
+            ("--dataset eight_gausians", "Did you mean 'eight_gaussians'"),
             ("--flow glow", "--flow glow is for images"),
             ("--dataset mnist5k --flow spline", "use glow"),
             ("--dataset mnist5k --pad 30", "divisible by 2**levels = 4"),

@@ -18,7 +18,7 @@ class ChainDiagnostics(keras.callbacks.Callback):
     """Runs fresh latent chains of a `FlowEBM` at the end of epochs and adds to its records.
 
     `r_hat` (the largest over the coordinates shown), `r_hat_energy`, `ess` (the smallest bulk
-    ESS per draw) and `autocorrelation_time` (the largest, in draws) join the logs of the
+    ESS of all draws) and `autocorrelation_time` (the largest, in draws) join the logs of the
     epoch. Put it before the callbacks that write logs.
 
     Args:

@@ -60,8 +60,12 @@ class NormalizerBounds(NamedTuple):
 
     @property
     def reliable(self) -> bool:
-        """Whether the bounds are within `LARGEST_GAP` of each other."""
-        return abs(self.gap) <= LARGEST_GAP
+        """Whether the bounds are within `LARGEST_GAP` of each other, and in their order.
+
+        An upper bound below the lower one, beyond the error of both, says that the samples of the
+        tilt were none.
+        """
+        return -5.0 * self.standard_error <= self.gap <= LARGEST_GAP
 
 
 def importance_log_normalizer(

@@ -27,7 +27,7 @@ class Flow(keras.layers.Layer):
     have changed.
 
     Subclasses set `event_shape` in `__init__` and write `build_weights`, `forward`,
-    `inverse_and_log_det` and `initialize`.
+    `inverse_and_log_det`, and `initialize` where something depends on data.
 
     Call arguments:
         z: Floats `[B, d]`.
@@ -51,8 +51,10 @@ class Flow(keras.layers.Layer):
         raise NotImplementedError
 
     def initialize(self, x: Tensor) -> None:
-        """Sets what depends on data (activation normalisation) from a batch `x`."""
-        raise NotImplementedError
+        """Sets what depends on data (activation normalisation) from a batch `x`, if anything.
+
+        `FlowModel.initialize` calls it once, before the first step.
+        """
 
     @property
     def latent_size(self) -> int:
@@ -98,7 +100,7 @@ class Flow(keras.layers.Layer):
         return bool(self.initialized.numpy())
 
     def check_inverse(self, x: Any, tolerance: float = 1e-3) -> float:
-        """The largest error of g(g^-1(x)), in units of x.
+        """The largest error of g(g^-1(x)), in standard deviations of x.
 
         Args:
             x: Examples `[B, *event_shape]`.
@@ -114,12 +116,16 @@ class Flow(keras.layers.Layer):
             )
         x = tf.cast(x, self.compute_dtype)
         again = self.forward(self.inverse_and_log_det(x)[0])
-        error = float(np.max(np.abs((again - x).numpy()), initial=0.0))
+        if not len(x):
+            return 0.0
+        scale = float(np.std(x)) or 1.0
+        error = float(np.max(np.abs((again - x).numpy()), initial=0.0)) / scale
         if not error <= tolerance:  # NaN as well
             raise InvalidInputError(
-                f"The flow '{self.name}' does not invert: g(g^-1(x)) is off by {error:.2g}, and "
-                f"at most {tolerance:g} is allowed. It may have diverged: train it again with a "
-                "lower learning rate, or bound its scales more tightly."
+                f"The flow '{self.name}' does not invert: g(g^-1(x)) is off by {error:.2g} "
+                f"standard deviations of x, and at most {tolerance:g} is allowed. It may have "
+                "diverged: train it again with a lower learning rate, or bound its scales more "
+                "tightly."
             )
         return error
 

@@ -40,9 +40,15 @@ def split_r_hat(draws: np.ndarray) -> np.ndarray:
     squared = tfp.mcmc.potential_scale_reduction(
         both, independent_chain_ndims=1, split_chains=True
     ).numpy()
-    # No variance within any chain: 0 / 0 where all draws are equal.
-    constant = np.ptp(both, axis=(0, 1)) == 0
-    return np.sqrt(np.where(constant, 1.0, np.nan_to_num(squared, nan=np.inf))).max(axis=-1)
+    # TFP's is Brooks' and Gelman's `(m + 1) / m V / W - (n - 1) / (m n)`; V / W is Vehtari's.
+    number, length = 2 * both.shape[1], both.shape[0] // 2
+    ratio = (squared + (length - 1) / (number * length)) * number / (number + 1)
+    # No variance within any half of a chain: TFP divides by 0, or by rounding.
+    halves = (both[:length], both[-length:])
+    still = np.all([(np.ptp(half, axis=0) == 0).all(axis=0) for half in halves], axis=0)
+    ratio = np.where(still, np.inf, ratio)
+    ratio = np.where(np.ptp(both, axis=(0, 1)) == 0, 1.0, ratio)
+    return np.sqrt(ratio).max(axis=-1)
 
 
 def effective_sample_size(draws: np.ndarray, kind: Literal["bulk", "tail"] = "bulk") -> np.ndarray:

@@ -1,5 +1,6 @@
 """An energy over a flow, or over another generator, sampled in the latent space."""
 
+import hashlib
 import math
 import warnings
 from typing import Any
@@ -20,7 +21,14 @@ from tfebm.distributions import (
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
 from tfebm.models import networks, replicas
-from tfebm.models.flow_model import FlowModel, check_levels, dequantize, log_bin_width
+from tfebm.models.flow_model import (
+    FlowModel,
+    check_levels,
+    check_precision,
+    dequantize,
+    first_rows,
+    log_bin_width,
+)
 from tfebm.models.inference import RowInference
 from tfebm.models.latent_ebm import LatentEBM
 from tfebm.models.optimizers import OptimizersModel
@@ -77,7 +85,8 @@ class FlowEBM(RowInference, OptimizersModel):
         latent_size: d, for a backbone that does not know it.
         num_levels: Values of a pixel, evenly spaced over [-1, 1], for discrete images (a
             `FlowModel` brings its own); None for continuous data.
-        generation_steps: Transitions from N(0, I) to a sample of `generate`.
+        generation_steps: Transitions of HMC or MALA from N(0, I) to a sample of `generate`; a
+            `ShortRunLangevin` runs as it is.
         seed: Of all noise in training, together with the step and the global row.
         **kwargs: Of `keras.Model`.
 
@@ -134,6 +143,14 @@ class FlowEBM(RowInference, OptimizersModel):
         _check_share("restart_probability", restart_probability, 1.0)
         _check_share("energy_penalty", energy_penalty, math.inf)
         check_levels(num_levels)
+        if isinstance(backbone, Flow):
+            check_precision(backbone)
+        if getattr(sampler, "num_adaptation_steps", 0):
+            raise InvalidInputError(
+                "The model adapts the step size itself, from training step to training step. "
+                f"Received a sampler with {sampler.num_adaptation_steps} adaptation steps of its "
+                "own, in which samples would depend on their batch. Leave them out."
+            )
         if train_flow and not isinstance(backbone, Flow):
             raise InvalidInputError(
                 "Joint training needs the density of a flow. Received `train_flow=True` with a "
@@ -194,9 +211,8 @@ class FlowEBM(RowInference, OptimizersModel):
         size = keras.initializers.Constant(self.sampler.step_size if self.adapts else 0.0)
         self.step_size = state("step_size", (), size, "float32")
         self.log_normalizer = state("log_normalizer", (), "zeros", "float32")
-        # The training step at which log Z was estimated; it holds for no other.
-        unknown = keras.initializers.Constant(-1)
-        self.log_normalizer_step = state("log_normalizer_step", (), unknown, "int64")
+        # A digest of the weights that log Z was estimated for; it holds for no other.
+        self.log_normalizer_digest = state("log_normalizer_digest", (), "zeros", "int64")
 
     # ---- The model as densities -------------------------------------------------------
 
@@ -304,16 +320,34 @@ class FlowEBM(RowInference, OptimizersModel):
                 self.check_flow(x)
         watch = keras.callbacks.LambdaCallback(on_epoch_end=self._watch_gap)
         kwargs["callbacks"] = [*tf.nest.flatten(kwargs.get("callbacks") or []), watch]
-        return super().fit(x, y, *args, **kwargs)
+        history = super().fit(x, y, *args, **kwargs)
+        steps = int(self.step.numpy())
+        if steps < self.contrastive_steps:
+            warnings.warn(
+                f"After {steps} steps the energy is still in its contrastive phase, of "
+                f"{self.contrastive_steps} steps; maximum likelihood has not begun. Train for "
+                "longer, or lower `contrastive_steps`.",
+                stacklevel=2,
+            )
+        return history
 
     def check_flow(self, x: Any) -> None:
         """Raises `InvalidInputError` for a flow without training, or that does not invert `x`."""
-        batch = next(iter(x)) if isinstance(x, tf.data.Dataset) else x
-        batch = keras.utils.unpack_x_y_sample_weight(batch)[0][:_CHECKED_ROWS]
+        batch = first_rows(x, _CHECKED_ROWS)
+        if batch is None:  # of a generator nothing is known before it is read
+            batch = tf.zeros([0, *self.data_shape])
         self.backbone.check_inverse(batch)
 
     def _watch_gap(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        gap = float((logs or {}).get("energy_gap", 0.0))
+        logs = logs or {}
+        if self.adapts and logs.get("acceptance", 1.0) < 1e-3:
+            warnings.warn(
+                f"The chains do not move: a share of {float(logs['acceptance']):.2g} of their "
+                f"proposals was accepted in epoch {epoch + 1}, at step size "
+                f"{float(self.step_size.numpy()):.3g}. It is being lowered.",
+                stacklevel=2,
+            )
+        gap = float(logs.get("energy_gap", 0.0))
         # Within a likelihood that is learned, E differs between data and samples by a small part
         # of its own spread; a gap of tens of nats is chains that do not follow.
         if int(self.step.numpy()) > self.contrastive_steps and not abs(gap) <= 20.0:
@@ -512,7 +546,7 @@ class FlowEBM(RowInference, OptimizersModel):
     def estimate_log_normalizer(
         self,
         method: str = "importance",
-        num_samples: int = 10_000,
+        num_samples: int | None = None,
         num_temperatures: int = 1000,
         seed: int = 0,
     ) -> LogNormalizer | NormalizerBounds:
@@ -521,7 +555,7 @@ class FlowEBM(RowInference, OptimizersModel):
         Args:
             method: "importance", samples of the flow, with their effective sample size; or
                 "annealed", which brackets log Z by chains from the flow to the tilt and back.
-            num_samples: Samples, or for "annealed" chains.
+            num_samples: Samples (default 10,000), or for "annealed" chains (default 64).
             num_temperatures: Of "annealed".
             seed: Of all noise.
 
@@ -530,6 +564,8 @@ class FlowEBM(RowInference, OptimizersModel):
         """
         self._needs_flow("log Z")
         base = self.backbone.base_distribution()
+        if num_samples is None:
+            num_samples = 64 if method == "annealed" else 10_000
         if method == "importance":
             estimate = importance_log_normalizer(self._pulled_back, base, num_samples, seed)
         elif method == "annealed":
@@ -548,11 +584,18 @@ class FlowEBM(RowInference, OptimizersModel):
             )
         if estimate.reliable:
             self.log_normalizer.assign(estimate.value)
-            self.log_normalizer_step.assign(self.step.value)
+            self.log_normalizer_digest.assign(self._digest())
         return estimate
 
     def _log_normalizer_known(self) -> bool:
-        return int(self.log_normalizer_step.numpy()) == int(self.step.numpy())
+        return int(self.log_normalizer_digest.numpy()) == self._digest()
+
+    def _digest(self) -> int:
+        """63 bits of the weights of flow and energy, whoever changed them last; never 0."""
+        digest = hashlib.sha256()
+        for weight in (*self.backbone.weights, *self.energy.weights):
+            digest.update(weight.numpy().tobytes())
+        return (int.from_bytes(digest.digest()[:8], "little") >> 1) | 1
 
     # ---- Inference --------------------------------------------------------------------
 
@@ -594,6 +637,23 @@ class FlowEBM(RowInference, OptimizersModel):
         """z = g^-1(x), exactly and without noise: `[N, d]`. For flows alone."""
         self._needs_flow("The inverse of g")
         return self._on_data("infer_rows", x, seed, batch_size)
+
+    def generate(self, num_samples: int, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """Draws examples: chains of `generation_steps` transitions from N(0, I), decoded.
+
+        Sample i depends on `seed` and i alone, not on `num_samples` or `batch_size`.
+
+        Raises:
+            InvalidInputError: Chains that do not move; their step size is named.
+        """
+        checks.check_count("num_samples", num_samples)
+        checks.check_count("batch_size", batch_size)
+        seeds = random.as_row_seeds(seed, num_samples)
+        z = [
+            self.sample_latents(seeds[start : start + batch_size]).numpy()
+            for start in range(0, num_samples, batch_size)
+        ]
+        return self.decode_latents(np.concatenate(z), batch_size)
 
     @property
     def generation_sampler(self) -> Chain:

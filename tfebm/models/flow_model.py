@@ -69,6 +69,7 @@ class FlowModel(RowInference, OptimizersModel):
                 "`flow` must be a `tfebm.flows.Flow`, which owns its weights and makes TFP "
                 f"bijectors. Received {type(flow).__name__}."
             )
+        check_precision(flow)
         check_levels(num_levels)
         # Keras' "auto" would compile the whole step, convolutions and all, wherever it runs.
         self.supports_jit = False
@@ -120,10 +121,14 @@ class FlowModel(RowInference, OptimizersModel):
 
     def initialize(self, x: Any) -> None:
         """Initialises the flow's normalisation from (the first rows of) `x`."""
-        batch = next(iter(x)) if isinstance(x, tf.data.Dataset) else x
-        batch = keras.utils.unpack_x_y_sample_weight(batch)[0]
-        batch = tf.cast(batch[:_INITIAL_ROWS], tf.float32)
+        batch = first_rows(x, _INITIAL_ROWS)
+        if batch is None:
+            raise InvalidInputError(
+                f"A flow is initialised from data, and of a {type(x).__name__} nothing is known "
+                "before it is read. Call `initialize(batch)` with some of its examples first."
+            )
         self.flow.initialize(self.dequantize(batch, random.content_seeds(self.seed, batch)))
+        self.flow.initialized.assign(1)
 
     def dequantize(self, x: Tensor, seeds: Tensor) -> Tensor:
         """`x` with uniform noise of the width of a level; `x` itself for continuous data."""
@@ -196,12 +201,14 @@ class FlowModel(RowInference, OptimizersModel):
         return self.flow.inverse_and_log_det(x)[0]
 
     def decode_rows(self, z: Tensor) -> Tensor:
-        """x = g(z)."""
-        return self.flow(z)
+        """x = g(z), images clipped to the range of their pixels."""
+        x = self.flow(z)
+        return tf.clip_by_value(x, -1.0, 1.0) if self.num_levels else x
 
     def generate_rows(self, seeds: Tensor) -> Tensor:
         """x = g(z), z ~ N(0, I), for the streams `seeds`."""
-        return self.flow(random.row_normal(seeds, random.START_STREAM, self.latent_size))
+        z = random.row_normal(seeds, random.START_STREAM, self.latent_size)
+        return self.decode_rows(z)
 
     # ---- Saving -----------------------------------------------------------------------
 
@@ -217,6 +224,25 @@ class FlowModel(RowInference, OptimizersModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FlowModel":
         return cls(**{**config, "flow": keras.saving.deserialize_keras_object(config["flow"])})
+
+
+def first_rows(x: Any, number: int) -> Tensor | None:
+    """Up to `number` rows of an array, or of the first batch of a data set; None of a generator."""
+    if isinstance(x, tf.data.Dataset):
+        x = next(iter(x))
+    elif isinstance(x, keras.utils.PyDataset):
+        x = x[0]
+    x = keras.utils.unpack_x_y_sample_weight(x)[0]
+    return tf.cast(x[:number], tf.float32) if hasattr(x, "shape") else None
+
+
+def check_precision(flow: Flow) -> None:
+    """Raises `InvalidInputError` unless a flow computes in float32."""
+    if flow.compute_dtype != "float32" or flow.variable_dtype != "float32":
+        raise InvalidInputError(
+            f"A flow is trained in float32: with fewer bits it does not invert. Received the flow "
+            f"'{flow.name}' that computes in {flow.compute_dtype}. Give it `dtype='float32'`."
+        )
 
 
 def check_levels(num_levels: int | None) -> None:

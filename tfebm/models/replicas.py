@@ -71,4 +71,4 @@ def update(
     for name, of_rows in values.items():
         mean = tf.math.divide_no_nan(tf.reduce_sum(weights * of_rows), rows)
         trackers[name].update_state(mean, sample_weight=rows)
-    return {name: tracker.result() for name, tracker in trackers.items()}
+    return {name: trackers[name].result() for name in values}

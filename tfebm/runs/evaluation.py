@@ -30,7 +30,8 @@ def view_of(data: PointData | ImageData, seed: int) -> tuple[View, dict[str, Any
         label = None if modes is None else data.density.nearest_mode
         shares = None if modes is None else np.full(len(modes), 1.0 / len(modes))
         return View(lambda x: x, ("x1", "x2"), label, shares), {}
-    names = tuple(f"block {i // _BLOCKS},{i % _BLOCKS}" for i in range(_BLOCKS**2))
+    blocks = min(_BLOCKS, data.image_shape[0])
+    names = tuple(f"block {i // blocks},{i % blocks}" for i in range(blocks**2))
     if data.y_train is None or len(np.unique(data.y_train)) < 2:
         return View(_block_means, names), {}
     classifier, accuracy = _classifier(data, seed)
@@ -61,10 +62,14 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 
 def _block_means(x: np.ndarray) -> np.ndarray:
-    """`[N, H, W, C]` to the means of 4 x 4 blocks, `[N, 16]`."""
-    number, height, width, channels = x.shape
-    shape = (number, _BLOCKS, height // _BLOCKS, _BLOCKS, width // _BLOCKS, channels)
-    return x.reshape(shape).mean(axis=(2, 4, 5)).reshape(number, -1)
+    """`[N, side, side, C]` to the means of 4 x 4 blocks, `[N, 16]`, as even as the side allows."""
+    blocks = min(_BLOCKS, x.shape[1])
+    means = [
+        block.mean(axis=(1, 2, 3))
+        for rows in np.array_split(x, blocks, axis=1)
+        for block in np.array_split(rows, blocks, axis=2)
+    ]
+    return np.stack(means, axis=1)
 
 
 def diagnosis_record(found: Mixing, view: View, about: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def diagnosis_record(found: Mixing, view: View, about: dict[str, Any]) -> dict[s
         "coordinates": list(view.names),
         **about,
         "latent": found.latent.report.to_record(),
-        "data_space": found.data.report.to_record(),
+        "data_space": found.data.report.to_record() if found.data else None,
     }
 
 
@@ -103,7 +108,7 @@ def test_figures(
         "tilted_bits_per_dimension": None,
     }
     if not normalizer.reliable:
-        return figures
+        return _finite(figures)
     tilted_nats = float(-np.mean(model.log_prob(x, seed)))
     figures["tilted_nats"] = tilted_nats
     figures["tilted_bits_per_dimension"] = tilted_nats / per_bit
@@ -113,7 +118,19 @@ def test_figures(
             entropy = -float(np.mean(data.density.log_prob(x)))
             figures["kl_flow"] = flow_nats - entropy
             figures["kl_tilted"] = tilted_nats - entropy
-    return figures
+    return _finite(figures)
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without infinities, which JSON has no name for: a figure that is none is null."""
+    plain = {}
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            plain[name] = _finite(value)
+        else:
+            lost = isinstance(value, float) and not math.isfinite(value)
+            plain[name] = None if lost else value
+    return plain
 
 
 def _samples(data: PointData | ImageData) -> int:
@@ -136,10 +153,9 @@ def summary(test: dict[str, Any] | None, found: Mixing) -> str:
     if test is None:
         lines.append("There are no test data, and so no test figures.")
     else:
-        bits = f"{test['flow_bits_per_dimension']:.3f} bits per dimension"
         lines.append(
-            f"On {test['num_examples']} test examples the flow has {test['flow_nats']:.3f} nats "
-            f"({bits})."
+            f"On {test['num_examples']} test examples the flow has {_number(test['flow_nats'])} "
+            f"nats ({_number(test['flow_bits_per_dimension'])} bits per dimension)."
         )
         ess = test["log_normalizer"]["effective_sample_size"]
         if test["tilted_nats"] is None:
@@ -154,12 +170,17 @@ def summary(test: dict[str, Any] | None, found: Mixing) -> str:
             )
         if "kl_flow" in test:
             lines.append(
-                f"Divergence from the true density: flow {test['kl_flow']:.4f}, tilted "
-                f"{test['kl_tilted']:.4f} nats."
+                f"Divergence from the true density: flow {_number(test['kl_flow'])}, tilted "
+                f"{_number(test['kl_tilted'])} nats."
             )
     for name, chains in (("Latent", found.latent), ("Data-space", found.data)):
-        lines.append(f"{name} chains: {_sentence(chains.report)}")
+        if chains is not None:
+            lines.append(f"{name} chains: {_sentence(chains.report)}")
     return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "infinitely many" if value is None else f"{value:.4f}"
 
 
 def _sentence(report: ChainReport) -> str:
@@ -183,7 +204,7 @@ def _grid(data: PointData, side: int) -> tuple[np.ndarray, tuple[float, float, f
     return points, (-reach, reach, -reach, reach)
 
 
-def _quadrature(model: FlowEBM, data: PointData, side: int = 1000) -> float:
+def _quadrature(model: FlowEBM, data: PointData, side: int = 600) -> float:
     """log Z by a sum over a grid, which two dimensions allow: a check of the sampled one."""
     points, (left, right, *_) = _grid(data, side)
     log_density = -model.score(points, batch_size=_ROWS).astype(np.float64)
@@ -200,7 +221,7 @@ def draw_densities(
     of_flow = np.exp(flow.log_prob(points, batch_size=_ROWS).astype(np.float64))
     weights = of_flow * np.exp(-model.energies(points, batch_size=_ROWS).astype(np.float64))
     cell = ((extent[1] - extent[0]) / (side - 1)) ** 2
-    count = 5000
+    count = 2000
     plots.save_densities(
         path,
         extent,
@@ -208,6 +229,6 @@ def draw_densities(
             "data": data.x_test[:count],
             "flow": of_flow.reshape(side, side),
             "tilted flow": (weights / (weights.sum() * cell)).reshape(side, side),
-            "samples of the latent chain": model.generate(count, batch_size=1000),
+            "samples of the latent chain": model.generate(count, batch_size=count),
         },
     )

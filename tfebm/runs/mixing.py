@@ -44,7 +44,8 @@ class Mixing(NamedTuple):
     """Both spaces."""
 
     latent: SpaceChains
-    data: SpaceChains
+    data: SpaceChains | None
+    """None over a backbone that is no flow, whose density is not known."""
 
 
 def diagnose(
@@ -63,7 +64,7 @@ def diagnose(
     size adapts to the same acceptance for half as many transitions first.
 
     Args:
-        model: Over a flow.
+        model: Over a flow; over another generator the latent chain alone is run.
         view: What is looked at.
         num_chains: C, at least 2.
         num_steps: T, transitions after adaptation, at least 4.
@@ -76,7 +77,8 @@ def diagnose(
     """
     leapfrog = model.sampler.num_leapfrog_steps if model.adapts else 5
     seeds = random.as_row_seeds(seed, num_chains)
-    start = random.row_normal(seeds, random.START_STREAM, model.latent_size)
+    noise = random.row_normal(seeds, random.START_STREAM, model.latent_size)
+    start = model.start_scale * noise
     examples = tf.constant(model.decode_latents(start))
 
     def run(energy_fn: EnergyFn, position: Tensor, decode: Callable) -> SpaceChains:
@@ -108,5 +110,5 @@ def diagnose(
 
     return Mixing(
         run(model.latent_energy, start, model.decode_latents),
-        run(model.data_energy, examples, lambda x: x),
+        run(model.data_energy, examples, lambda x: x) if model.is_flow else None,
     )

@@ -26,7 +26,8 @@ class Chain:
 
     `__call__` compiles once per `energy_fn`; `run` is the same chain as plain operations. Noise
     is a function of (seed of the row, step) alone, so that a row's chain depends neither on its
-    batch-mates, nor on the number of replicas, nor on compilation. A sampler is serialisable
+    batch-mates, nor on the number of replicas, nor on compilation (but for a step size that adapts
+    within the call, to all rows together). A sampler is serialisable
     settings: it holds no weights and no state.
     """
 

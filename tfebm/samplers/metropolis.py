@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -96,7 +97,8 @@ class HMC(chain.Chain):
         super().__init__(num_steps, jit_compile)
         if not 0 <= jitter < 1:
             raise InvalidInputError(f"`jitter` must lie in [0, 1). Received {jitter!r}.")
-        if not (isinstance(step_size, (int, float)) and 0 < step_size < math.inf):
+        number = isinstance(step_size, (int, float, np.floating, np.integer))
+        if not (number and 0 < step_size < math.inf):
             raise InvalidInputError(
                 f"`step_size` must be a positive number. Received {step_size!r}."
             )
@@ -218,7 +220,7 @@ class HMC(chain.Chain):
         def transition(k: Tensor, parts: list, results: Any, mean: Tensor, records: list) -> tuple:
             parts, results = kernel.one_step(parts, results)
             acceptance = tf.exp(results.log_acceptance)
-            mean += tf.reduce_mean(acceptance) / self.num_steps
+            mean += tf.cast(tf.reduce_mean(acceptance), tf.float32) / self.num_steps
             values = [results.energy, acceptance, results.accepted, *(parts if draws else [])]
             records = [r.write(k, v) for r, v in zip(records, values, strict=trace)]
             return k + 1, parts, results, mean, records
@@ -251,7 +253,8 @@ class HMC(chain.Chain):
         """The state after adaptation, and the kernel with the step size that it found."""
         adaptation = tfp.mcmc.DualAveragingStepSizeAdaptation(
             kernel,
-            num_adaptation_steps=self.num_adaptation_steps,
+            # TFP turns to the average in the step after the last one that it adapts in.
+            num_adaptation_steps=max(1, self.num_adaptation_steps - 1),
             target_accept_prob=self.target_acceptance,
             step_size_getter_fn=lambda results: results.step_size,
             step_size_setter_fn=lambda results, step_size: results._replace(step_size=step_size),
@@ -392,7 +395,8 @@ class RowHMC(tfp.mcmc.TransitionKernel):
             axes = list(range(1, p.shape.rank))
             log_ratio += 0.5 * tf.reduce_sum(p**2 - q**2, axis=axes)
         # A trajectory that left the numbers is a proposal of probability 0.
-        log_ratio = tf.where(tf.math.is_finite(log_ratio), log_ratio, -math.inf)
+        never = tf.constant(-math.inf, log_ratio.dtype)
+        log_ratio = tf.where(tf.math.is_nan(log_ratio), never, log_ratio)
         accepted = tf.cast(tf.math.log(uniform[:, 0]), log_ratio.dtype) < log_ratio
 
         def choose(new: Tensor, old: Tensor) -> Tensor:
