@@ -71,6 +71,6 @@ def test_losses_and_gradients(model, golden, monkeypatch):
     for name, value in expected.items():
         assert float(logs[name]) == pytest.approx(float(value), rel=1e-4), name
     layers = {"generator": model.generator.layers, "energy": energy_layers(model)}
-    for (name, of_network), gradients in zip(layers.items(), grads, strict=True):
+    for name, of_network in layers.items():
         variables = getattr(model, name).trainable_variables
-        assert_gradients(of_network, zip(variables, gradients, strict=True), numbers, name)
+        assert_gradients(of_network, zip(variables, grads[name], strict=True), numbers, name)
