@@ -52,3 +52,22 @@ def test_config_round_trip(layer):
     assert again.get_config() == layer.get_config()
     assert layer.compute_output_shape((None, 3)) == (None,)
     assert again(tf.zeros([2, 3])).shape == (2,)
+
+
+class TestEnergyConv:
+    def test_one_value_per_image_and_a_round_trip(self):
+        energy = tfebm.EnergyConv((2, 3, 4), dtype="mixed_bfloat16")
+        x = np.random.default_rng(0).normal(size=(5, 16, 16, 3)).astype("float32")
+        values = energy(x)
+        assert values.shape == (5,)
+        assert values.dtype == "float32"
+        again = tfebm.EnergyConv.from_config(energy.get_config())
+        again.build((None, 16, 16, 3))
+        again.set_weights(energy.get_weights())
+        np.testing.assert_array_equal(again(x), values)
+
+    def test_images_that_are_too_small(self):
+        with pytest.raises(tfebm.InvalidInputError, match="2 x 2 of an image"):
+            tfebm.EnergyConv((2, 2, 2, 2))(np.zeros((1, 16, 16, 1), "float32"))
+        with pytest.raises(tfebm.InvalidInputError, match="`channels`"):
+            tfebm.EnergyConv(())
