@@ -258,7 +258,8 @@ class HMC(chain.Chain):
             target_accept_prob=self.target_acceptance,
             step_size_getter_fn=lambda results: results.step_size,
             step_size_setter_fn=lambda results, step_size: results._replace(step_size=step_size),
-            log_accept_prob_getter_fn=lambda results: results.log_acceptance,
+            # In the precision of the step size, whatever the state's.
+            log_accept_prob_getter_fn=lambda results: tf.cast(results.log_acceptance, tf.float32),
             # The mean over chains: TFP's harmonic mean lets one stuck chain stop all others.
             reduce_fn=tfp.math.reduce_logmeanexp,
         )
