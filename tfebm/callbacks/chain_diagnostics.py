@@ -87,5 +87,5 @@ class ChainDiagnostics(keras.callbacks.Callback):
             "r_hat": min(float(chains.split_r_hat(draws).max()), _LARGEST),
             "r_hat_energy": min(float(chains.split_r_hat(trace.energy.numpy()[1:])), _LARGEST),
             "ess": float(ess),
-            "autocorrelation_time": float(chains.autocorrelation_time(draws).max()),
+            "autocorrelation_time": draws.shape[0] * draws.shape[1] / float(ess),
         }

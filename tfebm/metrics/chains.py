@@ -182,6 +182,7 @@ def report(
     draws, energies = _check(draws), _check(energies)
     half = len(energies) // 2
     switches = None if labels is None else mode_switches(labels)
+    ess = effective_sample_size(draws)
     return ChainReport(
         num_draws=draws.shape[0],
         num_chains=draws.shape[1],
@@ -190,9 +191,9 @@ def report(
         step_size=float(step_size),
         r_hat=split_r_hat(draws).tolist(),
         r_hat_energy=float(split_r_hat(energies)),
-        ess_bulk=effective_sample_size(draws).tolist(),
+        ess_bulk=ess.tolist(),
         ess_tail=effective_sample_size(draws, "tail").tolist(),
-        autocorrelation_time=autocorrelation_time(draws).tolist(),
+        autocorrelation_time=(draws.shape[0] * draws.shape[1] / ess).tolist(),
         energy_mean=(float(energies[:half].mean()), float(energies[half:].mean())),
         energy_std=float(energies.std()),
         mode_switches=None if switches is None else int(switches.sum()),

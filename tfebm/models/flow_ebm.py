@@ -223,13 +223,6 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         return {"backbone": self.backbone, "energy": self.energy}
 
-    def inference_parts(self) -> tuple:
-        return (self.sampler, self.generation_sampler)
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._trackers.values())
-
     def check_data(self, x: Any) -> None:
         checks.check_training_data(x, self.data_shape, (-1.0, 1.0) if self.num_levels else None)
 
@@ -238,13 +231,14 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
     ) -> keras.callbacks.History:
         """`keras.Model.fit`, after a look whether the flow was trained and inverts on `x`.
 
-        Warns where the gap between the energies of data and samples runs away.
+        Warns where the energies of data and samples run apart, where the chains stand still, and
+        where maximum likelihood has not begun.
         """
         if x is not None:
             self.check_data(x)
             if self.is_flow:
                 self.check_flow(x)
-        watch = keras.callbacks.LambdaCallback(on_epoch_end=self._watch_gap)
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=self._watch)
         kwargs["callbacks"] = [*tf.nest.flatten(kwargs.get("callbacks") or []), watch]
         history = super().fit(x, y, *args, **kwargs)
         steps = int(self.step.numpy())
@@ -264,7 +258,7 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
             batch = tf.zeros([0, *self.data_shape])
         self.backbone.check_inverse(batch)
 
-    def _watch_gap(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def _watch(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         if self.adapts and logs.get("acceptance", 1.0) < 1e-3:
             warnings.warn(

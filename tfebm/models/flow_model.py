@@ -97,10 +97,6 @@ class FlowModel(RowInference, OptimizersModel):
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         return {"optimizer": keras.optimizers.Adam(1e-3)}
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._trackers.values())
-
     # ---- Training ---------------------------------------------------------------------
 
     def check_data(self, x: Any) -> None:

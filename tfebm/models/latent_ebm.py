@@ -231,10 +231,6 @@ class LatentEBM(ChainInference, OptimizersModel):
     def inference_parts(self) -> tuple:
         return self.prior_sampler, self.posterior_sampler, self.likelihood
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._trackers.values())
-
     def train_step(self, data: Any) -> dict[str, Tensor]:
         x = replicas.examples(data)
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])

@@ -21,6 +21,12 @@ class OptimizersModel(keras.Model):
     """Attribute of an optimizer to attribute of its network. `optimizer`, the name that Keras'
     learning-rate callbacks look for, comes first."""
 
+    _trackers: dict[str, keras.metrics.Mean]
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self._trackers.values())
+
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         """One for each of `optimized`, where `compile` is not told."""
         raise NotImplementedError

@@ -248,10 +248,6 @@ class TiltedGenerator(RowInference):
         adapted = {"step_size": self.step_size.value} if self.adapts else {}
         return chain(self.latent_energy, self._start(seeds), seed=seeds, **adapted)
 
-    def generate_rows(self, seeds: Tensor, compiled: bool = True) -> Tensor:
-        """One example per stream."""
-        return self.decode_rows(self.sample_latents(seeds, compiled))
-
     def decode_rows(self, z: Tensor) -> Tensor:
         """x = g(z), images clipped to the range of their pixels."""
         x = self.decode(z)

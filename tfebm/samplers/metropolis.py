@@ -18,9 +18,9 @@ import tensorflow_probability as tfp
 from tfebm import random
 from tfebm.errors import InvalidInputError
 from tfebm.samplers import chain, compilation
+from tfebm.samplers.row_hmc import RowHMC, RowHMCResults
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
-_ACCEPT = 1 << 20  # the child of a row's stream that accepts; the parts of latents count from 0
 _STUCK = 1e-3  # a mean acceptance probability below this is a chain that does not move
 _FEW = 16  # proposals that say nothing yet about a chain
 
@@ -211,11 +211,10 @@ class HMC(chain.Chain):
 
         kernel = RowHMC(energy_of, seeds, step_size, self.num_leapfrog_steps, self.jitter)
         if self.num_adaptation_steps:
-            parts, kernel = self._adapt(kernel, parts)
-        results = kernel.bootstrap_results(parts)
-        first_energy = results.energy
-        offset = self.num_adaptation_steps
-        results = results._replace(step=tf.constant(offset))
+            parts, results = self._adapt(kernel, parts)
+        else:
+            results = kernel.bootstrap_results(parts)
+        first_energy, step_size = results.energy, results.step_size
 
         def transition(k: Tensor, parts: list, results: Any, mean: Tensor, records: list) -> tuple:
             parts, results = kernel.one_step(parts, results)
@@ -241,7 +240,7 @@ class HMC(chain.Chain):
         energy, acceptance, accepted, *states = [record.stack() for record in records]
         energy = tf.concat([first_energy[tf.newaxis], energy], axis=0)
         kept = tf.nest.pack_sequence_as(start, states) if draws else None
-        return end, MetropolisTrace(energy, acceptance, accepted, kernel.step_size, kept), mean
+        return end, MetropolisTrace(energy, acceptance, accepted, step_size, kept), mean
 
     def _records(self, energy: Tensor, parts: Sequence[Tensor], draws: bool) -> list:
         like = [energy, energy, tf.cast(energy, tf.bool), *(parts if draws else [])]
@@ -249,8 +248,8 @@ class HMC(chain.Chain):
             tf.TensorArray(value.dtype, self.num_steps, element_shape=value.shape) for value in like
         ]
 
-    def _adapt(self, kernel: "RowHMC", parts: list[Tensor]) -> tuple[list[Tensor], "RowHMC"]:
-        """The state after adaptation, and the kernel with the step size that it found."""
+    def _adapt(self, kernel: RowHMC, parts: list[Tensor]) -> tuple[list[Tensor], RowHMCResults]:
+        """The state after adaptation, with the step size that it found."""
         adaptation = tfp.mcmc.DualAveragingStepSizeAdaptation(
             kernel,
             # TFP turns to the average in the step after the last one that it adapts in.
@@ -270,7 +269,7 @@ class HMC(chain.Chain):
             maximum_iterations=self.num_adaptation_steps,
             parallel_iterations=1,
         )
-        return parts, kernel.copy(step_size=results.new_step_size)
+        return parts, results.inner_results._replace(step_size=results.new_step_size)
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
@@ -310,142 +309,6 @@ class MALA(HMC):
         config = super().get_config()
         del config["num_leapfrog_steps"], config["jitter"]
         return config
-
-
-class RowHMCResults(NamedTuple):
-    """The state of a chain beside its position."""
-
-    energy: Tensor
-    """`[B]`: at the position."""
-    grads: list[Tensor]
-    """dE/dz there, a list of the parts."""
-    log_acceptance: Tensor
-    """`[B]`: log min(1, ratio) of the last proposal."""
-    accepted: Tensor
-    """`[B]`, bool."""
-    step_size: Tensor
-    """Scalar."""
-    step: Tensor
-    """Transitions so far: the stream of the next one's noise."""
-
-
-class RowHMC(tfp.mcmc.TransitionKernel):
-    """One HMC transition with noise per row; for `tfp.mcmc`'s drivers and adaptations.
-
-    Args:
-        energy_and_grads: `f(*parts)` to energies `[B]` and a list of gradients.
-        seeds: int32 `[B, 2]`, one stream per row.
-        step_size: e, a scalar.
-        num_leapfrog_steps: L.
-        jitter: Half width of the range of steps, as a share of e.
-    """
-
-    def __init__(
-        self,
-        energy_and_grads: Any,
-        seeds: Tensor,
-        step_size: Tensor,
-        num_leapfrog_steps: int,
-        jitter: float = 0.0,
-    ) -> None:
-        self._parameters = {
-            "energy_and_grads": energy_and_grads,
-            "seeds": seeds,
-            "step_size": step_size,
-            "num_leapfrog_steps": num_leapfrog_steps,
-            "jitter": jitter,
-        }
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return self._parameters
-
-    @property
-    def step_size(self) -> Tensor:
-        return self._parameters["step_size"]
-
-    @property
-    def is_calibrated(self) -> bool:
-        return True
-
-    def bootstrap_results(self, init_state: list[Tensor]) -> RowHMCResults:
-        energy, grads = self._parameters["energy_and_grads"](*init_state)
-        return RowHMCResults(
-            energy,
-            grads,
-            tf.zeros_like(energy),
-            tf.ones_like(energy, tf.bool),
-            tf.convert_to_tensor(self.step_size),
-            tf.constant(0),
-        )
-
-    def one_step(
-        self, current_state: list[Tensor], previous_kernel_results: RowHMCResults, seed: Any = None
-    ) -> tuple[list[Tensor], RowHMCResults]:
-        """One transition; `seed` is not used, the rows have streams of their own."""
-        before, seeds = previous_kernel_results, self._parameters["seeds"]
-        draw = chain.drawn_noise(current_state, seeds)
-        momentum = [draw(before.step, i) for i in range(len(current_state))]
-        uniform = random.row_uniform(random.fold_in(seeds, _ACCEPT), before.step, 2)
-        steps = before.step_size * (1.0 + self._parameters["jitter"] * (2.0 * uniform[:, 1] - 1.0))
-        proposal, end_momentum, energy, grads = self._leapfrog(
-            current_state, momentum, before, steps
-        )
-        log_ratio = before.energy - energy
-        for p, q in zip(momentum, end_momentum, strict=True):
-            axes = list(range(1, p.shape.rank))
-            log_ratio += 0.5 * tf.reduce_sum(p**2 - q**2, axis=axes)
-        # A trajectory that left the numbers is a proposal of probability 0.
-        never = tf.constant(-math.inf, log_ratio.dtype)
-        log_ratio = tf.where(tf.math.is_nan(log_ratio), never, log_ratio)
-        accepted = tf.cast(tf.math.log(uniform[:, 0]), log_ratio.dtype) < log_ratio
-
-        def choose(new: Tensor, old: Tensor) -> Tensor:
-            return tf.where(tf.reshape(accepted, [-1, *[1] * (new.shape.rank - 1)]), new, old)
-
-        state = [choose(*pair) for pair in zip(proposal, current_state, strict=True)]
-        return state, RowHMCResults(
-            choose(energy, before.energy),
-            [choose(*pair) for pair in zip(grads, before.grads, strict=True)],
-            tf.minimum(log_ratio, 0.0),
-            accepted,
-            before.step_size,
-            before.step + 1,
-        )
-
-    def _leapfrog(
-        self,
-        position: list[Tensor],
-        momentum: list[Tensor],
-        before: RowHMCResults,
-        step_sizes: Tensor,
-    ) -> tuple:
-        function = self._parameters["energy_and_grads"]
-        steps = self._parameters["num_leapfrog_steps"]
-        # [B, 1, ...] for every part.
-        sizes = [
-            tf.reshape(tf.cast(step_sizes, z.dtype), [-1, *[1] * (z.shape.rank - 1)])
-            for z in position
-        ]
-
-        def kick(momentum: list[Tensor], grads: list[Tensor], scale: float) -> list[Tensor]:
-            return [p - scale * e * g for p, e, g in zip(momentum, sizes, grads, strict=True)]
-
-        def step(i: Tensor, z: list, p: list, energy: Tensor, grads: list) -> tuple:
-            z = [a + e * b for a, e, b in zip(z, sizes, p, strict=True)]
-            energy, grads = function(*z)
-            return i + 1, z, kick(p, grads, 1.0), energy, grads
-
-        momentum = kick(momentum, before.grads, 0.5)
-        _, position, momentum, energy, grads = tf.while_loop(
-            lambda i, *_: i < steps,
-            step,
-            (tf.constant(0), position, momentum, before.energy, before.grads),
-            maximum_iterations=steps,
-            parallel_iterations=1,
-        )
-        # The last kick was a whole one; half of it is taken back.
-        return position, kick(momentum, grads, -0.5), energy, grads
 
 
 def check_acceptance(acceptance: float, step_size: float, num_proposals: int) -> None:
