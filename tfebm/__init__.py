@@ -34,10 +34,12 @@ from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
     BernoulliLikelihood,
+    ConvEncoder,
     DeconvGenerator,
     GaussianLikelihood,
+    MultilayerGenerator,
 )
-from tfebm.models import FlowEBM, FlowModel, LatentEBM
+from tfebm.models import VAE, FlowEBM, FlowModel, LatentEBM, ShortRunModel
 from tfebm.runs import load_run
 from tfebm.samplers import HMC, MALA, ChainTrace, ShortRunLangevin
 from tfebm.version import __version__
@@ -46,8 +48,10 @@ __all__ = [
     "CIFAR10_STAGES",
     "HMC",
     "MALA",
+    "VAE",
     "BernoulliLikelihood",
     "ChainTrace",
+    "ConvEncoder",
     "DeconvGenerator",
     "EnergyConv",
     "EnergyMLP",
@@ -57,9 +61,11 @@ __all__ = [
     "Glow",
     "InvalidInputError",
     "LatentEBM",
+    "MultilayerGenerator",
     "QuadraticEnergy",
     "RealNVP",
     "ShortRunLangevin",
+    "ShortRunModel",
     "SplineFlow",
     "TrainingDiverged",
     "__version__",

@@ -60,8 +60,8 @@ def test_losses_and_gradients(model, golden, monkeypatch):
     """Through the model's own step, with only the starts of the chains given."""
     numbers = golden("latent_ebm")
     starts = iter([numbers["z_posterior_0"], numbers["z_prior_0"]])
-    monkeypatch.setattr(model, "_start", lambda seeds, _: (tf.constant(next(starts)), seeds))
-    grads, logs = model._learning_step(tf.constant(numbers["x"]), tf.zeros([8, 2], tf.int32), True)
+    monkeypatch.setattr(model, "start", lambda seeds, _: (tf.constant(next(starts)), seeds))
+    grads, logs = model.learn(tf.constant(numbers["x"]), tf.zeros([8, 2], tf.int32), True)
     expected = {
         "generator_loss": numbers["generator_loss"],
         "energy_gap": numbers["energy_loss"],

@@ -200,8 +200,8 @@ class TestFit:
             "energy_gap": tilt - model.tilt(z_prior),
             "likelihood_grad_norm": tf.norm(tape.gradient(log_likelihood, z), axis=1),
             "energy_grad_norm": tf.norm(tape.gradient(tilt, z), axis=1),
-            "displacement_posterior": tf.norm(z - model._start(seeds, 1)[0], axis=1),
-            "displacement_prior": tf.norm(z_prior - model._start(seeds, 0)[0], axis=1),
+            "displacement_posterior": tf.norm(z - model.start(seeds, 1)[0], axis=1),
+            "displacement_prior": tf.norm(z_prior - model.start(seeds, 0)[0], axis=1),
         }
         assert set(logs) == set(expected)
         for name, values in expected.items():

@@ -265,3 +265,88 @@ class TestAutomaticCompilation:
     def test_the_switch_wins(self):
         assert self.resolve(self.image_energy, jit=True)
         assert not self.resolve(self.energy, jit=False)
+
+
+class TestStepSizeOfACall:
+    """Tensors in place of the setting, and the path that is differentiated in them."""
+
+    def energy(self, parts, shift):
+        a, b = parts
+        return tf.reduce_sum(tf.cos(a) * b + 0.5 * b**2, axis=1) + 0.5 * tf.reduce_sum(
+            (a - shift) ** 2, axis=1
+        )
+
+    def arguments(self):
+        rng = np.random.default_rng(3)
+        a, b, shift = rng.normal(size=(3, 4, 2))
+        return (a, b), shift
+
+    @JIT
+    @pytest.mark.parametrize("shape", [(), (3,), (1, 2), (3, 2)])
+    def test_it_replaces_the_setting(self, jit, shape):
+        table = np.broadcast_to([[0.1, 0.4], [0.2, 0.3], [0.05, 0.6]], (3, 2))
+        part = {(): table[0, 0], (3,): table[:, 0], (1, 2): table[:1], (3, 2): table}[shape]
+        position, shift = tf.nest.map_structure(lambda x: x.astype("float32"), self.arguments())
+        expected = tfebm.ShortRunLangevin(3, part.tolist(), 0.5, jit_compile=jit)(
+            self.energy, position, shift, seed=0
+        )
+        sampler = tfebm.ShortRunLangevin(3, 9.0, 0.5, jit_compile=jit)
+        step = tf.Variable(part, dtype=tf.float32)
+        for moved in (
+            sampler(self.energy, position, shift, seed=0, step_size=step),
+            sampler.run(self.energy, position, shift, seed=0, step_size=part),
+        ):
+            for values, others in zip(moved, expected, strict=True):
+                np.testing.assert_allclose(values, others, rtol=1e-5, atol=1e-6)
+
+    @JIT
+    def test_other_values_and_forms_trace_nothing(self, jit):
+        position, shift = self.arguments()
+        sampler = tfebm.ShortRunLangevin(3, 0.1, jit_compile=jit)
+        for step in (0.1, 0.2, tf.constant([0.1, 0.2, 0.3]), np.full((1, 2), 0.2), tf.ones([3, 2])):
+            sampler(self.energy, position, shift, seed=0, step_size=step)
+        assert sampler.num_traces == 1
+
+    @pytest.mark.parametrize("shape", [[2], [3, 3], [2, 2], [1, 1, 1]])
+    def test_another_shape_is_refused(self, shape):
+        position, shift = self.arguments()
+        with pytest.raises(ValueError, match="K = 3 and P = 2"):
+            tfebm.ShortRunLangevin(3, 0.1)(
+                self.energy, position, shift, seed=0, step_size=tf.ones(shape)
+            )
+
+    def test_the_path_holds_the_positions_of_the_run(self):
+        position, shift = self.arguments()
+        sampler = tfebm.ShortRunLangevin(3, [[0.1, 0.2]])
+        path = sampler.path(self.energy, position, shift, seed=0)
+        shorter = tfebm.ShortRunLangevin(2, [[0.1, 0.2]])
+        for i in range(2):
+            assert path[i].shape == (4, 4, 2)
+            np.testing.assert_array_equal(path[i][0], position[i])
+            for run, at in ((shorter, 2), (sampler, 3)):
+                end = run.run(self.energy, position, shift, seed=0)[i]
+                np.testing.assert_allclose(path[i][at], end, rtol=1e-12)
+        still = tfebm.ShortRunLangevin(0, 0.1).path(self.energy, position, shift)
+        np.testing.assert_array_equal(still[1], position[1][None])
+
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_the_path_is_differentiable_in_the_step_sizes(self, compiled):
+        position, shift = self.arguments()
+        sampler = tfebm.ShortRunLangevin(3, 0.1)
+
+        def ends(table):
+            return sampler.path(self.energy, position, shift, seed=0, step_size=table)[0][-1]
+
+        def derivative(table):
+            with tf.GradientTape() as tape:
+                tape.watch(table)
+                loss = tf.reduce_sum(ends(table))
+            return tape.gradient(loss, table)
+
+        table = np.array([[0.4, 0.5], [0.3, 0.2], [0.6, 0.1]])
+        found = (tf.function(derivative) if compiled else derivative)(tf.constant(table))
+        for k, i in np.ndindex(3, 2):
+            change = np.zeros((3, 2))
+            change[k, i] = 1e-6
+            there, back = (np.sum(ends(table + sign * change)) for sign in (1, -1))
+            assert float(found[k, i]) == pytest.approx((there - back) / 2e-6, rel=1e-6, abs=1e-8)

@@ -5,12 +5,14 @@ from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints
 from tfebm.callbacks.divergence import StopOnDivergence
 from tfebm.callbacks.run_log import RunLog
 from tfebm.callbacks.sample_grid import SampleGrid
+from tfebm.callbacks.step_size_tuner import StepSizeTuner
 
 __all__ = [
     "ChainDiagnostics",
     "Checkpoint",
     "RunLog",
     "SampleGrid",
+    "StepSizeTuner",
     "StopOnDivergence",
     "complete_checkpoints",
 ]

@@ -1,6 +1,7 @@
 """Inference for people: arrays in, arrays out, in batches, with one trace per question."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import tensorflow as tf
 from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
-from tfebm.models import networks
-from tfebm.types import Seed, Tensor
+from tfebm.models import latents, networks
+from tfebm.types import Latents, Seed
 
 
 class RowInference:
@@ -20,11 +21,11 @@ class RowInference:
     `generate_rows(seeds)` and `decode_rows(z)`.
     """
 
-    latent_size: int
+    latent_size: latents.LatentSize
     data_shape: tuple[int, ...]
 
-    def infer(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
-        """Latents of `x`: `[N, d]`."""
+    def infer(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> Any:
+        """Latents of `x`: `[N, d]`, or a tuple of such arrays."""
         raise NotImplementedError
 
     def generate(self, num_samples: int, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
@@ -37,12 +38,18 @@ class RowInference:
         return self._in_batches("generate_rows", [seeds], batch_size)
 
     def decode_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
-        """Examples of latents `[N, d]`: `[N, ...]`."""
-        z = tf.constant(checks.as_examples(z, (self.latent_size,)))
+        """Examples of latents `[N, d]`, or of a tuple of `[N, d_l]`: `[N, ...]`."""
+        z = latents.as_latents(z, self.latent_size)
         return self._in_batches("decode_rows", [z], batch_size)
 
     def interpolate(
-        self, x_from: Any, x_to: Any, num_steps: int = 8, spherical: bool = False, seed: Seed = 0
+        self,
+        x_from: Any,
+        x_to: Any,
+        num_steps: int = 8,
+        spherical: bool = False,
+        seed: Seed = 0,
+        layers: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Images decoded along the path between the latents of two examples.
 
@@ -50,8 +57,10 @@ class RowInference:
             x_from: Examples `[N, ...]`.
             x_to: As many others.
             num_steps: Images per path, both ends included; at least 2.
-            spherical: Along the great circle rather than the straight line.
+            spherical: Along the great circle rather than the straight line, in each layer.
             seed: See `infer`.
+            layers: Of a generator with several layers, those that move, 0 for the top; the others
+                stay as they are for `x_from`, which shows what each holds. Default: all.
 
         Returns:
             `[N, num_steps, ...]`.
@@ -61,15 +70,24 @@ class RowInference:
             raise InvalidInputError(
                 f"`x_from` and `x_to` must be pairs. Received {len(x_from)} and {len(x_to)} rows."
             )
-        z = networks.latent_path(
-            self.infer(x_from, seed), self.infer(x_to, seed), num_steps, spherical
-        )
-        images = self.decode_latents(z.reshape(-1, self.latent_size))
-        return images.reshape(len(z), num_steps, *self.data_shape)
+        sizes = latents.sizes(self.latent_size)
+        moving = range(len(sizes)) if layers is None else layers
+        if not set(moving) <= set(range(len(sizes))):
+            raise InvalidInputError(
+                f"`layers` must name layers from 0 to {len(sizes) - 1}. Received {list(layers)}."
+            )
+        ends = [tf.nest.flatten(self.infer(x, seed)) for x in (x_from, x_to)]
+        paths = [
+            networks.latent_path(a, b if i in moving else a, num_steps, spherical)
+            for i, (a, b) in enumerate(zip(*ends, strict=True))
+        ]
+        rows = [path.reshape(-1, size) for path, size in zip(paths, sizes, strict=True)]
+        images = self.decode_latents(latents.pack(rows, self.latent_size))
+        return images.reshape(len(x_from), num_steps, *self.data_shape)
 
     def _on_data(
         self, method: str, x: Any, seed: Seed, batch_size: int, num_chains: int | None = None
-    ) -> np.ndarray:
+    ) -> Any:
         x = tf.constant(checks.as_examples(x, self.data_shape))
         if not isinstance(seed, (int, np.integer)):
             seed = random.as_row_seeds(seed, len(x))
@@ -81,41 +99,46 @@ class RowInference:
     def _in_batches(
         self,
         method: str,
-        arrays: list[Tensor],
+        arrays: list[Latents],
         batch_size: int,
         seed: Seed | None = None,
         **static: Any,
-    ) -> np.ndarray:
+    ) -> Any:
         """`getattr(self, method)` over slices of `arrays`, as one compiled function each."""
         checks.check_count("batch_size", batch_size)
-        if not len(arrays[0]):
+        mapped = tf.nest.map_structure
+        num_rows = len(tf.nest.flatten(arrays)[0])
+        if not num_rows:
             # oneDNN's convolutions return wrong shapes for empty batches.
-            row = [tf.zeros([1, *array.shape[1:]], array.dtype) for array in arrays]
+            row = mapped(lambda array: tf.zeros([1, *array.shape[1:]], array.dtype), arrays)
             seed = None if seed is None else 0
-            return self._in_batches(method, row, batch_size, seed, **static)[:0]
+            answer = self._in_batches(method, row, batch_size, seed, **static)
+            return mapped(lambda array: array[:0], answer)
         pieces = []
-        for start in range(0, len(arrays[0]), batch_size):
+        for start in range(0, num_rows, batch_size):
             rows = slice(start, start + batch_size)
-            batch = [array[rows] for array in arrays]
+            batch = mapped(lambda array, rows=rows: array[rows], arrays)
             if seed is not None:
                 row_seed = seed if isinstance(seed, (int, np.integer)) else seed[rows]
                 batch.append(random.content_seeds(row_seed, batch[0]))
             function = self._row_function(method, tuple(static.items()), batch)
-            pieces.append(function(*batch).numpy())
-        return np.concatenate(pieces)
+            pieces.append(mapped(lambda array: array.numpy(), function(*batch)))
+        return mapped(lambda *parts: np.concatenate(parts), *pieces)
 
     def inference_parts(self) -> tuple:
         """The model's parts with settings that the row functions depend on."""
         return ()
 
-    def _row_function(self, method: str, static: tuple, batch: list[Tensor]) -> Any:
+    def _row_function(self, method: str, static: tuple, batch: list[Latents]) -> Any:
         functions = self.__dict__.setdefault("_row_functions", {})
         # A sampler that is replaced or changed must not be answered for by the old trace.
         settings = repr([part.get_config() for part in self.inference_parts()])
         key = (method, static, settings)
         if key not in functions:
             # Any number of rows is one trace.
-            signature = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in batch]
+            signature = tf.nest.map_structure(
+                lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), batch
+            )
             functions[key] = tf.function(
                 functools.partial(getattr(self, method), **dict(static)),
                 input_signature=signature,
@@ -131,12 +154,11 @@ class ChainInference(RowInference):
     `reconstruct_rows(x, seeds)` and `score_rows(x, seeds, num_chains)`.
     """
 
-    def infer(
-        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
-    ) -> np.ndarray:
-        """Latents z+ of `x`: `[N, d]`, or `[N, num_chains, d]` for several chains."""
+    def infer(self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256) -> Any:
+        """Latents of `x`: `[N, d]`, or `[N, num_chains, d]` for several chains or draws; a tuple
+        of such arrays, the top first, for a generator with several layers."""
         z = self._on_data("infer_rows", x, seed, batch_size, num_chains)
-        return z[:, 0] if num_chains == 1 else z
+        return tf.nest.map_structure(lambda part: part[:, 0] if num_chains == 1 else part, z)
 
     def reconstruct(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
         """g(z+), in the shape and range of `x`."""

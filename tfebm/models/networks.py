@@ -8,61 +8,84 @@ import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
 from tfebm.generators.likelihoods import BernoulliLikelihood
-from tfebm.types import Tensor
+from tfebm.models import latents
+from tfebm.models.latents import LatentSize
+from tfebm.types import Latents, Tensor
 
 DEFAULT_LATENT_SIZE = 100  # the paper's, for SVHN and CelebA
 
 
 def latent_size(
-    requested: int | None, generator: keras.layers.Layer, energy: keras.layers.Layer
-) -> int:
+    requested: LatentSize | None,
+    generator: keras.layers.Layer,
+    others: dict[str, keras.layers.Layer],
+) -> LatentSize:
     """The requested size, else the one that a network was built for, else 100.
+
+    The sizes of a generator with several layers are a tuple, in what was asked for and in its
+    attribute `latent_sizes`; networks beside it take all parts side by side.
 
     Raises:
         InvalidInputError: A network was built for another size.
     """
-    built = {
-        name: size
-        for name, layer in (("generator", generator), ("energy", energy))
-        if (size := _built_size(layer)) is not None
-    }
-    if requested is not None and (int(requested) != requested or requested < 1):
+    if requested is not None:
+        requested = _checked_size(requested)
+    own = getattr(generator, "latent_sizes", None) or _built_size(generator)
+    own = tuple(int(n) for n in own) if isinstance(own, (tuple, list)) else own
+    if None not in (requested, own) and requested != own:
         raise InvalidInputError(
-            f"`latent_size` must be a whole number of at least 1. Received {requested!r}."
+            f"The generator was built for latents of size {own}, but `latent_size` is {requested}. "
+            "Give both one size (a tuple of sizes for several layers), or leave it out."
         )
-    size = requested or next(iter(built.values()), DEFAULT_LATENT_SIZE)
+    built = {name: _built_size(layer) for name, layer in others.items()}
+    known = next((size for size in built.values() if size is not None), None)
+    size = requested or own or known or DEFAULT_LATENT_SIZE
+    total = sum(latents.sizes(size))
     for name, other in built.items():
-        if other != size:
+        if other not in (None, total):
             raise InvalidInputError(
                 f"The {name} was built for latents of size {other}, but the latent size is "
-                f"{size}. Give both networks and `latent_size` one size."
+                f"{size}{f', {total} in all' if isinstance(size, tuple) else ''}. Give both "
+                "networks and `latent_size` one size."
             )
-    return int(size)
+    return size
 
 
-def _built_size(layer: keras.layers.Layer) -> int | None:
+def _checked_size(requested: Any) -> LatentSize:
+    several = isinstance(requested, (tuple, list))
+    parts = tuple(requested) if several else (requested,)
+    whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in parts)
+    if not parts or not whole or min(parts) < 1:
+        raise InvalidInputError(
+            "`latent_size` must be a whole number of at least 1, or a tuple of them for several "
+            f"layers. Received {requested!r}."
+        )
+    return tuple(int(n) for n in parts) if several else int(requested)
+
+
+def _built_size(layer: keras.layers.Layer) -> LatentSize | None:
     if not layer.built:
         return None
     shape = getattr(layer, "input_shape", None) or (layer.get_build_config() or {}).get(
         "input_shape"
     )
+    if shape and isinstance(shape[0], (tuple, list)):
+        sizes = [each[-1] for each in shape if each]
+        return tuple(sizes) if all(isinstance(n, int) for n in sizes) else None
     if not shape or not isinstance(shape[-1], (int, np.integer)):
         return None
     return int(shape[-1])
 
 
-def build(generator: keras.layers.Layer, energy: keras.layers.Layer, size: int) -> tuple:
-    """Builds both networks and returns the shape of one example, as the generator makes it.
+def build_generator(generator: keras.layers.Layer, size: LatentSize) -> tuple[int, ...]:
+    """Builds the generator and returns the shape of one example, as it makes it.
 
     Raises:
-        InvalidInputError: A network that does not take latents `[B, size]`, or does not return what
-            is needed.
+        InvalidInputError: It does not take latents of the size, or does not return an example per
+            row.
     """
-    outputs = {}
-    for name, layer in (("generator", generator), ("energy", energy)):
-        outputs[name] = _output(name, layer, (size,), "latents", "Change `latent_size`")
-    _check_energy(outputs["energy"], "latents", (size,))
-    return _example_shape("generator", outputs["generator"], size)
+    output = _output("generator", generator, _zeros(size), "latents", "Change `latent_size`")
+    return _example_shape("generator", output, size)
 
 
 def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple[int, tuple]:
@@ -73,6 +96,11 @@ def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple
             or a size that is not known.
     """
     known = getattr(backbone, "latent_size", None) or _built_size(backbone)
+    if isinstance(known, tuple) or hasattr(backbone, "latent_sizes"):
+        raise InvalidInputError(
+            f"The backbone {type(backbone).__name__} takes a tuple of latents, but its chains here "
+            "run on one vector. Wrap it in a layer that takes one vector and splits it."
+        )
     size = requested or known
     if size is None:
         raise InvalidInputError(
@@ -88,34 +116,43 @@ def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple
         if not backbone.built:
             backbone.build((None, size))
         return int(size), tuple(shape)
-    output = _output("backbone", backbone, (size,), "latents", "Change `latent_size`")
+    output = _output("backbone", backbone, _zeros(int(size)), "latents", "Change `latent_size`")
     return int(size), _example_shape("backbone", output, size)
 
 
-def build_energy(energy: keras.layers.Layer, data_shape: tuple[int, ...]) -> None:
-    """Builds an energy over examples.
+def build_energy(
+    energy: keras.layers.Layer,
+    shape: tuple[int, ...],
+    of: str = "examples",
+    remedy: str = "Change the backbone",
+) -> None:
+    """Builds an energy over examples, or over what `of` names.
 
     Raises:
         InvalidInputError: It does not take them, or does not return one value per row.
     """
-    output = _output("energy", energy, data_shape, "examples", "Change the backbone")
-    _check_energy(output, "examples", data_shape)
+    output = _output("energy", energy, tf.zeros([2, *shape]), of, remedy)
+    _check_energy(output, of, shape)
 
 
-def _output(
-    name: str, layer: keras.layers.Layer, shape: tuple[int, ...], of: str, remedy: str
-) -> Tensor:
-    """What a network returns for zeros of `[2, *shape]`; it is built where it was not."""
+def _zeros(size: LatentSize) -> Latents:
+    return latents.pack([tf.zeros([2, n]) for n in latents.sizes(size)], size)
+
+
+def _output(name: str, layer: keras.layers.Layer, zeros: Latents, of: str, remedy: str) -> Tensor:
+    """What a network returns for two rows of zeros; it is built where it was not."""
+    shapes = [("B", *part.shape[1:]) for part in tf.nest.flatten(zeros)]
     try:
-        if not layer.built:
-            layer.build((None, *shape))
-        output = layer(tf.zeros([2, *shape]))
+        if not layer.built and not isinstance(zeros, tuple):
+            layer.build((None, *zeros.shape[1:]))
+        output = layer(zeros)
     except InvalidInputError:
         raise
     except Exception as error:
+        wanted = " and ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes)
         raise InvalidInputError(
-            f"The {name} does not take {of} of shape [B, {', '.join(map(str, shape))}]: {error} "
-            f"{remedy}, or the {name}'s input."
+            f"The {name} does not take {of} of shape {wanted}: {error} {remedy}, or the {name}'s "
+            "input."
         ) from error
     if not tf.is_tensor(output):
         raise InvalidInputError(
@@ -133,12 +170,12 @@ def _check_energy(output: Tensor, of: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def _example_shape(name: str, output: Tensor, size: int) -> tuple[int, ...]:
+def _example_shape(name: str, output: Tensor, size: LatentSize) -> tuple[int, ...]:
     shape = tuple(output.shape)
     if len(shape) < 2 or shape[0] != 2:
         raise InvalidInputError(
             f"`{name}` must return one example per row, shape [B, ...]. Received shape {shape} "
-            f"for latents of shape {(2, size)}."
+            f"for two rows of latents of size {size}."
         )
     return shape[1:]
 

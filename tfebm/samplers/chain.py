@@ -59,21 +59,43 @@ class Chain:
         self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
     ) -> tf.types.experimental.PolymorphicFunction:
         """`loop(energy_fn, *static, ...)`, compiled for the kind of `arguments` of the energy."""
-        # Only the batch size may differ within one function: what else it depends on is here.
-        kinds = [(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)]
-        key = (energy_fn, static, repr(self.get_config()), repr(kinds))
-        if key not in self._functions:
+        key = (energy_fn, static, repr(self.get_config()), _kinds(arguments))
+
+        def make() -> tf.types.experimental.PolymorphicFunction:
             jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments)
-            self._functions[key] = tf.function(
-                functools.partial(loop, energy_fn, *static),
-                jit_compile=jit,
-                reduce_retracing=True,
-                autograph=False,
-            )
+            return _graph_of(functools.partial(loop, energy_fn, *static), jit)
+
+        return self._cached(key, make)
+
+    def plain_graph(
+        self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
+    ) -> tf.types.experimental.PolymorphicFunction:
+        """`loop(self, energy_fn, *static, ...)` as a graph without XLA, cached with the chains.
+
+        For computations about the chain that are handed their step sizes: changing those of
+        the settings makes no new function.
+        """
+        settings = {k: v for k, v in self.get_config().items() if k != "step_size"}
+        key = (loop, energy_fn, static, repr(settings), _kinds(arguments))
+        bound = functools.partial(loop, self, energy_fn, *static)
+        return self._cached(key, lambda: _graph_of(bound, jit_compile=False))
+
+    def _cached(self, key: tuple, make: Callable) -> tf.types.experimental.PolymorphicFunction:
+        if key not in self._functions:
+            self._functions[key] = make()
             if len(self._functions) > _CACHE_SIZE:
                 self._functions.popitem(last=False)
         self._functions.move_to_end(key)
         return self._functions[key]
+
+
+def _kinds(arguments: tuple) -> str:
+    """What a function may depend on; only the batch size differs within one."""
+    return repr([(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)])
+
+
+def _graph_of(function: Callable, jit_compile: bool) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
 
 
 def whole_number(name: str, value: Any, least: int = 0) -> int:

@@ -86,6 +86,7 @@ class ShortRunLangevin(chain.Chain):
         *context: Tensor,
         seed: Seed | None = None,
         noise: Latents | None = None,
+        step_size: Tensor | None = None,
         trace: bool = False,
     ) -> Latents | tuple[Latents, ChainTrace]:
         """Runs the chain, compiled once per `energy_fn` and cached.
@@ -101,18 +102,22 @@ class ShortRunLangevin(chain.Chain):
                 given or `noise_scale` is 0.
             noise: Replaces the drawn noise: the structure of `position`, each part with a
                 leading axis of K.
+            step_size: Replaces the setting for this call: a tensor of shape `[]`, `[K]` (one
+                per step), `[1, P]` or `[K, P]`. It is data of the graph: other values, as a
+                variable takes while it is tuned, never compile anew. The noise has standard
+                deviation `step_size * noise_scale`. Values are not checked.
             trace: Also return a `ChainTrace`.
 
         Returns:
             z_K in the structure of `position`; with `trace`, the pair (z_K, trace).
 
         Raises:
-            ValueError: No source of noise, or an energy that is not one value per row.
+            InvalidInputError: No source of noise, a step size or noise of another shape, or an
+                energy that is not one value per row.
         """
-        position, context, noise = chain.to_tensors(position, context, noise)
-        seeds = self._check_noise(position, seed, noise)
-        function = self._compiled(self._loop, energy_fn, (position, *context), (trace,))
-        return function(position, context, seeds, noise)
+        arguments = self._arguments(position, context, seed, noise, step_size)
+        kinds = (arguments[0], *arguments[1])
+        return self._compiled(self._loop, energy_fn, kinds, (trace,))(*arguments)
 
     def run(
         self,
@@ -121,6 +126,7 @@ class ShortRunLangevin(chain.Chain):
         *context: Tensor,
         seed: Seed | None = None,
         noise: Latents | None = None,
+        step_size: Tensor | None = None,
         trace: bool = False,
     ) -> Latents | tuple[Latents, ChainTrace]:
         """The same chain as plain TensorFlow operations, compiled by nobody.
@@ -129,9 +135,57 @@ class ShortRunLangevin(chain.Chain):
         exports: a stock TensorFlow Serving refuses functions that must be compiled with XLA.
         Arguments and results are those of `__call__`.
         """
-        position, context, noise = chain.to_tensors(position, context, noise)
-        seeds = self._check_noise(position, seed, noise)
-        return self._loop(energy_fn, trace, position, context, seeds, noise)
+        arguments = self._arguments(position, context, seed, noise, step_size)
+        return self._loop(energy_fn, trace, *arguments)
+
+    def path(
+        self,
+        energy_fn: EnergyFn,
+        position: Latents,
+        *context: Tensor,
+        seed: Seed | None = None,
+        noise: Latents | None = None,
+        step_size: Tensor | None = None,
+    ) -> Latents:
+        """Every position of the chain, z_0, ..., z_K, as plain operations.
+
+        Numbers, arguments and errors are those of `run`. Unlike there, gradients flow: a tape
+        around the call differentiates every position in `step_size`, in the start and in the
+        weights, through the gradients of the energy as well. Memory grows with K.
+
+        Returns:
+            The structure of `position`, each part `[K + 1, B, ...]`.
+
+        Example:
+
+            >>> s = tf.Variable(0.1)
+            >>> with tf.GradientTape() as tape:
+            ...     end = sampler.path(energy, z_0, seed=0, step_size=s)[-1]
+            ...     loss = tf.reduce_mean(energy(end))
+            >>> tape.gradient(loss, s)
+        """
+        position, *rest = self._arguments(position, context, seed, noise, step_size)
+        if not self.num_steps:
+            return tf.nest.map_structure(lambda z: z[tf.newaxis], position)
+        first, advance = tf.nest.flatten(position), self._transition(energy_fn, position, *rest)
+
+        def step(k, parts, records):
+            _, _, moved = advance(k, parts)
+            return k + 1, moved, [r.write(k, z) for r, z in zip(records, moved, strict=True)]
+
+        records = [tf.TensorArray(z.dtype, self.num_steps, element_shape=z.shape) for z in first]
+        _, _, records = tf.while_loop(
+            lambda k, *_: k < self.num_steps,
+            step,
+            (tf.constant(0), first, records),
+            maximum_iterations=self.num_steps,
+            parallel_iterations=1,
+        )
+        ways = [
+            tf.concat([z[tf.newaxis], record.stack()], axis=0)
+            for z, record in zip(first, records, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(position, ways)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -144,6 +198,55 @@ class ShortRunLangevin(chain.Chain):
     @property
     def _draws_noise(self) -> bool:
         return bool(np.any(np.asarray(self.noise_scale) != 0)) and self.num_steps > 0
+
+    def _arguments(
+        self,
+        position: Latents,
+        context: tuple,
+        seed: Seed | None,
+        noise: Latents | None,
+        step_size: Tensor | None,
+    ) -> tuple:
+        """(position, context, seeds, noise, step sizes), tensors or None."""
+        position, context, noise = chain.to_tensors(position, context, noise)
+        seeds = self._check_noise(position, seed, noise)
+        if step_size is not None:
+            step_size = self.step_table(step_size, position)
+        return position, context, seeds, noise, step_size
+
+    def step_table(self, step_size: Tensor | None, position: Latents) -> Tensor:
+        """The step sizes that a call with these arguments uses, as one table.
+
+        Args:
+            step_size: The call's; None is the setting.
+            position: z_0.
+
+        Returns:
+            `[K, P]`, float64 for latents in float64, else float32.
+
+        Raises:
+            InvalidInputError: A shape that is none of `[]`, `[K]`, `[1, P]`, `[K, P]`.
+        """
+        parts = tf.nest.flatten(position)
+        if step_size is None:
+            return self._tables(parts, None)[0]
+        if not tf.is_tensor(step_size):  # TensorFlow would round Python's numbers to float32
+            step_size = np.asarray(step_size, np.float64)
+        steps = tf.cast(step_size, _table_dtype(parts))
+        # One table here, before any compiled function: it then sees a single shape.
+        table = [self.num_steps, len(parts)]
+        columns = steps[:, tf.newaxis] if steps.shape.rank == 1 else steps
+        rank = columns.shape.rank
+        if rank not in (0, 2) or any(
+            had not in (None, 1, needed)
+            for had, needed in zip(columns.shape.as_list(), table[:rank], strict=True)
+        ):
+            raise InvalidInputError(
+                "`step_size` of a call must be one number, one per step (`[K]`), or a table with "
+                f"a column for each latent part (`[1, P]` or `[K, P]`), here K = {table[0]} and "
+                f"P = {table[1]}. Received shape {steps.shape}."
+            )
+        return tf.broadcast_to(columns, table)
 
     def _check_noise(self, position: Latents, seed: Seed | None, noise: Latents) -> Tensor | None:
         if noise is not None:
@@ -169,9 +272,14 @@ class ShortRunLangevin(chain.Chain):
                     f"step, {[self.num_steps, *part.shape]}. Received {values.shape.as_list()}."
                 )
 
-    def _tables(self, num_parts: int) -> tuple[Tensor, Tensor]:
-        """Step sizes `[K, P]` and noise standard deviations `[K, P]`."""
-        step = np.asarray(self.step_size, np.float32)
+    def _tables(self, parts: list[Tensor], steps: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Step sizes `[K, P]`, given or the setting, and noise standard deviations `[K, P]`."""
+        num_parts, dtype = len(parts), _table_dtype(parts).as_numpy_dtype
+        scale = np.broadcast_to(np.asarray(self.noise_scale, dtype), (self.num_steps,))
+        scale = scale[:, np.newaxis]
+        if steps is not None:
+            return steps, steps * scale
+        step = np.asarray(self.step_size, dtype)
         if step.ndim == 2 and step.shape[1] != num_parts:
             raise InvalidInputError(
                 f"`step_size` has a column for each of {step.shape[1]} latent parts, but the "
@@ -179,8 +287,34 @@ class ShortRunLangevin(chain.Chain):
             )
         step = step[:, np.newaxis] if step.ndim == 1 else step
         step = np.broadcast_to(step, (self.num_steps, num_parts))
-        scale = np.broadcast_to(np.asarray(self.noise_scale, np.float32), (self.num_steps,))
-        return tf.constant(step), tf.constant(step * scale[:, np.newaxis])
+        return tf.constant(step), tf.constant(step * scale)
+
+    def _transition(
+        self,
+        energy_fn: EnergyFn,
+        position: Latents,
+        context: tuple,
+        seeds: Tensor | None,
+        noise: Latents | None,
+        steps: Tensor | None,
+    ) -> Callable[[Tensor, list[Tensor]], tuple]:
+        """`(k, parts of z) -> energies, gradients, moved parts`: one step of the chain."""
+        parts = tf.nest.flatten(position)
+        step_sizes, noise_sizes = self._tables(parts, steps)
+        draw = _noise_source(parts, seeds, noise)
+
+        def advance(k: Tensor, parts: list[Tensor]) -> tuple:
+            latents = tf.nest.pack_sequence_as(position, parts)
+            energy, grads = chain.energy_and_grads(energy_fn, latents, context)
+            moved = []
+            for i, (z, grad) in enumerate(zip(parts, grads, strict=True)):
+                z = z - tf.cast(0.5 * step_sizes[k, i] ** 2, z.dtype) * grad
+                if draw is not None:
+                    z = z + tf.cast(noise_sizes[k, i], z.dtype) * draw(k, i)
+                moved.append(z)
+            return energy, grads, moved
+
+        return advance
 
     def _loop(
         self,
@@ -190,21 +324,14 @@ class ShortRunLangevin(chain.Chain):
         context: tuple,
         seeds: Tensor | None,
         noise: Latents | None,
+        steps: Tensor | None,
     ) -> Latents | tuple[Latents, ChainTrace]:
         start = tf.nest.map_structure(tf.stop_gradient, position)
         first = tf.nest.flatten(start)
-        step_sizes, noise_sizes = self._tables(len(first))
-        draw = _noise_source(first, seeds, noise)
+        advance = self._transition(energy_fn, start, context, seeds, noise, steps)
 
         def step(k, parts, records):
-            latents = tf.nest.pack_sequence_as(start, parts)
-            energy, grads = chain.energy_and_grads(energy_fn, latents, context)
-            moved = []
-            for i, (z, grad) in enumerate(zip(parts, grads, strict=True)):
-                z = z - tf.cast(0.5 * step_sizes[k, i] ** 2, z.dtype) * grad
-                if draw is not None:
-                    z = z + tf.cast(noise_sizes[k, i], z.dtype) * draw(k, i)
-                moved.append(z)
+            energy, grads, moved = advance(k, parts)
             if trace:
                 way = [z - z0 for z, z0 in zip(moved, first, strict=True)]
                 values = tf.cast(energy, tf.float32), chain.row_norm(grads), chain.row_norm(way)
@@ -235,6 +362,10 @@ class ShortRunLangevin(chain.Chain):
             return end, ChainTrace(last, last[:0], last[:0])
         energy, grad_norm, displacement = [record.stack() for record in records]
         return end, ChainTrace(tf.concat([energy, last], axis=0), grad_norm, displacement)
+
+
+def _table_dtype(parts: list[Tensor]) -> tf.DType:
+    return tf.float64 if parts[0].dtype == tf.float64 else tf.float32
 
 
 def _noise_source(

@@ -11,10 +11,14 @@ import tensorflow as tf
 
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
-from tfebm.models import FlowEBM, LatentEBM
+from tfebm.models import FlowEBM, latents
+from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.types import Tensor
 
 DEFAULT_SIGNATURE = "serving_default"
+
+Exportable = LatentVariableModel | FlowEBM
+"""`LatentEBM`, `ShortRunModel`, `VAE`, `FlowEBM`."""
 
 
 class Export(NamedTuple):
@@ -24,9 +28,7 @@ class Export(NamedTuple):
     scorer: pathlib.Path
 
 
-def export(
-    model: LatentEBM | FlowEBM, directory: str | os.PathLike, name: str, version: int = 1
-) -> Export:
+def export(model: Exportable, directory: str | os.PathLike, name: str, version: int = 1) -> Export:
     """Writes `<directory>/<name>/generator/<version>` and `<directory>/<name>/scorer/<version>`.
 
     Both load without tfebm. Every input and output has a leading batch axis, seeds included,
@@ -42,7 +44,8 @@ def export(
     | scorer    | reconstruct        | image, seed      | image         |
 
     `seed` is int32 `[B, 2]`, `image` float32 `[B, height, width, channels]`, `latent` float32
-    `[B, d]`, `score` float32 `[B]`.
+    `[B, d]`, all layers of a generator with several side by side (the top first), `score` float32
+    `[B]`.
 
     Of a `FlowEBM` (over images or over points, `[B, 2]` for "image") the scorer has `score`, whose
     seed draws the noise between the levels of pixels, and `infer`, the exact inverse of the
@@ -54,7 +57,7 @@ def export(
     TensorFlow Serving would refuse.
 
     Args:
-        model: A `LatentEBM` or a `FlowEBM`.
+        model: A `LatentEBM`, `ShortRunModel`, `VAE` or `FlowEBM`.
         directory: The model base folder.
         name: The model's folder in it.
         version: A positive integer, as TensorFlow Serving counts; an existing version is
@@ -96,22 +99,23 @@ def next_version(directory: str | os.PathLike, name: str) -> int:
     return max(versions, default=0) + 1
 
 
-def _generator_archive(model: LatentEBM | FlowEBM) -> keras.export.ExportArchive:
+def _generator_archive(model: Exportable) -> keras.export.ExportArchive:
     def generate(seed: Tensor) -> dict[str, Tensor]:
         sample = model.sample_latents if isinstance(model, FlowEBM) else model.sample_prior
         latent = sample(seed, compiled=False)
-        return {"image": model.decode_rows(latent), "latent": latent}
+        return {"image": model.decode_rows(latent), "latent": latents.join(latent)}
 
     def decode(latent: Tensor) -> dict[str, Tensor]:
-        return {"image": model.decode_rows(latent)}
+        return {"image": model.decode_rows(latents.split(latent, model.latent_size))}
 
-    latent = tf.TensorSpec([None, model.latent_size], tf.float32, name="latent")
+    total = sum(latents.sizes(model.latent_size))
+    latent = tf.TensorSpec([None, total], tf.float32, name="latent")
     return _archive(
         model, {"generate": (generate, [_seed_spec()]), "decode": (decode, [latent])}, "generate"
     )
 
 
-def _scorer_archive(model: LatentEBM | FlowEBM) -> keras.export.ExportArchive:
+def _scorer_archive(model: Exportable) -> keras.export.ExportArchive:
     image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
     functions = _flow_scores(model) if isinstance(model, FlowEBM) else _latent_scores(model)
     endpoints = {name: (fn, [image, _seed_spec()]) for name, fn in functions.items()}
@@ -128,12 +132,12 @@ def _flow_scores(model: FlowEBM) -> dict[str, Callable]:
     return {"score": score, "infer": infer} if model.is_flow else {"score": score}
 
 
-def _latent_scores(model: LatentEBM) -> dict[str, Callable]:
+def _latent_scores(model: LatentVariableModel) -> dict[str, Callable]:
     def score(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
         return {"score": model.score_rows(image, seed, compiled=False)}
 
     def infer(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
-        return {"latent": model.infer_rows(image, seed, compiled=False)[:, 0]}
+        return {"latent": latents.join(model.infer_rows(image, seed, compiled=False))[:, 0]}
 
     def reconstruct(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
         return {"image": model.reconstruct_rows(image, seed, compiled=False)}
@@ -145,15 +149,14 @@ def _seed_spec() -> tf.TensorSpec:
     return tf.TensorSpec([None, 2], tf.int32, name="seed")
 
 
-def _archive(
-    model: LatentEBM | FlowEBM, endpoints: dict, default: str
-) -> keras.export.ExportArchive:
+def _archive(model: Exportable, endpoints: dict, default: str) -> keras.export.ExportArchive:
     archive = keras.export.ExportArchive()
     # The networks alone: optimizers are no part of what is served.
     for network in model.networks_by_name().values():
         archive.track(network)
-    if isinstance(model, FlowEBM):
-        archive.track(_Weight(model.step_size))
+    step_size = "step_size" if isinstance(model, FlowEBM) else "posterior_step_size"
+    if hasattr(model, step_size):
+        archive.track(_Weight(getattr(model, step_size)))
     for name, (function, inputs) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:

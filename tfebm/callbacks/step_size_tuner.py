@@ -1,0 +1,150 @@
+"""Re-tunes the step sizes of a model's posterior chain while it learns."""
+
+import os
+import pathlib
+import time
+import warnings
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from tfebm import files
+from tfebm.data import checks, to_float
+from tfebm.errors import InvalidInputError
+from tfebm.models import tune_step_size
+from tfebm.samplers import Tuning
+from tfebm.samplers.tuning import NoStepSize
+
+_EXAMPLES = {"kl": 32, "ksd": 32, "entropy": 8}
+
+
+class StepSizeTuner(keras.callbacks.Callback):
+    """Chooses `posterior_step_size` before the first step, and again every few epochs.
+
+    The first search is over the whole range of step sizes that are stable; later ones look at a
+    few values around the last choice, and over the whole range where none of those may be chosen.
+    Each sees examples of its own, drawn by (seed, step), so that a resumed run tunes as one that
+    was not interrupted. Put it before the callbacks that write logs and checkpoints.
+
+    `step_size_first`, `step_size_last` (of the schedule, the mean over layers) and
+    `tuning_seconds` join the logs of every epoch.
+
+    Args:
+        x: Training examples to draw from, `[N, ...]`, uint8 or float32 in [-1, 1].
+        every: Epochs from one search to the next; 0 searches before the first step only.
+        criterion: "kl", "entropy" or "ksd"; see `tfebm.samplers.step_size`.
+        num_examples: Of a search. Default: 32, and 8 for "entropy", which needs many chains of
+            each.
+        search: "grid" or "gradient".
+        family: "constant", "geometric" or "free" (by gradient).
+        per_part: Also a factor for each layer.
+        path: Of a JSON file that keeps the record of all searches.
+        seed: Of examples, starts, noise and probes.
+        **options: Further ones of `tfebm.samplers.step_size.tune`.
+
+    Raises:
+        InvalidInputError: No examples, a count that is no whole number, and what `tune` refuses.
+
+    Example:
+
+        >>> tuner = tfebm.callbacks.StepSizeTuner(x_train, every=5, criterion="ksd")
+        >>> model.fit(x_train, epochs=20, callbacks=[tuner])
+        >>> model.posterior_step_size.numpy()                     # [K, P]
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        every: int = 5,
+        criterion: Literal["kl", "entropy", "ksd"] = "kl",
+        num_examples: int | None = None,
+        search: Literal["grid", "gradient"] = "grid",
+        family: Literal["constant", "geometric", "free"] = "constant",
+        per_part: bool = False,
+        path: str | os.PathLike | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        checks.check_count("every", every, least=0)
+        if criterion not in _EXAMPLES:
+            raise InvalidInputError(
+                f"`criterion` must be one of {', '.join(_EXAMPLES)}. Received {criterion!r}."
+            )
+        if not len(x):
+            raise InvalidInputError("The step sizes are tuned on examples. Received none.")
+        self.num_examples = min(num_examples or _EXAMPLES[criterion], len(x))
+        checks.check_count("num_examples", self.num_examples)
+        self.x, self.every, self.seed = x, every, seed
+        self.path = pathlib.Path(path) if path is not None else None
+        self.records: list[dict[str, Any]] = []
+        self.options = {
+            "criterion": criterion,
+            "search": search,
+            "family": family,
+            "per_part": per_part,
+            "num_lanczos": 4,
+            **options,
+        }
+        self._seconds = 0.0
+
+    def restore(self) -> None:
+        """Reads the searches of an earlier part of the run back from `path`."""
+        if self.path is not None and self.path.exists():
+            self.records = list(files.read_json(self.path))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        # What was recorded after the checkpoint that a run goes on from is searched again.
+        step = int(self.model.step.numpy())
+        self.records = [record for record in self.records if record["step"] <= step]
+        if not self.records:
+            self.tune(epoch=0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        step = int(self.model.step.numpy())
+        if self.every and (epoch + 1) % self.every == 0 and self.records[-1]["step"] < step:
+            self.tune(epoch=epoch + 1)
+        if logs is not None:
+            table = self.model.posterior_step_size.numpy()
+            logs["step_size_first"] = float(table[0].mean())
+            logs["step_size_last"] = float(table[-1].mean())
+            logs["tuning_seconds"] = self._seconds
+        self._seconds = 0.0
+
+    def tune(self, epoch: int) -> Tuning | None:
+        """Searches now, and keeps the record; None where no candidate may be chosen."""
+        started = time.monotonic()
+        step = int(self.model.step.numpy())
+        x = self.draw_examples(step, self.num_examples)
+        whole = {"around": None}
+        near = {"around": self.model.posterior_step_size.numpy()}
+        found = None
+        for where in [near, whole] if self.records else [whole]:
+            try:
+                found = tune_step_size(self.model, x, self.seed, **(self.options | where))
+                break
+            except NoStepSize as error:
+                reason = str(error)
+        if found is None:
+            warnings.warn(f"The step sizes stay as they are. {reason}", stacklevel=2)
+        seconds = time.monotonic() - started
+        self._seconds += seconds
+        table = self.model.posterior_step_size.numpy()
+        self.records.append(
+            {
+                "step": step,
+                "epoch": epoch,
+                "seconds": round(seconds, 3),
+                "schedule": np.round(table.astype(float), 8).tolist(),
+                "search": found.to_record() if found else None,
+            }
+        )
+        if self.path is not None:
+            files.write_json(self.path, self.records)
+        return found
+
+    def draw_examples(self, step: int, number: int) -> np.ndarray:
+        """Examples for a search at `step`, float32 in [-1, 1]."""
+        rows = np.random.default_rng([self.seed, step]).choice(len(self.x), number, replace=False)
+        return to_float(np.asarray(self.x)[np.sort(rows)]).numpy()

@@ -1,0 +1,218 @@
+"""Choosing the step sizes of a model's posterior chain, and bounds on log p(x) through it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfebm import random
+from tfebm.data import checks
+from tfebm.errors import InvalidInputError
+from tfebm.models.posterior_chain import POSTERIOR, PosteriorChainModel
+from tfebm.samplers import Tuning, log_det, step_size
+from tfebm.types import Latents, Seed, Tensor
+
+_ENTROPY_EXTRA = 16  # chains beyond d, which the sample covariance needs
+_STEIN_CHAINS = 8
+_ROWS = 256  # chains at a time, for bounds
+
+
+class EvidenceBound(NamedTuple):
+    """Bounds on log p(x) through the short-run map; nats, every array `[N]`, float64."""
+
+    elbo: np.ndarray
+    """Mean over the chains of log p(x, z_K) - log q(z_K | noise): at most log p(x) in
+    expectation."""
+    importance_weighted: np.ndarray
+    """log of the mean over the chains of p(x, z_K) / q(z_K | noise): between the ELBO and log p(x)
+    in expectation, and rising with the number of chains."""
+    reconstruction: np.ndarray
+    """-E log p(x | z_K)."""
+    kl: np.ndarray
+    """E[log q(z_K | noise) - log p(z_K)]; the ELBO is minus the sum of the two."""
+    valid: np.ndarray
+    """bool: every factor of every chain is positive definite. Elsewhere the numbers are no
+    bounds."""
+
+    @property
+    def valid_share(self) -> float:
+        """The share of examples whose numbers are bounds."""
+        return float(np.mean(self.valid))
+
+    def summary(self) -> dict[str, float | None]:
+        """Means for a record; None for bounds where any example has none."""
+        bounds = {name: getattr(self, name) for name in ("elbo", "importance_weighted", "kl")}
+        means = {
+            name: float(np.mean(v)) if self.valid.all() else None for name, v in bounds.items()
+        }
+        return {
+            **means,
+            "reconstruction": float(np.mean(self.reconstruction)),
+            "invalid_share": 1.0 - self.valid_share,
+            "num_examples": len(self.valid),
+        }
+
+
+def chains_for(criterion: str, report: str, latent_size: int) -> int:
+    """Chains per example that a criterion needs, all three of them for the report "all"."""
+    if criterion == "entropy" or report == "all":
+        return latent_size + _ENTROPY_EXTRA
+    return _STEIN_CHAINS if criterion == "ksd" else 1
+
+
+def tune_step_size(
+    model: PosteriorChainModel,
+    x: Any,
+    seed: Seed = 0,
+    apply: bool = True,
+    criterion: str = "kl",
+    report: str = "chosen",
+    num_chains: int | None = None,
+    **options: Any,
+) -> Tuning:
+    """Chooses the step sizes of the posterior chain on a few examples.
+
+    Minimises a divergence between the law of the chain's end and the posterior; see
+    `tfebm.samplers.step_size.tune`, which says what the criteria are.
+
+    Args:
+        model: A `ShortRunModel` or a `LatentEBM` (whose prior's log Z shifts all candidates alike).
+        x: Examples `[N, ...]`; 32 are a fair number.
+        seed: Of starts, noise and probes.
+        apply: Whether the choice becomes the model's `posterior_step_size`.
+        criterion: "kl", "entropy" or "ksd".
+        report: "all" computes the two others too, "chosen" does not.
+        num_chains: Chains per example. Default: what the criteria need.
+        **options: Of `tfebm.samplers.step_size.tune`: `search`, `family`, `per_part`,
+            `values`, `around`, `method`, ...
+
+    Returns:
+        What was tried and chosen.
+
+    Raises:
+        InvalidInputError: No candidate that may be chosen, or a model whose `posterior_sampler` was
+            replaced by another one.
+
+    Example:
+
+        >>> found = tune_step_size(model, x_train[:32], criterion="ksd")
+        >>> found.table                                           # [K, P]
+    """
+    if model.current_step_size() is None:
+        raise InvalidInputError(
+            "The model's `posterior_sampler` was replaced by one of other settings, and runs with "
+            "the step sizes of its own. Make a model with that sampler, or give it back the first."
+        )
+    x = tf.constant(checks.as_examples(x, model.data_shape))
+    num_chains = num_chains or chains_for(criterion, report, model.total_latent_size)
+    start, seeds = _starts(model, random.as_row_seeds(seed, len(x) * num_chains))
+    found = step_size.tune(
+        *(model.posterior_sampler, model.joint_energy, start, x),
+        seed=seeds,
+        criterion=criterion,
+        report=report,
+        num_chains=num_chains,
+        start_scale=model.prior_scale,
+        **options,
+    )
+    if apply:
+        model.posterior_step_size.assign(found.table.astype(np.float32))
+    return found
+
+
+def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float:
+    """The largest curvature that the posterior chain meets on a few examples.
+
+    Args:
+        model: As in `tune_step_size`.
+        x: Examples; the first eight are used.
+        seed: Of starts and noise.
+
+    Raises:
+        InvalidInputError: A step size at or past 2 / sqrt(largest curvature); both are named.
+    """
+    x = tf.constant(checks.as_examples(x, model.data_shape))[:8]
+    start, seeds = _starts(model, random.as_row_seeds(seed, len(x)))
+    return step_size.check_stability(
+        *(model.posterior_sampler, model.joint_energy, start, x),
+        seed=seeds,
+        step_size=model.current_step_size(),
+    )
+
+
+def evidence_bound(
+    model: PosteriorChainModel,
+    x: Any,
+    num_chains: int = 1,
+    seed: Seed = 0,
+    log_normalizer: float = 0.0,
+    **options: Any,
+) -> EvidenceBound:
+    """Bounds on log p(x) through the posterior chain, its noise held fixed.
+
+        log q(z_K | e) = log p0(z_0) - log |det dz_K/dz_0|
+        ELBO = E[log p(x, z_K) - log q(z_K | e)] <= log p(x)
+
+    log-determinant, end and densities belong to the same start and noise, and dropout is off. The
+    bound holds for every noise, hence for the mean; it charges nothing for how noise mixes.
+
+    Args:
+        model: A `ShortRunModel`, or a `LatentEBM` with its log Z.
+        x: Examples `[N, ...]`.
+        num_chains: M, independent chains of each example.
+        seed: Of starts and noise.
+        log_normalizer: log Z of the prior's tilt; 0 without one.
+        **options: Of `tfebm.samplers.log_det.log_det_of_map`: `method` ("exact", K d
+            Hessian-vector products a chain, or "lanczos"), `num_probes`, `num_lanczos`,
+            `max_rows`.
+
+    Raises:
+        InvalidInputError: Examples of another shape, or a network that is random in inference.
+
+    Example:
+
+        >>> bound = evidence_bound(model, x_test[:100], num_chains=10)
+        >>> bound.importance_weighted.mean(), bound.valid_share
+
+    References: E. Nijkamp et al. ECCV 2020, section 3.3. Y. Burda, R. Grosse, R. Salakhutdinov.
+    Importance Weighted Autoencoders. ICLR 2016.
+    """
+    checks.check_count("num_chains", num_chains)
+    x = checks.as_examples(x, model.data_shape)
+    seeds = random.as_row_seeds(seed, len(x) * num_chains).numpy()
+    per_batch = max(1, _ROWS // num_chains)
+    pieces = []
+    for first in range(0, len(x), per_batch):
+        batch = x[first : first + per_batch]
+        of_batch = seeds[first * num_chains : (first + len(batch)) * num_chains]
+        pieces.append(_weights(model, np.repeat(batch, num_chains, axis=0), of_batch, options))
+    log_weight, reconstruction, valid = (
+        np.concatenate(parts).reshape(-1, num_chains) for parts in zip(*pieces, strict=True)
+    )
+    log_weight = log_weight - log_normalizer
+    elbo, reconstruction = log_weight.mean(axis=1), reconstruction.mean(axis=1)
+    weighted = np.logaddexp.reduce(log_weight, axis=1) - np.log(num_chains)
+    return EvidenceBound(elbo, weighted, reconstruction, -elbo - reconstruction, valid.all(axis=1))
+
+
+def _weights(
+    model: PosteriorChainModel, x: np.ndarray, seeds: np.ndarray, options: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log p(x, z_K) - log q(z_K | noise), -log p(x | z_K) and validity of each chain."""
+    x = tf.constant(x)
+    start, streams = _starts(model, tf.constant(seeds))
+    end, found = log_det.log_det_of_map(
+        *(model.posterior_sampler, model.joint_energy, start, x),
+        seed=streams,
+        step_size=model.current_step_size(),
+        **options,
+    )
+    log_q = -tf.cast(model.base_energy(start) + model.base_constant, tf.float64) - found.value
+    log_joint = -tf.cast(model.joint_energy(end, x), tf.float64)
+    reconstruction = -model.likelihood.log_prob(model.decode(end), x)
+    return (log_joint - log_q).numpy(), reconstruction.numpy(), found.valid.numpy()
+
+
+def _starts(model: PosteriorChainModel, seeds: Tensor) -> tuple[Latents, Tensor]:
+    """z_0 of chains with the streams `seeds`, and the streams of their noise."""
+    return model.start(seeds, POSTERIOR)

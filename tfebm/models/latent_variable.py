@@ -1,0 +1,170 @@
+"""What all models of a generator and a likelihood share, however they infer latents."""
+
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfebm import random
+from tfebm.data import checks
+from tfebm.generators.likelihoods import GaussianLikelihood
+from tfebm.models import latents, networks, replicas
+from tfebm.models.inference import ChainInference
+from tfebm.models.optimizers import OptimizersModel
+from tfebm.types import Latents, Tensor
+
+
+class LatentVariableModel(ChainInference, OptimizersModel):
+    """p(x, z) = p(z) p(x | g(z)), with latents that are a tensor or a tuple of tensors.
+
+    Subclasses set `metric_names`, `config_parts` and `config_values`, and give `sample_prior`,
+    `infer_rows`, `reconstruct_rows`, `score_rows` and `learn`.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]]
+    config_parts: ClassVar[tuple[str, ...]]
+    """Attributes that are Keras objects."""
+    config_values: ClassVar[tuple[str, ...]]
+    """Attributes that are numbers."""
+
+    def __init__(
+        self,
+        generator: keras.layers.Layer,
+        latent_size: latents.LatentSize | None,
+        likelihood: Any,
+        seed: int,
+        others: dict[str, keras.layers.Layer],
+        **kwargs: Any,
+    ) -> None:
+        # Latents, noise and energies stay float32 and inputs are not cast; the networks have
+        # precision policies of their own.
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.generator = generator
+        for name, network in others.items():
+            setattr(self, name, network)
+        self.latent_size = networks.latent_size(latent_size, generator, others)
+        self.likelihood = likelihood or GaussianLikelihood()
+        self.seed = int(seed)
+        self._refuse_float16()
+        self.data_shape = networks.build_generator(generator, self.latent_size)
+        self.build_others()
+        networks.check_likelihood(self.likelihood, generator)
+        self.step = replicas.add_step(self)
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in self.metric_names}
+
+    # ---- The model ----------------------------------------------------------------------
+
+    @property
+    def total_latent_size(self) -> int:
+        """d, over all parts."""
+        return sum(latents.sizes(self.latent_size))
+
+    def decode(self, z: Latents, training: bool | None = None) -> Tensor:
+        """What the generator returns for z (a mean or logits), float32."""
+        return tf.cast(self.generator(z, training=training), tf.float32)
+
+    def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
+        """Latents for the streams `seeds`, int32 `[B, 2]`."""
+        raise NotImplementedError
+
+    def build_others(self) -> None:
+        """Builds the networks beside the generator, and checks that they fit."""
+
+    def learn(self, x: Tensor, seeds: Tensor, training: bool) -> tuple[dict[str, list], dict]:
+        """Gradients by the name of their network, and the metrics updated with the batch."""
+        raise NotImplementedError
+
+    def chain_rows(self, x: Tensor, seeds: Tensor, num_chains: int) -> tuple[Tensor, Tensor]:
+        """Every row `num_chains` times in a row, each copy with a stream of its own."""
+        if num_chains == 1:
+            return x, seeds
+        chain = tf.tile(tf.range(num_chains, dtype=tf.int32), [tf.shape(x)[0]])
+        seeds = random.fold_in(tf.repeat(seeds, num_chains, axis=0), chain)
+        return tf.repeat(x, num_chains, axis=0), seeds
+
+    # ---- Row functions: the same graphs for Python, exports and servers ----------------
+
+    def generate_rows(self, seeds: Tensor, compiled: bool = True) -> Tensor:
+        """One image per stream of `seeds`, int32 `[B, 2]`."""
+        return self.decode_rows(self.sample_prior(seeds, compiled))
+
+    def decode_rows(self, z: Latents) -> Tensor:
+        """One image per latent."""
+        return self.likelihood.mean(self.decode(z))
+
+    # ---- Keras ------------------------------------------------------------------------
+
+    def build(self, input_shape: tuple) -> None:
+        if not self.built:
+            super().build(input_shape)
+
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """Reconstruction, with noise keyed by each example's own values."""
+        x = tf.cast(x, tf.float32)
+        return self.reconstruct_rows(x, random.content_seeds(self.seed, x))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0], *self.data_shape)
+
+    def check_data(self, x: Any) -> None:
+        of_likelihood = getattr(self.likelihood, "data_range", None)
+        of_generator = getattr(self.generator, "output_range", None)
+        checks.check_training_data(x, self.data_shape, of_likelihood or of_generator)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """`keras.Model.predict`: reconstructions, in the shape of `x`."""
+        if hasattr(x, "shape") and hasattr(x, "dtype"):
+            x = checks.as_examples(x, self.data_shape)
+        return super().predict(x, *args, **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, Tensor]:
+        x = replicas.examples(data)
+        seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
+        grads, logs = self.learn(x, seeds, training=True)
+        self.apply_gradients(grads)
+        self.step.assign_add(1)
+        return logs
+
+    def test_step(self, data: Any) -> dict[str, Tensor]:
+        x = replicas.examples(data)
+        _, logs = self.learn(x, random.content_seeds(self.seed, x), training=False)
+        return logs
+
+    # ---- Saving -----------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            **{
+                name: keras.saving.serialize_keras_object(getattr(self, name))
+                for name in self.config_parts
+            },
+            **{name: getattr(self, name) for name in self.config_values},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LatentVariableModel":
+        loaded = {
+            name: keras.saving.deserialize_keras_object(config[name]) for name in cls.config_parts
+        }
+        size = config["latent_size"]
+        # JSON has no tuples.
+        loaded["latent_size"] = tuple(size) if isinstance(size, list) else size
+        return cls(**{**config, **loaded})
+
+
+def gradients(
+    tape: tf.GradientTape, loss: Tensor, weights: list, z: Latents = ()
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Towards the weights and towards the latents; 0, not None, for what the loss does not use."""
+    parts = tf.nest.flatten(z)
+    found = tape.gradient(
+        loss, [*weights, *parts], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return found[: len(weights)], found[len(weights) :]
+
+
+def row_norms(parts: list[Tensor]) -> Tensor:
+    """`[B]`: the norm over all parts of each row."""
+    return tf.norm(latents.join(parts), axis=-1)

@@ -1,0 +1,349 @@
+"""Variational autoencoders: the baselines whose latents an encoder infers."""
+
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfebm import objectives, random
+from tfebm.data import checks
+from tfebm.errors import InvalidInputError
+from tfebm.generators.encoders import ConvEncoder
+from tfebm.models import latents, networks, replicas
+from tfebm.models.latent_variable import LatentVariableModel, gradients
+from tfebm.models.posterior_chain import POSTERIOR, PRIOR
+from tfebm.types import Latents, Seed, Tensor
+
+INFERENCE = ("mean_field", "ladder")
+# Standard deviations from 0.007 to 12: beyond them exp overflows in early steps, and a variance
+# on its way to 0 makes the KL's gradient as large as the data's.
+LOG_VARIANCE_RANGE = (-10.0, 5.0)
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, diag exp(log_variance)) || N(0, I)): `[B, d]` twice to `[B]`."""
+    terms = tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance
+    return 0.5 * tf.reduce_sum(terms, axis=-1)
+
+
+def merge(
+    mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The normalised product N(z; mean, exp(log_variance)) N(z; m, exp(v)), whitened by (m, v).
+
+    With r = log_variance - v and u = (z - m) / exp(v / 2) the product is N(u; a, s), where
+
+        s = exp(r) / (1 + exp(r)),    a = (mean - m) / exp(v / 2) / (1 + exp(r))
+
+    Args:
+        mean: Of the encoder, `[B, d]`.
+        log_variance: Of the encoder, `[B, d]`.
+        prior_mean: m, `[B, d]`.
+        prior_log_variance: v, `[B, d]`.
+
+    Returns:
+        a and log s, `[B, d]` each.
+    """
+    ratio = log_variance - prior_log_variance
+    whitened = (mean - prior_mean) * tf.exp(-0.5 * prior_log_variance)
+    # Sigmoids, which neither overflow nor lose the small one of two precisions.
+    return whitened * tf.sigmoid(-ratio), tf.math.log_sigmoid(ratio)
+
+
+@keras.saving.register_keras_serializable(package="tfebm")
+class VAE(LatentVariableModel):
+    """A generator learned with an encoder, by the evidence lower bound.
+
+        p(x, u) = N(u; 0, I) p(x | g(u)),    u = (u_1, ..., u_L), the top first
+        -ELBO   = -E_q log p(x | g(u)) + beta * sum_l KL(q(u_l | x, above) || N(0, I))
+
+    The encoder gives a mean and a log-variance for every layer. For `inference="mean_field"` these
+    are the moments of q(u_l | x), independent of each other: with a single layer the ordinary
+    variational autoencoder. For `"ladder"` they are a likelihood of z_l that meets the generator's
+    own p(z_l | z_{l-1}) = N(m_l, exp(v_l)) on the way down,
+
+        q(z_l | z_{l-1}, x) proportional to N(z_l; mean_l, var_l) N(z_l; m_l, exp(v_l))
+
+    below the top, where q is N(mean_1, var_1). Here latents are whitened,
+    u_l = (z_l - m_l) / exp(v_l / 2), as the generator takes them.
+
+    Args:
+        generator: Any Keras layer or model, latents to what the likelihood takes: `[B, d]`, or for
+            several layers (`tfebm.MultilayerGenerator`) a tuple of `[B, d_l]`. For "ladder" with a
+            method `descend(choose)`, see there; it is run without the flag `training`.
+        encoder: Any Keras layer or model, examples to `[B, 2 * d]`, the mean and beside it the
+            log-variance; for several layers to a tuple of `[B, 2 * d_l]`, the top first.
+            Default: `ConvEncoder` of the generator's image shape.
+        latent_size: d, or the tuple of sizes. Default: what the generator was built for, or says
+            in its attribute `latent_sizes`; else 100.
+        likelihood: p(x | u). Default: `GaussianLikelihood(0.3)`. Its scale weighs the data against
+            the KL.
+        inference: "mean_field" or "ladder".
+        kl_warmup_steps: Training steps over which beta rises from 0 to 1. 0: always 1. Evaluation
+            and scores have beta 1.
+        seed: Of all noise in training, together with the step and the global row.
+        **kwargs: Of `keras.Model`.
+
+    Raises:
+        InvalidInputError: An encoder that does not return the moments of the latents, none for
+            data that are no images, a ladder over a generator without `descend`, another
+            inference, a negative warm-up, or a network that computes in float16.
+
+    Metrics, all means over examples: `generator_loss`, the likelihood's error as in the other
+    models; `reconstruction_mse`; `kl`, and `kl_layer_0`, ... of several layers; `elbo`, nats with
+    all constants and beta 1.
+
+    Example:
+
+        >>> vae = tfebm.VAE(tfebm.DeconvGenerator((28, 28, 1), width=16), latent_size=16)
+        >>> vae.compile()
+        >>> vae.fit(x_train, epochs=20, batch_size=100)        # float32 in [-1, 1]
+        >>> images = vae.generate(64, seed=0)
+        >>> generator = tfebm.MultilayerGenerator((28, 28, 1), (8, 16, 24), 16, upsamplings=2)
+        >>> ladder = tfebm.VAE(generator, inference="ladder", kl_warmup_steps=2000)
+
+    References: D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. C. K.
+    Sonderby et al. Ladder Variational Autoencoders. NeurIPS 2016, section 2.
+    """
+
+    optimized: ClassVar = {"optimizer": "generator", "encoder_optimizer": "encoder"}
+    config_parts: ClassVar = ("generator", "encoder", "likelihood")
+    config_values: ClassVar = ("latent_size", "inference", "kl_warmup_steps", "seed")
+
+    def __init__(
+        self,
+        generator: keras.layers.Layer,
+        encoder: keras.layers.Layer | None = None,
+        latent_size: latents.LatentSize | None = None,
+        likelihood: Any = None,
+        inference: str = "mean_field",
+        kl_warmup_steps: int = 0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if inference not in INFERENCE:
+            raise InvalidInputError(
+                f"`inference` must be {' or '.join(map(repr, INFERENCE))}. Received {inference!r}."
+            )
+        if inference == "ladder" and not hasattr(generator, "descend"):
+            raise InvalidInputError(
+                "A ladder meets the generator's latents on the way down, but "
+                f"{type(generator).__name__} has no method `descend`. Use a "
+                '`MultilayerGenerator`, or `inference="mean_field"`.'
+            )
+        checks.check_count("kl_warmup_steps", kl_warmup_steps, least=0)
+        super().__init__(generator, latent_size, likelihood, seed, {}, **kwargs)
+        self.inference = inference
+        self.kl_warmup_steps = int(kl_warmup_steps)
+        # Not among the base's networks beside the generator: those take latents, and the default
+        # one depends on the shape of the examples.
+        self.encoder = self._default_encoder() if encoder is None else encoder
+        self._refuse_float16()
+        self._build_encoder()
+        self.build((None, *self.data_shape))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics, more of them for several layers."""
+        layers = len(self.latent_size) if isinstance(self.latent_size, tuple) else 0
+        of_layers = (f"kl_layer_{i}" for i in range(layers))
+        return ("generator_loss", "reconstruction_mse", "kl", "elbo", *of_layers)
+
+    def networks_by_name(self) -> dict[str, keras.layers.Layer]:
+        # The base checks the generator before there is an encoder.
+        names = self.optimized.values()
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def _default_encoder(self) -> ConvEncoder:
+        if len(self.data_shape) != 3:
+            raise InvalidInputError(
+                "Without an encoder, examples must be images of shape (height, width, channels). "
+                f"The generator makes {self.data_shape}. Give an `encoder`, for instance "
+                f"`keras.layers.Dense({2 * self.total_latent_size})`."
+            )
+        return ConvEncoder(self.data_shape, self.latent_size)
+
+    def _build_encoder(self) -> None:
+        shape = ("B", *self.data_shape)
+        try:
+            if not self.encoder.built:
+                self.encoder.build((None, *self.data_shape))
+            output = self.encoder(tf.zeros([2, *self.data_shape]))
+        except Exception as error:
+            raise InvalidInputError(
+                f"The encoder does not take examples of shape [{', '.join(map(str, shape))}], as "
+                f"the generator makes them: {error} Change the encoder's input, or the generator."
+            ) from error
+        parts = list(output) if isinstance(output, (tuple, list)) else [output]
+        found = [tuple(getattr(part, "shape", ())) for part in parts]
+        sizes = latents.sizes(self.latent_size)
+        if found != [(2, 2 * size) for size in sizes]:
+            needed = " and ".join(f"[B, {2 * size}]" for size in sizes)
+            received = " and ".join(
+                f"[{', '.join(map(str, ('B', *each[1:])))}]" if each else type(part).__name__
+                for each, part in zip(found, parts, strict=True)
+            )
+            raise InvalidInputError(
+                "The encoder must return a mean and beside it a log-variance for latents of size "
+                f"{self.latent_size}: {needed}{', the top first' if len(sizes) > 1 else ''}. "
+                f"Received {received}. Change its last layer, or `latent_size`."
+            )
+
+    # ---- The posterior ------------------------------------------------------------------
+
+    def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
+        """Draws of N(0, I) for the streams `seeds`, int32 `[B, 2]`. No chain runs: `compiled` is
+        here for the interface that all models have in common."""
+        return latents.standard_normal(random.fold_in(seeds, PRIOR), self.latent_size)
+
+    def encode(self, x: Tensor, training: bool | None = None) -> list[tuple[Tensor, Tensor]]:
+        """What the encoder says of each layer: means and log-variances, float32 `[B, d_l]`."""
+        output = self.encoder(x, training=training)
+        parts = output if isinstance(output, (tuple, list)) else [output]
+        moments = []
+        for part in parts:
+            mean, log_variance = tf.split(tf.cast(part, tf.float32), 2, axis=-1)
+            moments.append((mean, tf.clip_by_value(log_variance, *LOG_VARIANCE_RANGE)))
+        return moments
+
+    def posterior_pass(
+        self, x: Tensor, seeds: Tensor, training: bool | None = None
+    ) -> tuple[Latents, Tensor, list[Tensor]]:
+        """A draw u ~ q, what the generator returns for it, and every layer's KL `[B]`.
+
+        Args:
+            x: `[B, ...]`.
+            seeds: int32 `[B, 2]`.
+            training: Of the networks.
+        """
+        encoded = self.encode(x, training)
+        seeds = random.fold_in(seeds, POSTERIOR)
+        noise = tf.nest.flatten(latents.standard_normal(seeds, self.latent_size))
+        draws, divergences = [], []
+
+        def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
+            # KL(q(z_l) || p(z_l)) is the same in the whitened coordinates: both are densities of
+            # one variable, and an invertible map of it leaves their ratio as it is.
+            divergences.append(gaussian_kl(mean, log_variance))
+            draws.append(mean + tf.exp(0.5 * log_variance) * noise[len(draws)])
+            return draws[-1]
+
+        def choose(layer: int, mean: Tensor | None, log_variance: Tensor | None) -> Tensor:
+            if mean is None:
+                return draw(*encoded[layer])
+            u = draw(*merge(*encoded[layer], mean, log_variance))
+            return mean + tf.exp(0.5 * log_variance) * u
+
+        if self.inference == "ladder":
+            outputs = tf.cast(self.generator.descend(choose), tf.float32)
+            return latents.pack(draws, self.latent_size), outputs, divergences
+        for moments in encoded:
+            draw(*moments)
+        u = latents.pack(draws, self.latent_size)
+        return u, self.decode(u, training), divergences
+
+    # ---- Row functions ------------------------------------------------------------------
+
+    def infer_rows(
+        self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
+    ) -> Latents:
+        """Draws of the whitened latents `[B, num_chains, d]`."""
+        x, seeds = self.chain_rows(x, seeds, num_chains)
+        u, _, _ = self.posterior_pass(x, seeds)
+        return latents.by_example(u, num_chains)
+
+    def reconstruct_rows(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Tensor:
+        """Reconstructions g(u) of one draw u ~ q, in the shape of `x`."""
+        return self.likelihood.mean(self.posterior_pass(x, seeds)[1])
+
+    def score_rows(
+        self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
+    ) -> Tensor:
+        """Scores `[B]`; see `score`."""
+        x, seeds = self.chain_rows(x, seeds, num_chains)
+        _, outputs, divergences = self.posterior_pass(x, seeds)
+        bound = self.likelihood.log_prob(outputs, x) - tf.add_n(divergences)
+        return -tf.reduce_mean(tf.reshape(bound, [-1, num_chains]), axis=1)
+
+    def score(
+        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
+    ) -> np.ndarray:
+        """How unlikely each example is: `[N]`, higher = more anomalous.
+
+        The score is `-ELBO(x) >= -log p(x)` in nats with all constants, estimated from
+        `num_chains` draws: `KL - log p(x | g(u))`, u ~ q. It is repeatable: noise is keyed by
+        `seed` and the example's own values, so that neither the other examples nor their order
+        matter.
+
+        Args:
+            x: Examples `[N, ...]`, float, in the range of the training data.
+            seed: An integer, or int32 `[N, 2]`, one stream per example.
+            num_chains: Draws to average; the noise of a score falls as its square root.
+            batch_size: Examples at a time; the answer does not depend on it.
+        """
+        return super().score(x, seed, num_chains, batch_size)
+
+    def inference_parts(self) -> tuple:
+        return (self.likelihood,)
+
+    # ---- Learning -----------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer | None = None,
+        encoder_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training.
+
+        Args:
+            optimizer: The generator's. Default: Adam with rate 1e-3.
+            encoder_optimizer: The encoder's. Default: Adam with rate 1e-3.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
+
+        Raises:
+            ValueError: A loss or metrics (the model has its own), one optimizer for both
+                networks, mixed_float16, or under a strategy of several replicas
+                `steps_per_execution > 1` or `jit_compile=True`.
+        """
+        super().compile(optimizer, encoder_optimizer=encoder_optimizer, **kwargs)
+
+    def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        return {name: keras.optimizers.Adam(1e-3) for name in self.optimized}
+
+    def kl_weight(self) -> Tensor:
+        """beta at this training step: min(1, step / kl_warmup_steps), a float32 scalar."""
+        if not self.kl_warmup_steps:
+            return tf.constant(1.0)
+        # A variable in the graph: the same trace serves all steps, and the schedule is resumed
+        # with the weights.
+        return tf.minimum(1.0, tf.cast(self.step.value, tf.float32) / self.kl_warmup_steps)
+
+    def learn(self, x: Tensor, seeds: Tensor, training: bool) -> tuple[dict[str, list], dict]:
+        """Gradients of -ELBO by reparametrisation, and the metrics updated with the batch."""
+        x, seeds, weights = replicas.fill_empty(x, seeds)
+        count = replicas.global_sum(tf.reduce_sum(weights))
+        beta = self.kl_weight() if training else 1.0
+        of_generator = [v.value for v in self.generator.trainable_variables]
+        of_encoder = [v.value for v in self.encoder.trainable_variables]
+        with tf.GradientTape() as tape:
+            _, outputs, divergences = self.posterior_pass(x, seeds, training)
+            error = self.likelihood.error(outputs, x)
+            kl = tf.add_n(divergences)
+            losses = self.likelihood.energy_scale * error + beta * kl
+            loss = objectives.mean_over_global_batch(losses, weights, count)
+            loss += networks.regularization(self.generator) + networks.regularization(self.encoder)
+        grads, _ = gradients(tape, loss, [*of_generator, *of_encoder])
+        squared = tf.square(x - self.likelihood.mean(outputs))
+        seen = {
+            "generator_loss": error,
+            "reconstruction_mse": tf.reduce_mean(squared, axis=list(range(1, squared.shape.rank))),
+            "kl": kl,
+            "elbo": self.likelihood.log_prob(outputs, x) - kl,
+        }
+        if isinstance(self.latent_size, tuple):
+            seen |= {f"kl_layer_{i}": of_layer for i, of_layer in enumerate(divergences)}
+        logs = replicas.update(self._trackers, seen, weights)
+        split = len(of_generator)
+        return {"generator": grads[:split], "encoder": grads[split:]}, logs
