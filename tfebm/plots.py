@@ -90,3 +90,64 @@ def save_densities(
 
 def _save(figure: Any, path: str | os.PathLike) -> None:
     files.replace_file(pathlib.Path(path), lambda p: figure.savefig(p, dpi=100))
+
+
+def save_step_sizes(
+    path: str | os.PathLike,
+    candidates: Sequence[Mapping[str, Any]],
+    in_use: np.ndarray,
+    criterion: str,
+    searches: Sequence[Mapping[str, Any]],
+) -> None:
+    """Draws the criteria over the step size, and the schedules that were chosen over time.
+
+    Args:
+        path: PNG.
+        candidates: Records of `tfebm.samplers.tuning.Candidate`, with one step size each; a
+            criterion that is missing leaves a gap.
+        in_use: The step sizes of the trained model, `[K, P]`.
+        criterion: The one that chose them.
+        searches: Records of `tfebm.callbacks.StepSizeTuner`.
+    """
+    from matplotlib.figure import Figure
+
+    titles = {"kl": "Q (KL given the noise), nats", "entropy": "Gaussian-entropy KL, nats"}
+    titles["ksd"] = "kernel Stein discrepancy"
+    steps = np.array([candidate["step_size"] for candidate in candidates], float)
+    figure = Figure(figsize=(17, 3.9), layout="constrained")
+    *of_criteria, of_time = figure.subplots(1, 4)
+    for axis, (name, title) in zip(of_criteria, titles.items(), strict=True):
+        found = [candidate[name] for candidate in candidates]
+        values = np.array([np.nan if v is None else v for v in found])
+        # All candidates saw the same examples and noise: the curve's shape is far more certain than
+        # its height, whose standard error is in the records.
+        axis.plot(steps, values, marker="o", markersize=4)
+        for step in steps[np.isnan(values)]:
+            axis.axvspan(step / 1.05, step * 1.05, color="tab:red", alpha=0.25)
+        low, high = float(in_use.min()), float(in_use.max())
+        axis.axvspan(low / 1.02, high * 1.02, color="tab:green", alpha=0.4, label="in use")
+        chosen = ", which chose" if name == criterion else ""
+        axis.set(title=f"{title}{chosen}", xlabel="step size s", xscale="log")
+        if name != "ksd" and np.isfinite(values).any():
+            # The far ends would flatten everything near the minimum.
+            floor = np.nanmin(values)
+            axis.set_ylim(floor - 0.1 * _depth(values), floor + _depth(values))
+        axis.legend(fontsize="small")
+        axis.grid(alpha=0.3)
+    for i, search in enumerate(searches):
+        schedule = np.mean(search["schedule"], axis=1)
+        shade = 0.15 + 0.85 * (i + 1) / len(searches)
+        numbers = np.arange(1, len(schedule) + 1)
+        label = f"epoch {search['epoch']}" if i in (0, len(searches) - 1) else None
+        of_time.plot(numbers, schedule, color="tab:blue", alpha=shade, label=label)
+    of_time.set(
+        title="schedule in use, later ones darker", xlabel="step of the chain", ylim=(0, None)
+    )
+    of_time.legend(fontsize="small")
+    of_time.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _depth(values: np.ndarray) -> float:
+    """A range that shows the lower half of the values."""
+    return max(float(np.nanmedian(values) - np.nanmin(values)), 1e-3) * 1.5

@@ -43,13 +43,10 @@ from tfebm.errors import InvalidInputError
 from tfebm.runs import (
     RunDirectory,
     RunSettings,
-    check_writable,
     evaluation,
     flag,
-    make_strategy,
     mixing,
-    parse,
-    resumed,
+    open_session,
     training,
 )
 
@@ -330,25 +327,12 @@ def draw(
 
 def main() -> None:
     started = time.monotonic()
-    settings, asked = parse(Settings, PRESETS, default_preset, __doc__)
-    run = RunDirectory(pathlib.Path(settings.output))
-    if settings.resume:
-        settings = resumed(Settings, run.read_settings(), settings, asked)
-    else:
-        run.check_free(settings.overwrite)
-    strategy = make_strategy(settings.strategy, settings.virtual_devices)
-    data = load(settings)
-    training.check_batch_size(settings, len(data.x_train), strategy.num_replicas_in_sync)
-    check_writable(run.path, "--output")
-    if settings.export:
-        check_writable(pathlib.Path(settings.export), "--export")
-    training.make_deterministic(settings.seed)
+    session = open_session(NAME, Settings, PRESETS, default_preset, __doc__, load)
+    _, settings, run, strategy, data = session
     with strategy.scope():  # what does not fit together is said before anything is written
         make_model(settings, make_flow(settings, data))
     training.make_deterministic(settings.seed)
-    start = run.write_settings if settings.resume else run.begin
-    start(NAME, settings.to_record())
-    print(f"tfebm {tfebm.__version__}, {NAME}:\n{settings.describe()}", flush=True)
+    session.announce()
 
     flow, model, log = train(settings, data, run, strategy)
     run.save_model(model)
@@ -364,10 +348,7 @@ def main() -> None:
     )
     files.write_json(run.path / "diagnostics.json", evaluation.diagnosis_record(found, view, about))
     draw(model, flow, data, found, view, log.epochs, run)
-    if settings.export:
-        version = tfebm.serving.next_version(settings.export, NAME)
-        target = tfebm.serving.export(model, settings.export, NAME, version)
-        print(f"Exported {target.generator} and {target.scorer}.")
+    session.export(model)
     test = evaluation.test_figures(model, flow, data, settings.seed)
     run.save_model(model)  # log Z is known now
     final = training.finish(model, log, test, started)

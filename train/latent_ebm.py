@@ -13,26 +13,14 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import dataclasses
-import pathlib
 import time
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 import tfebm
 from tfebm import pictures
-from tfebm.data import ImageData, load_images, steps_per_epoch, to_float
-from tfebm.runs import (
-    RunDirectory,
-    RunSettings,
-    check_writable,
-    flag,
-    make_strategy,
-    parse,
-    resumed,
-    training,
-)
+from tfebm.data import steps_per_epoch
+from tfebm.runs import RunSettings, flag, images, open_session, training
 
 NAME = "latent_ebm"
 LAYOUTS = {"default": None, "cifar10": tfebm.CIFAR10_STAGES}
@@ -141,91 +129,23 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfe
     return model
 
 
-def draw(model: tfebm.LatentEBM, data: ImageData, epochs: list, run: RunDirectory) -> None:
-    """Writes the pictures of a finished run."""
-    tfebm.callbacks.SampleGrid(run.picture("samples")).draw(model)
-    images = data.x_test if len(data.x_test) >= 2 else data.x_train
-    # Spread over the set, which may be sorted by class.
-    shown = np.linspace(0, len(images) - 1, min(40, len(images))).astype(int)
-    x = to_float(images[shown]).numpy()
-    # Each original with its reconstruction to the right of it.
-    pairs = np.stack([x, model.reconstruct(x)], axis=1).reshape(-1, *x.shape[1:])
-    pictures.save_grid(run.picture("reconstructions"), pairs, columns=10)
-    half = len(x) // 2
-    if half:
-        paths = model.interpolate(x[:half:2], x[half : 2 * half : 2], num_steps=10)
-        pictures.save_grid(run.picture("interpolation"), paths.reshape(-1, *x.shape[1:]), 10)
-    pictures.save_curves(run.picture("curves"), epochs, CURVES)
-
-
-def test_figures(
-    model: tfebm.LatentEBM, data: ImageData, settings: Settings
-) -> dict[str, float] | None:
-    """On the test images, which nothing before has seen; None where there are none.
-
-    Every metric of the model, the reconstruction error on the [0, 1] scale, and mean and standard
-    deviation of the anomaly score.
-    """
-    if not len(data.x_test):
-        return None
-    x = to_float(data.x_test)
-    batches = tf.data.Dataset.from_tensor_slices(x).batch(settings.batch_size)
-    figures = model.evaluate(batches, return_dict=True, verbose=0)
-    scores = model.score(x, seed=settings.seed)
-    return {
-        "num_examples": len(x),
-        **{name: float(value) for name, value in figures.items()},
-        "reconstruction_mse_unit_range": float(figures["reconstruction_mse"]) / 4.0,
-        "score_mean": float(np.mean(scores)),
-        "score_std": float(np.std(scores)),
-    }
-
-
-def summary(final: dict) -> str:
-    """The final record in a few lines for a person."""
-    test = final["test"]
-    if test is None:
-        return f"{training.cost(final)}\nThere are no test images, and so no test figures."
-    return (
-        f"{training.cost(final)}\n"
-        f"On {test['num_examples']} test images: reconstruction error "
-        f"{test['reconstruction_mse']:.4f} per pixel on [-1, 1] "
-        f"({test['reconstruction_mse_unit_range']:.4f} on [0, 1]), anomaly score "
-        f"{test['score_mean']:.1f} +- {test['score_std']:.1f}."
-    )
-
-
 def main() -> None:
     started = time.monotonic()
-    settings, asked = parse(Settings, PRESETS, "laptop", __doc__)
-    run = RunDirectory(pathlib.Path(settings.output))
-    if settings.resume:
-        settings = resumed(Settings, run.read_settings(), settings, asked)
-    else:
-        run.check_free(settings.overwrite)
-    strategy = make_strategy(settings.strategy, settings.virtual_devices)
-    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
-    training.check_batch_size(settings, len(data.x_train), strategy.num_replicas_in_sync)
-    check_writable(run.path, "--output")
-    if settings.export:
-        check_writable(pathlib.Path(settings.export), "--export")
-    training.make_deterministic(settings.seed)
-    with strategy.scope():
+    session = open_session(NAME, Settings, PRESETS, "laptop", __doc__)
+    settings, run, data = session.settings, session.run, session.data
+    with session.strategy.scope():
         model = make_model(settings, data.image_shape, len(data.x_train))
-    start = run.write_settings if settings.resume else run.begin
-    start(NAME, settings.to_record())
-    print(f"tfebm {tfebm.__version__}, {NAME}:\n{settings.describe()}", flush=True)
+    session.announce()
 
     samples = tfebm.callbacks.SampleGrid(run.picture("samples"))
     log = training.train(model, data, settings, run, [samples])
     run.save_model(model)
-    draw(model, data, log.epochs, run)
-    if settings.export:
-        version = tfebm.serving.next_version(settings.export, NAME)
-        target = tfebm.serving.export(model, settings.export, NAME, version)
-        print(f"Exported {target.generator} and {target.scorer}.")
-    final = training.finish(model, log, test_figures(model, data, settings), started)
-    print(summary(final))
+    images.draw_images(model, data, run)
+    pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
+    session.export(model)
+    final = training.finish(model, log, images.test_figures(model, data, settings), started)
+    print(training.cost(final))
+    print(images.reconstruction_sentence(final["test"]))
     print(f"Everything is in {run.path}: look at samples.png first.")
 
 

@@ -20,7 +20,9 @@ _EXAMPLES = {"kl": 32, "ksd": 32, "entropy": 8}
 
 
 class StepSizeTuner(keras.callbacks.Callback):
-    """Chooses `posterior_step_size` before the first step, and again every few epochs.
+    """Chooses `posterior_step_size` before the first step, and again before every few epochs.
+
+    After training, `tune` once more fits them to the final weights.
 
     The first search is over the whole range of step sizes that are stable; later ones look at a
     few values around the last choice, and over the whole range where none of those may be chosen.
@@ -39,6 +41,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         search: "grid" or "gradient".
         family: "constant", "geometric" or "free" (by gradient).
         per_part: Also a factor for each layer.
+        apply: False only looks and records, and leaves the step sizes as they are.
         path: Of a JSON file that keeps the record of all searches.
         seed: Of examples, starts, noise and probes.
         **options: Further ones of `tfebm.samplers.step_size.tune`.
@@ -62,6 +65,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         search: Literal["grid", "gradient"] = "grid",
         family: Literal["constant", "geometric", "free"] = "constant",
         per_part: bool = False,
+        apply: bool = True,
         path: str | os.PathLike | None = None,
         seed: int = 0,
         **options: Any,
@@ -84,6 +88,7 @@ class StepSizeTuner(keras.callbacks.Callback):
             "search": search,
             "family": family,
             "per_part": per_part,
+            "apply": apply,
             "num_lanczos": 4,
             **options,
         }
@@ -95,16 +100,18 @@ class StepSizeTuner(keras.callbacks.Callback):
             self.records = list(files.read_json(self.path))
 
     def on_train_begin(self, logs: Any = None) -> None:
-        # What was recorded after the checkpoint that a run goes on from is searched again.
+        # A search at the step of the checkpoint that a run goes on from came after it, and is made
+        # again: its choice is not in the weights.
         step = int(self.model.step.numpy())
-        self.records = [record for record in self.records if record["step"] <= step]
-        if not self.records:
-            self.tune(epoch=0)
+        self.records = [record for record in self.records if record["step"] < step]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Not at the ends: the part of an epoch that an interrupted run stops with has one too.
+        due = not self.records or (self.every and epoch % self.every == 0)
+        if due and (not self.records or self.records[-1]["epoch"] != epoch):
+            self.tune(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        step = int(self.model.step.numpy())
-        if self.every and (epoch + 1) % self.every == 0 and self.records[-1]["step"] < step:
-            self.tune(epoch=epoch + 1)
         if logs is not None:
             table = self.model.posterior_step_size.numpy()
             logs["step_size_first"] = float(table[0].mean())
@@ -113,16 +120,19 @@ class StepSizeTuner(keras.callbacks.Callback):
         self._seconds = 0.0
 
     def tune(self, epoch: int) -> Tuning | None:
-        """Searches now, and keeps the record; None where no candidate may be chosen."""
+        """Searches now, and keeps the record; None where no candidate may be chosen.
+
+        Args:
+            epoch: For the record.
+        """
         started = time.monotonic()
         step = int(self.model.step.numpy())
         x = self.draw_examples(step, self.num_examples)
-        whole = {"around": None}
-        near = {"around": self.model.posterior_step_size.numpy()}
+        whole, near = None, self.model.posterior_step_size.numpy()
         found = None
-        for where in [near, whole] if self.records else [whole]:
+        for around in [near, whole] if self.records else [whole]:
             try:
-                found = tune_step_size(self.model, x, self.seed, **(self.options | where))
+                found = tune_step_size(self.model, x, self.seed, around=around, **self.options)
                 break
             except NoStepSize as error:
                 reason = str(error)

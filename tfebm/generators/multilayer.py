@@ -78,7 +78,8 @@ class MultilayerGenerator(keras.layers.Layer):
         output_activation: str | Callable | None = "tanh",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The layers cast for themselves; latents are not rounded to their precision before.
+        super().__init__(**{"autocast": False, **kwargs})
         self.image_shape = tuple(int(n) for n in image_shape)
         self.latent_sizes = tuple(int(n) for n in latent_sizes)
         self.width, self.channels = int(width), int(channels)
@@ -186,6 +187,8 @@ class MultilayerGenerator(keras.layers.Layer):
                 L - 1 with the moments of `p(z_l | z_{l-1})`, float32 `[B, latent_sizes[layer]]`
                 each, or None for both at the top, whose prior is N(0, I).
         """
+        if not self.built:
+            self.build()
         features, mean, log_variance = None, None, None
         for i, projection in enumerate(self.projections):
             if features is not None:

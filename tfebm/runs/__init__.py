@@ -2,6 +2,7 @@
 
 from tfebm.runs.command import run_command
 from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
+from tfebm.runs.session import Session, open_session
 from tfebm.runs.settings import RunSettings, flag, parse, resumed
 from tfebm.runs.strategy import make_strategy
 
@@ -9,10 +10,12 @@ __all__ = [
     "Run",
     "RunDirectory",
     "RunSettings",
+    "Session",
     "check_writable",
     "flag",
     "load_run",
     "make_strategy",
+    "open_session",
     "parse",
     "resumed",
     "run_command",

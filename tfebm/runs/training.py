@@ -135,7 +135,11 @@ def train(
 
 
 def finish(
-    model: keras.Model, log: callbacks.RunLog, test: dict[str, Any] | None, started: float
+    model: keras.Model,
+    log: callbacks.RunLog,
+    test: dict[str, Any] | None,
+    started: float,
+    extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the final record of a run.
 
@@ -144,15 +148,17 @@ def finish(
         log: Of its epochs.
         test: Figures on test data, which nothing before has seen; None where there are none.
         started: `time.monotonic()` at the start of the session.
+        extra: Further entries.
 
     Returns:
-        The record: steps, epochs, seconds of this session, peak memory, and `test`.
+        The record: steps, epochs, seconds of this session, peak memory, `extra` and `test`.
     """
     final = {
         "steps": int(model.step.numpy()),
         "epochs": len([r for r in log.epochs if r.get("stage") == log.stage]),
         "session_seconds": round(time.monotonic() - started, 1),
         "peak_memory_mib": round(_peak_memory_mib()),
+        **(extra or {}),
         "test": test,
     }
     log.write(final)

@@ -4,7 +4,7 @@ Three criteria (`tfebm.samplers.criteria`), a grid or a gradient search, three f
 
 - "constant": s_k = s;
 - "geometric": s_k = s r^(k-1);
-- "free": a vector of K, by gradient search only;
+- "free": a vector of K, by gradient search only; of few examples it also fits the noise;
 
 each with a factor for each latent part where asked for.
 

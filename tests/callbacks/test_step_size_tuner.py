@@ -1,0 +1,95 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import vectors
+
+import tfebm
+from tfebm.callbacks import StepSizeTuner
+
+X = vectors(24)
+
+
+def compiled(step_size=0.001):
+    generator = keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(6)])
+    sampler = tfebm.ShortRunLangevin(4, step_size, jit_compile=False)
+    model = tfebm.ShortRunModel(generator, 3, sampler)
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
+
+
+def test_it_tunes_before_the_first_step_and_every_few_epochs(tmp_path):
+    model = compiled()
+    tuner = StepSizeTuner(X, every=2, criterion="kl", path=tmp_path / "tuning.json")
+    history = model.fit(X, batch_size=8, epochs=5, verbose=0, callbacks=[tuner]).history
+    records = json.loads((tmp_path / "tuning.json").read_text())
+    assert [record["step"] for record in records] == [0, 6, 12]
+    assert [record["epoch"] for record in records] == [0, 2, 4]
+    assert len(records[0]["search"]["candidates"]) == 10
+    assert len(records[1]["search"]["candidates"]) == 5
+    np.testing.assert_allclose(records[2]["schedule"], model.posterior_step_size, atol=1e-7)
+    assert history["step_size_first"][0] > 0.005  # chosen before the first step
+    assert history["tuning_seconds"][0] > 0
+    assert history["tuning_seconds"][1] == history["tuning_seconds"][3] == 0
+    # Searches compile nothing anew.
+    traces = model.posterior_sampler.num_traces
+    tuner.tune(epoch=6)
+    assert model.posterior_sampler.num_traces == traces
+
+
+def test_a_resumed_run_tunes_like_an_uninterrupted_one(tmp_path):
+    def run(name, epochs, first=0):
+        tuner = StepSizeTuner(X, every=1, criterion="ksd", path=tmp_path / name)
+        tuner.restore()
+        model.fit(
+            *(X,), batch_size=24, epochs=epochs, initial_epoch=first, verbose=0, callbacks=[tuner]
+        )
+        return tuner.records
+
+    def chosen(records):
+        return [(r["step"], r["epoch"], r["schedule"]) for r in records]
+
+    model = compiled()
+    whole = run("whole.json", 2)
+    keras.utils.set_random_seed(0)
+    model = compiled()
+    run("parts.json", 1)
+    state = model.get_weights()
+    # The run goes on, and is killed with a search that is in no checkpoint.
+    run("parts.json", 2, first=1)
+    model.set_weights(state)
+    parts = run("parts.json", 2, first=1)
+    assert [r["step"] for r in parts] == [0, 1]
+    assert chosen(parts) == chosen(whole)
+
+
+def test_it_can_only_look():
+    model = compiled(0.02)
+    tuner = StepSizeTuner(X, every=0, apply=False)
+    model.fit(X, batch_size=8, epochs=2, verbose=0, callbacks=[tuner])
+    assert len(tuner.records) == 1
+    np.testing.assert_allclose(model.posterior_step_size, 0.02)
+
+
+def test_where_nothing_can_be_chosen_the_step_sizes_stay():
+    model = compiled(0.02)
+    tuner = StepSizeTuner(X, criterion="kl", values=[50.0, 60.0])
+    tuner.set_model(model)
+    with pytest.warns(UserWarning, match="stay as they are.*None of the 2 step sizes"):
+        tuner.on_epoch_begin(0)
+    np.testing.assert_allclose(model.posterior_step_size, 0.02)
+    assert tuner.records[0]["search"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"criterion": "mse"}, "kl, ksd, entropy"),
+        ({"every": -1}, "every"),
+        ({"x": X[:0]}, "Received none"),
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments, message):
+    with pytest.raises(tfebm.InvalidInputError, match=message):
+        StepSizeTuner(**{"x": X, **arguments})

@@ -1,0 +1,118 @@
+"""The script of multi-layer generators, as a person runs it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import short_run
+from helpers import assert_weights_equal
+
+import tfebm
+
+SCRIPT = pathlib.Path(short_run.__file__)
+# Small and quick, on 24 images: three batches an epoch.
+TINY = [
+    *("--batch-size", "8", "--width", "2", "--latent-sizes", "2,3", "--posterior-steps", "2"),
+    *("--halve-at", "1", "--tune-every", "1", "--criterion", "kl"),
+]
+PICTURES = ("samples", "reconstructions", "interpolation", "curves", "layers", "steps")
+FILES = {
+    *(f"{name}.png" for name in PICTURES),
+    *("config.json", "metrics.json", "model.keras", "checkpoints", "logs", "tuning.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (28, 28, 28), dtype=np.uint8)
+    labels = np.arange(28) % 2
+    np.savez(path, x_train=pixels[:24], x_test=pixels[24:], y_train=labels[:24], y_test=labels[24:])
+    return str(path)
+
+
+def run(images, output, *flags):
+    command = [sys.executable, str(SCRIPT), "--dataset", images, "--output", str(output), *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_run_that_is_cut_short_and_resumed_ends_like_one_that_is_not(images, tmp_path):
+    """Both leave every file; the weights, tuned step sizes among them, agree bit for bit."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    text = run(images, whole, *TINY, "--epochs", "2", "--export", str(tmp_path / "savedmodels"))
+    assert "Frechet distance of 24 samples" in text
+    assert {p.name for p in whole.iterdir()} == FILES
+    assert len(list((tmp_path / "savedmodels" / "short_run").rglob("saved_model.pb"))) == 2
+    run(images, parts, *TINY, "--epochs", "2", "--steps", "4")
+    run(images, parts, "--resume", "--steps", "0")
+    one, other = (tfebm.load_run(path) for path in (whole, parts))
+    assert_weights_equal(one.model, other.model)
+    records = [json.loads((path / "tuning.json").read_text()) for path in (whole, parts)]
+    for a, b in zip(*records, strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {
+            k: v for k, v in b.items() if k != "seconds"
+        }
+    assert [record["step"] for record in records[0]] == [0, 3, 6]
+    final = one.metrics["final"]
+    assert final["test"]["frechet_distance"]["value"] > 0
+    criteria = final["step_sizes"]["criteria"]["candidates"]
+    assert all(c["entropy"] is not None and c["ksd"] is not None for c in criteria)
+    assert any(np.isclose(c["step_size"], final["step_sizes"]["in_use"][0]) for c in criteria)
+
+
+@pytest.mark.parametrize("name", ["vae", "ladder_vae", "latent_ebm"])
+def test_the_other_models_learn_and_come_back(name, tmp_path):
+    settings = short_run.Settings(
+        model=name, width=2, latent_sizes="2,3", posterior_steps=2, prior_steps=2, energy_width=4
+    )
+    model = short_run.make_model(settings, (28, 28, 1), 16)
+    x = np.random.default_rng(0).uniform(-1, 1, (16, 28, 28, 1)).astype("float32")
+    model.fit(x, batch_size=8, verbose=0)
+    for names in short_run.CURVES[name].values():
+        assert all(n in model.get_metrics_result() or n.startswith("step_size") for n in names)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.score(x[:2]), model.score(x[:2]))
+
+
+def test_presets_build_the_papers_model():
+    settings = short_run.Settings(**short_run.PRESETS["svhn"])
+    model = short_run.make_model(settings, (32, 32, 3), 1000)
+    assert model.generator.count_params() == 12_162_435
+    assert model.posterior_step_size.shape == (25, 5)
+    rates = model.optimizer._learning_rate
+    # 10 steps an epoch: halved after 50, 100 and 300 epochs.
+    seen = [float(rates(step)) for step in (499, 500, 1000, 2999, 3000)]
+    np.testing.assert_allclose(seen, np.array([1, 0.5, 0.25, 0.25, 0.125]) * 8e-5, rtol=1e-6)
+    assert short_run.Settings(layers=2).sizes == (8, 16)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--layers", "4"], "--layers 4 needs as many sizes"),
+        (["--latent-sizes", "8,x"], "--latent-sizes must be whole numbers"),
+        (["--latent-sizes", ","], "must hold a size"),
+        (["--halve-at", "0"], "--halve-at must be whole numbers"),
+        (["--schedule", "free"], "--step-size gradient"),
+        (["--criterion", "fid"], "invalid choice"),
+        (["--upsamplings", "3", "--dataset", "mnist5k"], "at least 5"),
+        (["--step-size", "fixed", "--posterior-step-size", "50"], "not stable: the limit"),
+    ],
+)
+def test_flags_that_cannot_be_used(flags, message, images, tmp_path, monkeypatch, capsys):
+    data = [] if "--dataset" in flags else ["--dataset", images]
+    arguments = ["short_run.py", *data, "--output", str(tmp_path / "run"), *TINY, *flags]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        tfebm.runs.run_command(short_run.main)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists()
