@@ -103,8 +103,8 @@ def save_step_sizes(
 
     Args:
         path: PNG.
-        candidates: Records of `tfebm.samplers.tuning.Candidate`, with one step size each; a
-            criterion that is missing leaves a gap.
+        candidates: Records of `tfebm.samplers.tuning.Candidate`; a criterion that is missing
+            leaves a red gap.
         in_use: The step sizes of the trained model, `[K, P]`.
         criterion: The one that chose them.
         searches: Records of `tfebm.callbacks.StepSizeTuner`.
@@ -113,7 +113,7 @@ def save_step_sizes(
 
     titles = {"kl": "Q (KL given the noise), nats", "entropy": "Gaussian-entropy KL, nats"}
     titles["ksd"] = "kernel Stein discrepancy"
-    steps = np.array([candidate["step_size"] for candidate in candidates], float)
+    steps = np.array([np.mean(candidate["step_size"]) for candidate in candidates])
     figure = Figure(figsize=(17, 3.9), layout="constrained")
     *of_criteria, of_time = figure.subplots(1, 4)
     for axis, (name, title) in zip(of_criteria, titles.items(), strict=True):
@@ -124,10 +124,12 @@ def save_step_sizes(
         axis.plot(steps, values, marker="o", markersize=4)
         for step in steps[np.isnan(values)]:
             axis.axvspan(step / 1.05, step * 1.05, color="tab:red", alpha=0.25)
-        low, high = float(in_use.min()), float(in_use.max())
-        axis.axvspan(low / 1.02, high * 1.02, color="tab:green", alpha=0.4, label="in use")
+        used = float(in_use.mean())
+        axis.axvspan(used / 1.03, used * 1.03, color="tab:green", alpha=0.4, label="in use")
         chosen = ", which chose" if name == criterion else ""
-        axis.set(title=f"{title}{chosen}", xlabel="step size s", xscale="log")
+        axis.set(
+            title=f"{title}{chosen}", xlabel="step size s (of a schedule: the mean)", xscale="log"
+        )
         if name != "ksd" and np.isfinite(values).any():
             # The far ends would flatten everything near the minimum.
             floor = np.nanmin(values)

@@ -23,7 +23,6 @@ import warnings
 from typing import Any
 
 import keras
-import numpy as np
 
 import tfebm
 from tfebm import pictures, plots
@@ -69,21 +68,23 @@ class Settings(RunSettings):
     width: int = flag(16, "channels of the generator's feature maps", least=1)
     upsamplings: int = flag(2, "doublings of the side behind the last layer", least=1)
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
-    posterior_steps: int = flag(10, "K, steps of the chain", least=1, most=10**6)
+    posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6)
     posterior_step_size: float = flag(
         0.05, "s of --step-size fixed; the noise has this standard deviation", above=0.0
     )
     step_size: str = flag("grid", "how s is chosen", choices=("fixed", "grid", "gradient"))
     criterion: str = flag(
-        "ksd", "divergence that the choice of s minimises", choices=("kl", "entropy", "ksd")
+        "entropy", "divergence that the choice of s minimises", choices=("kl", "entropy", "ksd")
     )
     schedule: str = flag(
-        "constant", "family of the step sizes", choices=("constant", "geometric", "free")
+        "geometric",
+        "family of step sizes that are tuned",
+        choices=("constant", "geometric", "free"),
     )
     per_layer: bool = flag(False, "also tune a factor for each layer")
-    tune_every: int = flag(2, "epochs from one choice to the next (0: at the start only)", least=0)
+    tune_every: int = flag(3, "epochs from one choice to the next (0: at the start only)", least=0)
     learning_rate: float = flag(1e-3, "of every network (Adam, beta_1 0.5)", above=0.0)
-    halve_at: str = flag("6,8,9", "epochs after which the learning rate halves", metavar="N,N")
+    halve_at: str = flag("6,8,9", "epochs after which the rates halve (0: never)", metavar="N,N")
     kl_warmup: float = flag(2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0)
     energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
     energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0)
@@ -114,7 +115,7 @@ class Settings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.sizes
-        _whole_numbers("--halve-at", self.halve_at)
+        _whole_numbers("--halve-at", self.halve_at, none="0")
         if self.schedule == "free" and self.step_size == "grid":
             raise InvalidInputError(
                 "--schedule free has a step size for every step, too many for a grid. Received "
@@ -122,7 +123,9 @@ class Settings(RunSettings):
             )
 
 
-def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
+def _whole_numbers(name: str, text: str, none: str | None = None) -> tuple[int, ...]:
+    if text == none:
+        return ()
     try:
         numbers = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
@@ -189,7 +192,7 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> ker
 
 
 def _adam(rate: float, settings: Settings, per_epoch: int) -> keras.optimizers.Optimizer:
-    epochs = sorted(_whole_numbers("--halve-at", settings.halve_at))
+    epochs = sorted(_whole_numbers("--halve-at", settings.halve_at, none="0"))
     if epochs:
         # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
         ends = [epoch * per_epoch - 1 for epoch in epochs]
@@ -230,7 +233,9 @@ def look_at_step_sizes(
             criterion=settings.criterion,
             report="all",
             # Half octaves around what is in use, which is one of them.
-            values=np.exp(np.mean(np.log(table))) * 2.0 ** np.arange(-4, 2.5, 0.5),
+            around=table,
+            span=4.0,
+            num_values=9,
             num_lanczos=4,
         )
     except InvalidInputError as error:
@@ -240,7 +245,7 @@ def look_at_step_sizes(
     plots.save_step_sizes(
         run.picture("steps"), record["candidates"], table, settings.criterion, tuner.records
     )
-    return {"in_use": [float(table[0].mean()), float(table[-1].mean())], "criteria": record}
+    return {"in_use": [float(row.mean()) for row in (table[0], table[-1])], "criteria": record}
 
 
 def test_figures(model: keras.Model, data: ImageData, settings: Settings) -> dict[str, Any] | None:

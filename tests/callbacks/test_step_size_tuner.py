@@ -1,12 +1,14 @@
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from helpers import vectors
+from helpers import assert_weights_equal, vectors
 
 import tfebm
 from tfebm.callbacks import StepSizeTuner
+from tfebm.runs import RunDirectory, RunSettings, training
 
 X = vectors(24)
 
@@ -39,29 +41,30 @@ def test_it_tunes_before_the_first_step_and_every_few_epochs(tmp_path):
 
 
 def test_a_resumed_run_tunes_like_an_uninterrupted_one(tmp_path):
-    def run(name, epochs, first=0):
-        tuner = StepSizeTuner(X, every=1, criterion="ksd", path=tmp_path / name)
-        tuner.restore()
-        model.fit(
-            *(X,), batch_size=24, epochs=epochs, initial_epoch=first, verbose=0, callbacks=[tuner]
-        )
-        return tuner.records
+    """Cut short within an epoch, and then behind a search that is in no checkpoint."""
+    data = SimpleNamespace(x_train=X)
 
-    def chosen(records):
-        return [(r["step"], r["epoch"], r["schedule"]) for r in records]
+    def run(name, steps, resume=False):
+        keras.utils.set_random_seed(0)
+        model = compiled()
+        directory = RunDirectory(tmp_path / name)
+        settings = RunSettings(batch_size=8, epochs=3, steps=steps, resume=resume)
+        path = directory.path / "tuning.json"
+        tuner = StepSizeTuner(X, every=1, criterion="ksd", path=path)
+        if resume:
+            tuner.restore()
+        training.train(model, data, settings, directory, [tuner])
+        return model, tuner
 
-    model = compiled()
-    whole = run("whole.json", 2)
-    keras.utils.set_random_seed(0)
-    model = compiled()
-    run("parts.json", 1)
-    state = model.get_weights()
-    # The run goes on, and is killed with a search that is in no checkpoint.
-    run("parts.json", 2, first=1)
-    model.set_weights(state)
-    parts = run("parts.json", 2, first=1)
-    assert [r["step"] for r in parts] == [0, 1]
-    assert chosen(parts) == chosen(whole)
+    expected, whole = run("whole", 0)
+    run("parts", 4)
+    _, tuner = run("parts", 6, resume=True)
+    tuner.tune(epoch=2)  # of a process that is killed before the next checkpoint
+    model, parts = run("parts", 0, resume=True)
+    assert_weights_equal(model, expected)
+    for a, b in zip(whole.records, parts.records, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert [record["step"] for record in parts.records] == [0, 3, 6]
 
 
 def test_it_can_only_look():

@@ -78,7 +78,7 @@ class TestTuples:
         close(paths[:, 0], model.decode_latents((top_a, low_a)))
         close(paths[:, -1], model.decode_latents((top_b, low_a)))
         close(model.interpolate(a, b, num_steps=2)[:, 1], model.decode_latents((top_b, low_b)))
-        with pytest.raises(tfebm.InvalidInputError, match="from 0 to 1"):
+        with pytest.raises(tfebm.InvalidInputError, match="layers from 0 to 1"):
             model.interpolate(a, b, layers=[2])
 
     def test_structures_that_do_not_match_are_both_printed(self):

@@ -1,5 +1,6 @@
 """Re-tunes the step sizes of a model's posterior chain while it learns."""
 
+import inspect
 import os
 import pathlib
 import time
@@ -13,10 +14,14 @@ from tfebm import files
 from tfebm.data import checks, to_float
 from tfebm.errors import InvalidInputError
 from tfebm.models import tune_step_size
-from tfebm.samplers import Tuning
+from tfebm.samplers import Tuning, step_size
 from tfebm.samplers.tuning import NoStepSize
 
-_EXAMPLES = {"kl": 32, "ksd": 32, "entropy": 8}
+_EXAMPLES = {"kl": 32, "ksd": 32, "entropy": 4}
+# Of `tune`, for a schedule with a decay to find as well: fewer step sizes.
+_NEAR = {"constant": {"num_values": 5}, "geometric": {"num_values": 3, "span": 1.5}}
+_WHOLE = {"constant": {"num_values": 10}, "geometric": {"num_values": 6}}
+_OURS = ("sampler", "energy_fn", "position", "context", "around", "start_scale")
 
 
 class StepSizeTuner(keras.callbacks.Callback):
@@ -36,7 +41,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         x: Training examples to draw from, `[N, ...]`, uint8 or float32 in [-1, 1].
         every: Epochs from one search to the next; 0 searches before the first step only.
         criterion: "kl", "entropy" or "ksd"; see `tfebm.samplers.step_size`.
-        num_examples: Of a search. Default: 32, and 8 for "entropy", which needs many chains of
+        num_examples: Of a search. Default: 32, and 4 for "entropy", which needs many chains of
             each.
         search: "grid" or "gradient".
         family: "constant", "geometric" or "free" (by gradient).
@@ -60,7 +65,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         self,
         x: Any,
         every: int = 5,
-        criterion: Literal["kl", "entropy", "ksd"] = "kl",
+        criterion: Literal["kl", "entropy", "ksd"] = "entropy",
         num_examples: int | None = None,
         search: Literal["grid", "gradient"] = "grid",
         family: Literal["constant", "geometric", "free"] = "constant",
@@ -78,8 +83,11 @@ class StepSizeTuner(keras.callbacks.Callback):
             )
         if not len(x):
             raise InvalidInputError("The step sizes are tuned on examples. Received none.")
-        self.num_examples = min(num_examples or _EXAMPLES[criterion], len(x))
-        checks.check_count("num_examples", self.num_examples)
+        num_examples = _EXAMPLES[criterion] if num_examples is None else num_examples
+        checks.check_count("num_examples", num_examples)
+        checks.check_count("seed", seed, least=0)
+        self._check_options(options)
+        self.num_examples = min(num_examples, len(x))
         self.x, self.every, self.seed = x, every, seed
         self.path = pathlib.Path(path) if path is not None else None
         self.records: list[dict[str, Any]] = []
@@ -93,6 +101,17 @@ class StepSizeTuner(keras.callbacks.Callback):
             **options,
         }
         self._seconds = 0.0
+        self._ended: int | None = None
+
+    @staticmethod
+    def _check_options(options: dict[str, Any]) -> None:
+        known = set(inspect.signature(step_size.tune).parameters)
+        unknown = [name for name in options if name not in known or name in _OURS]
+        if unknown:
+            raise InvalidInputError(
+                "The options must be arguments of `tfebm.samplers.step_size.tune`, but none of "
+                f"{', '.join(_OURS)}. Received {', '.join(unknown)}."
+            )
 
     def restore(self) -> None:
         """Reads the searches of an earlier part of the run back from `path`."""
@@ -108,10 +127,12 @@ class StepSizeTuner(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Not at the ends: the part of an epoch that an interrupted run stops with has one too.
         due = not self.records or (self.every and epoch % self.every == 0)
-        if due and (not self.records or self.records[-1]["epoch"] != epoch):
+        begun_before = self.records and self.records[-1]["epoch"] == epoch != self._ended
+        if due and not begun_before:
             self.tune(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._ended = epoch
         if logs is not None:
             table = self.model.posterior_step_size.numpy()
             logs["step_size_first"] = float(table[0].mean())
@@ -128,11 +149,13 @@ class StepSizeTuner(keras.callbacks.Callback):
         started = time.monotonic()
         step = int(self.model.step.numpy())
         x = self.draw_examples(step, self.num_examples)
-        whole, near = None, self.model.posterior_step_size.numpy()
+        family = self.options["family"]
+        whole = {"around": None, **_WHOLE.get(family, {})}
+        near = {"around": self.model.posterior_step_size.numpy(), **_NEAR.get(family, {})}
         found = None
-        for around in [near, whole] if self.records else [whole]:
+        for where in [near, whole] if self.records else [whole]:
             try:
-                found = tune_step_size(self.model, x, self.seed, around=around, **self.options)
+                found = tune_step_size(self.model, x, self.seed, **{**where, **self.options})
                 break
             except NoStepSize as error:
                 reason = str(error)
@@ -141,6 +164,8 @@ class StepSizeTuner(keras.callbacks.Callback):
         seconds = time.monotonic() - started
         self._seconds += seconds
         table = self.model.posterior_step_size.numpy()
+        # A search that is repeated at one step replaces the first.
+        self.records = [record for record in self.records if record["step"] < step]
         self.records.append(
             {
                 "step": step,

@@ -81,7 +81,7 @@ class MultilayerGenerator(keras.layers.Layer):
         # The layers cast for themselves; latents are not rounded to their precision before.
         super().__init__(**{"autocast": False, **kwargs})
         self.image_shape = tuple(int(n) for n in image_shape)
-        self.latent_sizes = tuple(int(n) for n in latent_sizes)
+        self.latent_sizes = _checked_sizes(latent_sizes)
         self.width, self.channels = int(width), int(channels)
         self.upsamplings = int(upsamplings)
         self.log_variance_range = tuple(float(v) for v in log_variance_range)
@@ -126,11 +126,6 @@ class MultilayerGenerator(keras.layers.Layer):
                 raise InvalidInputError(
                     f"`{name}` must be at least 1. Received {getattr(self, name)}."
                 )
-        if not self.latent_sizes or min(self.latent_sizes) < 1:
-            raise InvalidInputError(
-                "`latent_sizes` must hold a positive size for every layer, the top first. "
-                f"Received {self.latent_sizes}."
-            )
         side, odd = divmod(height, 2**self.upsamplings)
         if odd or side < _HEAD:
             raise InvalidInputError(
@@ -219,6 +214,16 @@ class MultilayerGenerator(keras.layers.Layer):
             **{name: getattr(self, name) for name in (*names, *switches)},
             "output_activation": keras.activations.serialize(self.output_activation),
         }
+
+
+def _checked_sizes(latent_sizes: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(latent_sizes) if isinstance(latent_sizes, (tuple, list)) else ()
+    if not sizes or any(int(n) != n or n < 1 for n in sizes):
+        raise InvalidInputError(
+            "`latent_sizes` must hold a size of at least 1 for every layer, the top first, whole "
+            f"numbers. Received {latent_sizes!r}."
+        )
+    return tuple(int(n) for n in sizes)
 
 
 def gelu(x: Tensor) -> Tensor:

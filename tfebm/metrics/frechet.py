@@ -65,7 +65,7 @@ class ClassifierFeatures(NamedTuple):
     extract: Callable[[np.ndarray], np.ndarray]
     """Images `[N, H, W, C]` in [-1, 1] to features `[N, 64]`."""
     test_accuracy: float | None
-    """On the test images; None without labels there."""
+    """On the test images of known classes; None without any."""
 
 
 def classifier_features(
@@ -126,15 +126,18 @@ def classifier_features(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    batches = tf.data.Dataset.from_tensor_slices(
-        (tf.cast(x_train, tf.float32), np.searchsorted(classes, y_train))
-    )
-    batches = batches.shuffle(len(y_train), seed=seed).batch(_BATCH)
-    classifier.fit(batches, epochs=epochs, verbose=0, shuffle=False)
+    x, y = np.asarray(x_train, np.float32), np.searchsorted(classes, y_train)
+    # An order of its own: those of tf.data and Keras depend on the global seed as well.
+    generator = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = generator.permutation(len(x))
+        classifier.fit(x[order], y[order], batch_size=_BATCH, shuffle=False, verbose=0)
     accuracy = None
-    if y_test is not None and len(y_test):
-        known = np.searchsorted(classes, y_test)
-        accuracy = classifier.evaluate(x_test, known, batch_size=256, verbose=0)[1]
+    known = np.isin(y_test, classes) if y_test is not None else np.zeros(0, bool)
+    if known.any():
+        labels = np.searchsorted(classes, np.asarray(y_test)[known])
+        x = np.asarray(x_test, np.float32)[known]
+        accuracy = classifier.evaluate(x, labels, batch_size=256, verbose=0)[1]
 
     def extract(images: np.ndarray) -> np.ndarray:
         return features.predict(tf.cast(images, tf.float32), batch_size=256, verbose=0)

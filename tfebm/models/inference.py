@@ -72,9 +72,9 @@ class RowInference:
             )
         sizes = latents.sizes(self.latent_size)
         moving = range(len(sizes)) if layers is None else layers
-        if not set(moving) <= set(range(len(sizes))):
+        if not np.iterable(moving) or not set(moving) <= set(range(len(sizes))):
             raise InvalidInputError(
-                f"`layers` must name layers from 0 to {len(sizes) - 1}. Received {list(layers)}."
+                f"`layers` must list layers from 0 to {len(sizes) - 1}. Received {layers!r}."
             )
         ends = [tf.nest.flatten(self.infer(x, seed)) for x in (x_from, x_to)]
         paths = [

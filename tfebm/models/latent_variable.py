@@ -12,6 +12,7 @@ from tfebm.generators.likelihoods import GaussianLikelihood
 from tfebm.models import latents, networks, replicas
 from tfebm.models.inference import ChainInference
 from tfebm.models.optimizers import OptimizersModel
+from tfebm.samplers import Chain
 from tfebm.types import Latents, Tensor
 
 
@@ -44,7 +45,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         for name, network in others.items():
             setattr(self, name, network)
         self.latent_size = networks.latent_size(latent_size, generator, others)
-        self.likelihood = likelihood or GaussianLikelihood()
+        self._likelihood = likelihood or GaussianLikelihood()
         self.seed = int(seed)
         self._refuse_float16()
         self.data_shape = networks.build_generator(generator, self.latent_size)
@@ -54,6 +55,18 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         self._trackers = {name: keras.metrics.Mean(name=name) for name in self.metric_names}
 
     # ---- The model ----------------------------------------------------------------------
+
+    @property
+    def likelihood(self) -> Any:
+        """p(x | z); what was compiled with another one is compiled anew when it is replaced."""
+        return self._likelihood
+
+    @likelihood.setter
+    def likelihood(self, likelihood: Any) -> None:
+        self._likelihood = likelihood
+        for part in self.inference_parts():
+            if isinstance(part, Chain):
+                part.forget()
 
     @property
     def total_latent_size(self) -> int:

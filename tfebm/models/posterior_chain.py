@@ -24,8 +24,11 @@ class PosteriorChainModel(LatentVariableModel):
     The step sizes of that chain are a weight, `posterior_step_size`, float32 `[K, P]` for K steps
     and P latent parts. It starts as the sampler's setting, is saved with the other weights, and
     is what step-size tuning changes. A `posterior_sampler` of other settings that is set later
-    (a longer chain for an evaluation) runs with its own step sizes.
+    (a longer chain for an evaluation) runs with its own step sizes, before and after saving. One
+    that is no `ShortRunLangevin` always does.
     """
+
+    posterior_step_size: keras.Variable | None = None
 
     metric_names: ClassVar[tuple[str, ...]] = (
         "generator_loss",
@@ -64,17 +67,18 @@ class PosteriorChainModel(LatentVariableModel):
         self.prior_scale = float(prior_scale)
         self.num_chains = int(num_chains)
         self.scale_by_sigma = bool(scale_by_sigma)
-        self._sampler_settings = posterior_sampler.get_config()
-        parts = tuple(tf.zeros([1, size]) for size in latents.sizes(self.latent_size))
-        table = posterior_sampler.step_table(None, parts).numpy()
-        self.posterior_step_size = self.add_weight(
-            name="posterior_step_size",
-            shape=table.shape,
-            dtype="float32",
-            initializer=lambda shape, dtype: tf.constant(table, dtype),
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self._first_sampler = posterior_sampler
+        if isinstance(posterior_sampler, ShortRunLangevin):
+            parts = tuple(tf.zeros([1, size]) for size in latents.sizes(self.latent_size))
+            table = posterior_sampler.step_table(None, parts).numpy()
+            self.posterior_step_size = self.add_weight(
+                name="posterior_step_size",
+                shape=table.shape,
+                dtype="float32",
+                initializer=lambda shape, dtype: tf.constant(table, dtype),
+                trainable=False,
+                aggregation="only_first_replica",
+            )
         self.build((None, *self.data_shape))
 
     # ---- The model as densities -------------------------------------------------------
@@ -111,9 +115,16 @@ class PosteriorChainModel(LatentVariableModel):
 
     def current_step_size(self) -> Tensor | None:
         """The tuned step sizes; None where the sampler was replaced and has its own."""
-        if self.posterior_sampler.get_config() != self._sampler_settings:
+        if self.posterior_step_size is None or self._sampler_was_replaced():
             return None
         return tf.convert_to_tensor(self.posterior_step_size.value)
+
+    def _sampler_was_replaced(self) -> bool:
+        first, now = self._first_sampler, self.posterior_sampler
+        if type(first) is not type(now):
+            return True
+        # How a chain is compiled does not make it another one.
+        return first.get_config() | {"jit_compile": 0} != now.get_config() | {"jit_compile": 0}
 
     def start(self, seeds: Tensor, chain: int) -> tuple[Latents, Tensor]:
         """z_0 ~ N(0, prior_scale**2 I), and the streams that the chain goes on with."""
@@ -128,7 +139,8 @@ class PosteriorChainModel(LatentVariableModel):
         start, seeds = self.start(seeds, POSTERIOR)
         chain = self.posterior_sampler if compiled else self.posterior_sampler.run
         step_size = self.current_step_size()
-        return start, chain(self.posterior_energy, start, x, seed=seeds, step_size=step_size)
+        tuned = {} if step_size is None else {"step_size": step_size}
+        return start, chain(self.posterior_energy, start, x, seed=seeds, **tuned)
 
     # ---- Learning -----------------------------------------------------------------------
 
@@ -187,3 +199,22 @@ class PosteriorChainModel(LatentVariableModel):
 
     def inference_parts(self) -> tuple:
         return self.posterior_sampler, self.likelihood
+
+    # ---- Saving -------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self._sampler_was_replaced():
+            # The weight has the shape, and the meaning, that the first one gave it.
+            config["replaced_by"] = config["posterior_sampler"]
+            config["posterior_sampler"] = keras.saving.serialize_keras_object(self._first_sampler)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PosteriorChainModel":
+        config = dict(config)
+        replaced_by = config.pop("replaced_by", None)
+        model = super().from_config(config)
+        if replaced_by is not None:
+            model.posterior_sampler = keras.saving.deserialize_keras_object(replaced_by)
+        return model

@@ -47,6 +47,10 @@ class Chain:
         """How often the cached chains were traced: at most once per kind of input."""
         return sum(f.experimental_get_tracing_count() for f in self._functions.values())
 
+    def forget(self) -> None:
+        """Drops what was compiled, for energies that have changed behind their function."""
+        self._functions.clear()
+
     def get_config(self) -> dict[str, Any]:
         """The settings, as JSON."""
         raise NotImplementedError

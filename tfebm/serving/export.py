@@ -155,7 +155,7 @@ def _archive(model: Exportable, endpoints: dict, default: str) -> keras.export.E
     for network in model.networks_by_name().values():
         archive.track(network)
     step_size = "step_size" if isinstance(model, FlowEBM) else "posterior_step_size"
-    if hasattr(model, step_size):
+    if getattr(model, step_size, None) is not None:
         archive.track(_Weight(getattr(model, step_size)))
     for name, (function, inputs) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=inputs)

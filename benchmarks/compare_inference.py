@@ -1,0 +1,97 @@
+"""Short-run inference against encoders on one generator: trains all, over several seeds.
+
+  python benchmarks/compare_inference.py --output runs/compare --json record.json
+  python benchmarks/compare_inference.py --dataset images.npz --epochs 2 --output runs/other
+
+Every run is `train/short_run.py` with the flags that the record repeats; runs that are finished
+already are read, not repeated. The table has means and standard deviations over the seeds, on the
+test images: reconstruction error per pixel on [-1, 1], and the Frechet distance of samples from the
+training set in features of a classifier of that set.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "short_run.py"
+VARIANTS = {
+    "short_run": [],
+    "vae": ["--model", "vae"],
+    "ladder_vae": ["--model", "ladder_vae"],
+    "fixed": ["--step-size", "fixed"],
+}
+
+
+def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> dict[str, Any]:
+    """The figures of one run; it is made where it is not there."""
+    folder = output / f"{variant}_{seed}"
+    flags = [*VARIANTS[variant], *shared, "--seed", str(seed)]
+    if not _finished(folder):
+        command = [sys.executable, str(SCRIPT), *flags, "--output", str(folder), "--overwrite"]
+        subprocess.run(command, check=True)
+    final = json.loads((folder / "metrics.json").read_text())["final"]
+    test = final["test"]
+    shown = [pathlib.Path(flag).name if flag.endswith(".npz") else flag for flag in flags]
+    return {
+        "variant": variant,
+        "seed": seed,
+        "command": " ".join(["python", "train/short_run.py", *shown]),
+        "steps": final["steps"],
+        "seconds": final["session_seconds"],
+        "reconstruction_mse": test["reconstruction_mse"],
+        "frechet_distance": test["frechet_distance"]["value"],
+        "classifier_test_accuracy": test["frechet_distance"]["classifier_test_accuracy"],
+        "elbo": test.get("elbo"),
+        "step_sizes_in_use": (final.get("step_sizes") or {}).get("in_use"),
+    }
+
+
+def _finished(folder: pathlib.Path) -> bool:
+    try:
+        return bool(json.loads((folder / "metrics.json").read_text())["final"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write a record")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=["short_run", "vae", "ladder_vae"]
+    )
+    options, shared = parser.parse_known_args()  # the rest is for the training script
+    if options.seeds < 1:
+        parser.error(f"--seeds must be at least 1. Received {options.seeds}.")
+    runs = []
+    for seed in range(options.seeds):
+        for variant in options.variants:
+            runs.append(train(variant, seed, shared, options.output))
+            print(runs[-1], flush=True)
+            if options.json:
+                options.json.write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+    print(f"\n{'':<14}{'reconstruction error':>24}{'Frechet distance':>22}{'seconds':>10}")
+    for variant in options.variants:
+        mine = [run for run in runs if run["variant"] == variant]
+        cells = [
+            f"{statistics.mean(values):.4f} +- {_spread(values):.4f}"
+            for name in ("reconstruction_mse", "frechet_distance")
+            for values in [[run[name] for run in mine]]
+        ]
+        seconds = statistics.median(run["seconds"] for run in mine)
+        print(f"{variant:<14}{cells[0]:>24}{cells[1]:>22}{seconds:>10.0f}")
+
+
+if __name__ == "__main__":
+    main()
