@@ -67,6 +67,14 @@ def test_a_resumed_run_tunes_like_an_uninterrupted_one(tmp_path):
     assert [record["step"] for record in parts.records] == [0, 3, 6]
 
 
+def test_it_tunes_at_every_call_of_fit():
+    model = compiled()
+    tuner = StepSizeTuner(X, every=1, criterion="kl")
+    for _ in range(3):
+        model.fit(X, batch_size=24, epochs=1, verbose=0, callbacks=[tuner])
+    assert [record["step"] for record in tuner.records] == [0, 1, 2]
+
+
 def test_it_can_only_look():
     model = compiled(0.02)
     tuner = StepSizeTuner(X, every=0, apply=False)
@@ -90,6 +98,9 @@ def test_where_nothing_can_be_chosen_the_step_sizes_stay():
     [
         ({"criterion": "mse"}, "kl, ksd, entropy"),
         ({"every": -1}, "every"),
+        ({"num_examples": 0}, "num_examples"),
+        ({"around": 0.1}, "Received around"),
+        ({"nonsense": 3}, "Received nonsense"),
         ({"x": X[:0]}, "Received none"),
     ],
 )

@@ -83,6 +83,8 @@ def test_config_round_trip_and_bfloat16():
         ({"image_shape": (16, 16, 3), "upsamplings": 2}, "whole number of at least 5"),
         ({"latent_sizes": ()}, "latent_sizes"),
         ({"latent_sizes": (3, 0)}, "latent_sizes"),
+        ({"latent_sizes": (3, 2.5)}, "whole numbers"),
+        ({"latent_sizes": 16}, "Received 16"),
         ({"width": 0}, "width"),
         ({"log_variance_range": (1.0, 0.0)}, "log_variance_range"),
     ],

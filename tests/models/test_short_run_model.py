@@ -184,6 +184,38 @@ class TestStepSizes:
         model.posterior_sampler = tfebm.ShortRunLangevin(4, 0.1, jit_compile=False)
         close(model.infer(X), tuned)
 
+    @pytest.mark.parametrize("other", [(9, 0.1), (4, 0.02)], ids=["longer", "as long"])
+    def test_saving_keeps_a_sampler_that_was_set_and_the_weight(self, other, tmp_path):
+        model = two_layer_model()
+        model.posterior_step_size.assign(tf.fill([4, 2], 0.3))
+        tuned = model.infer(X)
+        model.posterior_sampler = tfebm.ShortRunLangevin(*other)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        close(again.infer(X), model.infer(X))
+        again.posterior_sampler = tfebm.ShortRunLangevin(4, 0.1)
+        close(again.infer(X), tuned)
+
+    def test_a_likelihood_that_is_set_later_acts_at_once(self):
+        model = two_layer_model()
+        before = model.infer(X)[0], evidence_bound(model, X).elbo
+        model.likelihood = tfebm.GaussianLikelihood(1.0)
+        other = two_layer_model(likelihood=tfebm.GaussianLikelihood(1.0))
+        other.generator.set_weights(model.generator.get_weights())
+        close(model.infer(X), other.infer(X))
+        np.testing.assert_allclose(evidence_bound(model, X).elbo, evidence_bound(other, X).elbo)
+        assert np.abs(model.infer(X)[0] - before[0]).max() > 0.01
+
+    def test_a_sampler_with_rejections_has_no_weight_and_no_determinant(self):
+        sampler = tfebm.HMC(2, 0.1, jit_compile=False)
+        model = tfebm.ShortRunModel(TwoLayers(), SIZES, sampler)
+        assert model.infer(X)[0].shape == (20, 2)
+        assert model.posterior_step_size is None
+        with pytest.raises(tfebm.InvalidInputError, match="may reject"):
+            evidence_bound(model, X)
+        with pytest.raises(tfebm.InvalidInputError, match="may reject"):
+            tune_step_size(model, X)
+
     def test_tuning_sets_them_and_lowers_its_criterion(self):
         model = two_layer_model(step_size=0.001)
         found = tune_step_size(model, X[:6], criterion="ksd", report="all", per_part=True)
@@ -247,6 +279,11 @@ class TestEvidence:
         summary = bound.summary()
         assert summary["elbo"] is None
         assert summary["invalid_share"] == 1.0
+
+    def test_no_examples(self):
+        for function in (evidence_bound, tune_step_size):
+            with pytest.raises(tfebm.InvalidInputError, match="Received none"):
+                function(two_layer_model(), X[:0])
 
     def test_dropout_is_refused(self):
         model = two_layer_model(generator=TwoLayers(dropout=0.5))

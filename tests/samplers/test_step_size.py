@@ -221,6 +221,14 @@ def test_stability(problem):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"values": []}, "list of positive step sizes"),
+        ({"values": [-0.1]}, "list of positive step sizes"),
+        ({"values": 0.1}, "list of positive step sizes"),
+        ({"num_values": 0}, "num_values"),
+        ({"span": 0.5}, "`span` must be above 1"),
+        ({"search": "gradient", "num_iterations": 0}, "num_iterations"),
+        ({"around": np.ones((3, 3))}, r"`around` must be.*Received shape \(3, 3\)"),
+        ({"around": 0.0}, "`around` must be a positive"),
         ({"family": "free"}, "search='gradient'"),
         ({"family": "cosine"}, "`family` must be one of"),
         ({"criterion": "elbo"}, "`criterion` must be one of"),

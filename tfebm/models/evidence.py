@@ -98,6 +98,7 @@ def tune_step_size(
         >>> found = tune_step_size(model, x_train[:32], criterion="ksd")
         >>> found.table                                           # [K, P]
     """
+    log_det.check_short_run(model.posterior_sampler)
     if model.current_step_size() is None:
         raise InvalidInputError(
             "The model's `posterior_sampler` was replaced by one of other settings, and runs with "

@@ -10,8 +10,8 @@ each with a factor for each latent part where asked for.
 
 Q, the "kl" criterion of the paper, is a bound that sees none of the mixing that noise does: with
 noise it prefers steps smaller than the best for the marginal law (in a linear-Gaussian model with
-K = 20, 0.0875 where the best is 0.1635). "entropy" and "ksd" have no such bias; compare all three
-with `report="all"`.
+K = 20, 0.0875 where the best is 0.1635). "entropy" and "ksd" have no such bias, but "ksd" is nearly
+blind to chains that scatter in many dimensions. Compare all three with `report="all"`.
 
 References: E. Nijkamp, B. Pang, T. Han, S.-C. Zhu, Y. N. Wu. Learning Multi-layer Latent Variable
 Model via Variational Optimization of Short Run MCMC for Approximate Inference. ECCV 2020.
@@ -117,7 +117,9 @@ def tune(
             chains of an example next to each other.
         *context: One row per *example*, or scalars; rows are repeated for the chains.
         seed: An integer, or int32 `[num_examples * num_chains, 2]`.
-        criterion: "kl" (Q), "entropy" or "ksd".
+        criterion: "kl" (Q), "entropy" or "ksd". "ksd" is blind to chains that scatter: far apart
+            from each other they hardly count, so that in many dimensions it may choose steps that
+            are far too large.
         search: "grid"; or "gradient": Adam on log s from `around` (default: half the limit of
             stability), with candidates pulled back from where they are invalid.
         family: "constant", "geometric" or "free".
@@ -136,7 +138,8 @@ def tune(
         method: Of the log-determinant, as the next three in `log_det_of_map`.
         num_probes: Per factor. 1 is enough for an average over examples.
         num_lanczos: Lanczos steps.
-        max_rows: Most rows through the energy at once; chains are cut by whole examples.
+        max_rows: Most rows through the energy at once, for a gradient search times K, whose steps
+            are all kept; chains are cut by whole examples.
         max_invalid: Share of examples.
         start_scale: The standard deviation of the starts.
         kernel_scale: c of the kernel Stein discrepancy.
@@ -157,6 +160,7 @@ def tune(
     """
     check_short_run(sampler)
     _check_choices(criterion, search, family, report, num_chains)
+    _check_numbers(values, num_values, span, num_iterations, learning_rate)
     options = tuning.Options(
         criteria=(criterion, *(c for c in CRITERIA if c != criterion and report == "all")),
         num_chains=num_chains,
@@ -168,6 +172,9 @@ def tune(
     num_steps, num_parts = sampler.num_steps, len(tf.nest.flatten(problem.position))
     if not num_steps:
         raise InvalidInputError("A chain of 0 steps has no step size to tune. Received K = 0.")
+
+    if around is not None:
+        _check_around(around, num_steps, num_parts)
 
     def limit() -> float:
         return _limit(sampler, energy_fn, problem)
@@ -248,6 +255,11 @@ def check_stability(
         curvature = still.largest_curvature.numpy()
         stiffness = largest_step**2 * curvature
     worst = float(np.max(stiffness, initial=0.0))
+    if not math.isfinite(worst):
+        raise InvalidInputError(
+            "The energy has no finite curvature where the chains start, and so there is no stable "
+            f"step size; `step_size` is {largest_step:.3g}. Look at the weights and the data."
+        )
     if diverged or worst >= 4.0 * (1.0 - _ROUNDING):
         bound = largest_step * 2.0 / math.sqrt(worst) if worst > 0 else math.inf
         met = worst / largest_step**2
@@ -299,7 +311,7 @@ def _limit(sampler: ShortRunLangevin, energy_fn: EnergyFn, problem: tuning.Probl
         curvature = found.largest_curvature.numpy()
         largest = max(largest, np.max(curvature[np.isfinite(curvature)], initial=0.0))
     if largest <= 0:
-        raise InvalidInputError(
+        raise tuning.NoStepSize(
             "The energy has no positive curvature where the chains start, so that there is no "
             "range of step sizes to take. Give `values`, or `around`."
         )
@@ -322,4 +334,32 @@ def _check_choices(criterion: str, search: str, family: str, report: str, num_ch
         raise InvalidInputError(
             "A grid over K free step sizes has no end. Received `family='free'` with "
             "`search='grid'`: set `search='gradient'`, or take the family 'geometric'."
+        )
+
+
+def _check_numbers(
+    values: Any, num_values: Any, span: Any, num_iterations: Any, learning_rate: Any
+) -> None:
+    if values is not None:
+        array = np.asarray(values, np.float64)
+        if array.ndim != 1 or not len(array) or not np.all(np.isfinite(array) & (array > 0)):
+            raise InvalidInputError(
+                f"`values` must be a list of positive step sizes. Received {values!r}."
+            )
+    if num_values is not None:
+        chain.whole_number("num_values", num_values, least=1)
+    chain.whole_number("num_iterations", num_iterations, least=1)
+    for name, value, least in (("span", span, 1.0), ("learning_rate", learning_rate, 0.0)):
+        if not (math.isfinite(value) and value > least):
+            raise InvalidInputError(f"`{name}` must be above {least:g}. Received {value!r}.")
+
+
+def _check_around(around: Any, num_steps: int, num_parts: int) -> None:
+    table = np.asarray(around, np.float64)
+    fits = table.shape in ((), (num_steps,), (1, num_parts), (num_steps, num_parts))
+    if not fits or not np.all(np.isfinite(table) & (table > 0)):
+        raise InvalidInputError(
+            f"`around` must be a positive step size, or a table [{num_steps}, {num_parts}] of "
+            f"them, one per step and latent part. Received shape {table.shape} from "
+            f"{table.min(initial=math.inf):.3g} to {table.max(initial=-math.inf):.3g}."
         )

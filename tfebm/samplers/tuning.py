@@ -150,7 +150,9 @@ class Problem:
         )
         steps = self._sampler.step_table(table, self.position)
         num_examples = len(self.seeds) // chains
-        pieces = -(-num_examples // max(1, options.log_det.max_rows // chains))
+        # A gradient keeps what every step of the chain computed.
+        kept = chains * (self._sampler.num_steps if gradient else 1)
+        pieces = min(num_examples, -(-num_examples * kept // options.log_det.max_rows))
         ends = [num_examples * i // pieces for i in range(pieces + 1)]
         found, slope = [], 0.0
         for a, b in itertools.pairwise(ends):
@@ -176,7 +178,8 @@ class Problem:
             share = float(np.mean(values["valid"]))
             numbers["valid_share"] = share
             if 1.0 - share > self._max_invalid:  # no bound: the number must not be taken for one
-                numbers.pop("kl", None), numbers.pop("kl_error", None)
+                for name in ("kl", "kl_error"):
+                    numbers.pop(name, None)
         usable = self.options.criteria[0] in numbers
         return Candidate(np.array(table, np.float64), usable, **numbers)
 
