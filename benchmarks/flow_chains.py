@@ -13,9 +13,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse
 import json
-import pathlib
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
-from langevin import processor, seconds
+import timing
 
 import tfebm
 
@@ -78,26 +76,14 @@ def variants(model: tfebm.FlowEBM, chains: int, transitions: int) -> dict[str, C
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write a record")
-    parser.add_argument("--repeats", metavar="N", type=int, default=5, help="at least 5")
-    options = parser.parse_args()
-    if options.repeats < 5:
-        parser.error(f"--repeats must be at least 5. Received {options.repeats}.")
+    options = timing.options(__doc__)
     keras.utils.set_random_seed(0)
-    machine = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "tensorflow": tf.__version__,
-        "tensorflow_probability": tfp.__version__,
-    }
-    print(f"{machine['processor']}, {machine['cores']} cores, TensorFlow {tf.__version__}\n")
+    machine = {**timing.machine(), "tensorflow_probability": tfp.__version__}
+    print()
     print(f"{'target':<22}{'chain':<18}{'gradients/s':>12}{'of graph':>10}{'ms, min .. max':>22}")
     rows = []
     for target, (make, chains, transitions) in TARGETS.items():
-        times = seconds(variants(make(), chains, transitions), options.repeats)
+        times = timing.seconds(variants(make(), chains, transitions), options.repeats)
         graph = statistics.median(times["tfp.mcmc, graph"])
         for name, measured in times.items():
             median = statistics.median(measured)

@@ -13,17 +13,14 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse
 import json
-import pathlib
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
+import timing
 
 import tfebm
 from tfebm import random
@@ -38,24 +35,11 @@ PRIOR_BATCHES = (100, 1000)
 PRIOR_LATENT_SIZE = 100
 
 
-def seconds(functions: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
-    """Times of each function, run in turns after one warm-up each."""
-    for function in functions.values():
-        function()
-    times: dict[Any, list[float]] = {key: [] for key in functions}
-    for _ in range(repeats):
-        for key, function in functions.items():
-            started = time.perf_counter()
-            function()
-            times[key].append(time.perf_counter() - started)
-    return times
-
-
 def matmul_rate(dtype: tf.DType, size: int = 2048) -> float:
     """Floating-point operations per second of a square matrix product."""
     a = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), dtype)
     product = tf.function(lambda: tf.matmul(a, a))
-    return 2 * size**3 / statistics.median(seconds({0: lambda: product().numpy()}, 9)[0])
+    return 2 * size**3 / statistics.median(timing.seconds({0: lambda: product().numpy()}, 9)[0])
 
 
 def operations_per_row(layer: keras.layers.Layer) -> int:
@@ -138,7 +122,7 @@ def posterior_chain(name: str, num_steps: int) -> tuple[int, dict]:
 def measure(title: str, num_steps: int, chain: tuple[int, dict], rate: float, repeats: int) -> list:
     operations, functions = chain
     rows = []
-    for (precision, how), times in seconds(functions, repeats).items():
+    for (precision, how), times in timing.seconds(functions, repeats).items():
         median = statistics.median(times)
         row = {
             "chain": title,
@@ -160,22 +144,10 @@ def measure(title: str, num_steps: int, chain: tuple[int, dict], rate: float, re
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write a record")
-    parser.add_argument("--repeats", metavar="N", type=int, default=5, help="at least 5")
-    options = parser.parse_args()
-    if options.repeats < 5:
-        parser.error(f"--repeats must be at least 5. Received {options.repeats}.")
+    options = timing.options(__doc__)
     rates = {name: matmul_rate(tf.as_dtype(name)) for name in PRECISIONS}
-    machine = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "tensorflow": tf.__version__,
-        "matmul_gflops": {name: rate / 1e9 for name, rate in rates.items()},
-    }
-    print(f"{machine['processor']}, {machine['cores']} cores, TensorFlow {tf.__version__}")
+    gflops = {name: rate / 1e9 for name, rate in rates.items()}
+    machine = {**timing.machine(), "matmul_gflops": gflops}
     for name, rate in rates.items():
         print(f"matrix product 2048 x 2048, {name}: {rate / 1e9:.0f} GFLOP/s")
     header = f"{'chain':<28}{'precision':<10}{'':<7}{'steps/s':>10}{'of matmul':>12}"
@@ -191,15 +163,6 @@ def main() -> None:
         rows += measure(title, 20, chain, rates["float32"], options.repeats)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
-
-
-def processor() -> str:
-    """The processor's name; the extra `benchmarks` brings the package that knows it."""
-    try:
-        import cpuinfo
-    except ImportError:
-        return platform.processor() or platform.machine()
-    return cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
 
 
 if __name__ == "__main__":

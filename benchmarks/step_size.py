@@ -14,15 +14,13 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse
 import json
-import pathlib
 import statistics
 
 import keras
 import numpy as np
 import tensorflow as tf
-from langevin import processor, seconds
+import timing
 
 import tfebm
 
@@ -48,24 +46,12 @@ def targets() -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write a record")
-    parser.add_argument("--repeats", metavar="N", type=int, default=5, help="at least 5")
-    options = parser.parse_args()
-    if options.repeats < 5:
-        parser.error(f"--repeats must be at least 5. Received {options.repeats}.")
+    options = timing.options(__doc__)
     keras.utils.set_random_seed(0)
-    machine = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "tensorflow": tf.__version__,
-    }
-    print(f"{machine['processor']}, {machine['cores']} cores, TensorFlow {tf.__version__}\n")
-    times = seconds(targets(), options.repeats)
+    machine = timing.machine()
+    times = timing.seconds(targets(), options.repeats)
     epoch = statistics.median(times.pop("training")) * STEPS_PER_EPOCH / STEPS_TIMED
-    print(f"an epoch of training: {epoch:.2f} s\n")
+    print(f"\nan epoch of training: {epoch:.2f} s\n")
     print(f"{'criterion':<12}{'a search, s':>12}{f'of training, every {EVERY} epochs':>36}")
     rows = []
     for criterion, measured in times.items():
