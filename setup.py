@@ -43,7 +43,8 @@ setuptools.setup(
     python_requires=">=3.11,<3.13",
     install_requires=INSTALL_REQUIRES,
     extras_require={
-        "test": ["pytest>=8.3", "ruff>=0.14,<1"],
+        # Tracing graphs keeps one core busy, and is most of what the tests do: two at a time.
+        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14,<1"],
         # The benchmarks' table needs nothing but the package and a look at the machine.
         "benchmarks": ["py-cpuinfo>=9"],
     },
