@@ -110,6 +110,7 @@ def save_step_sizes(
         searches: Records of `tfebm.callbacks.StepSizeTuner`.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     titles = {"kl": "Q (KL given the noise), nats", "entropy": "Gaussian-entropy KL, nats"}
     titles["ksd"] = "kernel Stein discrepancy"
@@ -130,7 +131,10 @@ def save_step_sizes(
         axis.set(
             title=f"{title}{chosen}", xlabel="step size s (of a schedule: the mean)", xscale="log"
         )
-        if name != "ksd" and np.isfinite(values).any():
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        if not np.isfinite(values).any():
+            axis.text(0.5, 0.5, "nowhere a bound", ha="center", transform=axis.transAxes)
+        elif name != "ksd":
             # The far ends would flatten everything near the minimum.
             floor = np.nanmin(values)
             axis.set_ylim(floor - 0.1 * _depth(values), floor + _depth(values))

@@ -232,10 +232,11 @@ def look_at_step_sizes(
             apply=False,
             criterion=settings.criterion,
             report="all",
-            # Half octaves around what is in use, which is one of them.
-            around=table,
-            span=4.0,
-            num_values=9,
+            # Half octaves around what is in use, which is one of them; further down than up, to
+            # where Q, whose bound ends first, has its minimum.
+            around=table / 2,
+            span=8.0,
+            num_values=13,
             num_lanczos=4,
         )
     except InvalidInputError as error:
