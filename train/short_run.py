@@ -77,7 +77,7 @@ class Settings(RunSettings):
         "entropy", "divergence that the choice of s minimises", choices=("kl", "entropy", "ksd")
     )
     schedule: str = flag(
-        "geometric",
+        "constant",
         "family of step sizes that are tuned",
         choices=("constant", "geometric", "free"),
     )
