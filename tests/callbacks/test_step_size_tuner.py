@@ -93,6 +93,13 @@ def test_where_nothing_can_be_chosen_the_step_sizes_stay():
     assert tuner.records[0]["search"] is None
 
 
+def test_a_record_that_cannot_be_read(tmp_path):
+    path = tmp_path / "tuning.json"
+    path.write_text('[{"step": 1}]')
+    with pytest.raises(tfebm.InvalidInputError, match=r"cannot be read.*epoch"):
+        StepSizeTuner(X, path=path).restore()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

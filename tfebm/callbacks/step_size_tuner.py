@@ -56,7 +56,7 @@ class StepSizeTuner(keras.callbacks.Callback):
 
     Example:
 
-        >>> tuner = tfebm.callbacks.StepSizeTuner(x_train, every=5, criterion="ksd")
+        >>> tuner = tfebm.callbacks.StepSizeTuner(x_train, every=5)
         >>> model.fit(x_train, epochs=20, callbacks=[tuner])
         >>> model.posterior_step_size.numpy()                     # [K, P]
     """
@@ -114,9 +114,21 @@ class StepSizeTuner(keras.callbacks.Callback):
             )
 
     def restore(self) -> None:
-        """Reads the searches of an earlier part of the run back from `path`."""
-        if self.path is not None and self.path.exists():
-            self.records = list(files.read_json(self.path))
+        """Reads the searches of an earlier part of the run back from `path`.
+
+        Raises:
+            InvalidInputError: A file that does not hold such records.
+        """
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            self.records = [dict(record) for record in files.read_json(self.path)]
+            _ = [record["step"] + record["epoch"] for record in self.records]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"The searches in {self.path} cannot be read: {error!r}. Delete the file to go on "
+                "without their record."
+            ) from None
 
     def on_train_begin(self, logs: Any = None) -> None:
         # A search at the step of the checkpoint that a run goes on from came after it, and is made
