@@ -14,7 +14,7 @@ SIZES = (2, 3)
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class TwoLayers(keras.layers.Layer):
+class TopDownNetwork(keras.layers.Layer):
     """A user's own top-down network: a tuple of latents to vectors."""
 
     def __init__(self, dropout=0.0, **kwargs):
@@ -33,8 +33,10 @@ def two_layer_model(steps=4, step_size=0.1, kind="short_run", **kwargs):
     if kind == "latent_ebm":
         kwargs["energy"] = tfebm.EnergyMLP((4,))
         kwargs["prior_sampler"] = tfebm.ShortRunLangevin(3, 0.2, jit_compile=False)
-        return tfebm.LatentEBM(TwoLayers(), latent_size=SIZES, posterior_sampler=sampler, **kwargs)
-    generator = kwargs.pop("generator", None) or TwoLayers()
+        return tfebm.LatentEBM(
+            TopDownNetwork(), latent_size=SIZES, posterior_sampler=sampler, **kwargs
+        )
+    generator = kwargs.pop("generator", None) or TopDownNetwork()
     return tfebm.ShortRunModel(generator, SIZES, sampler, **kwargs)
 
 
@@ -98,7 +100,7 @@ class TestTuples:
         energy = tfebm.EnergyMLP((4,))
         energy.build((None, 4))
         with pytest.raises(tfebm.InvalidInputError, match=r"built for latents of size 4.*5 in all"):
-            tfebm.LatentEBM(TwoLayers(), energy, SIZES)
+            tfebm.LatentEBM(TopDownNetwork(), energy, SIZES)
         with pytest.raises(tfebm.InvalidInputError, match="takes a tuple of latents"):
             tfebm.FlowEBM(generator, tfebm.EnergyMLP((4,)))
 
@@ -208,7 +210,7 @@ class TestStepSizes:
 
     def test_a_sampler_with_rejections_has_no_weight_and_no_determinant(self):
         sampler = tfebm.HMC(2, 0.1, jit_compile=False)
-        model = tfebm.ShortRunModel(TwoLayers(), SIZES, sampler)
+        model = tfebm.ShortRunModel(TopDownNetwork(), SIZES, sampler)
         assert model.infer(X)[0].shape == (20, 2)
         assert model.posterior_step_size is None
         with pytest.raises(tfebm.InvalidInputError, match="may reject"):
@@ -286,6 +288,6 @@ class TestEvidence:
                 function(two_layer_model(), X[:0])
 
     def test_dropout_is_refused(self):
-        model = two_layer_model(generator=TwoLayers(dropout=0.5))
+        model = two_layer_model(generator=TopDownNetwork(dropout=0.5))
         with pytest.raises(tfebm.InvalidInputError, match="dropout"):
             evidence_bound(model, X)
