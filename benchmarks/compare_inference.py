@@ -46,7 +46,7 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
         subprocess.run(command, check=True)
     final = json.loads((folder / "metrics.json").read_text())["final"]
     test = final["test"]
-    shown = [pathlib.Path(flag).name if flag.endswith(".npz") else flag for flag in flags]
+    shown = [pathlib.Path(flag).name if "/" in flag else flag for flag in flags]
     return {
         "variant": variant,
         "seed": seed,

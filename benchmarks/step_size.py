@@ -3,11 +3,11 @@
   python benchmarks/step_size.py                 a table
   python benchmarks/step_size.py --json FILE     and a record
 
-The default model of `train/short_run.py` on random digits-sized images: an epoch is 90 training
-steps of 50 examples. A search is what `tfebm.callbacks.StepSizeTuner` does between epochs: 32
-examples (4 for "entropy"), five values around the last choice, for "kl" the stochastic
-log-determinant. Every number is the median of at least five runs after a warm-up, all taken in
-turns.
+The generator of `train/short_run.py` on random images of the size of digits, with chains of 10
+steps (half the script's): an epoch is 90 training steps of 50 examples. A search is what
+`tfebm.callbacks.StepSizeTuner` does between epochs: 32 examples (4 for "entropy"), five values
+around the last choice, for "kl" the stochastic log-determinant. Every number is the median of at
+least five runs after a warm-up, all taken in turns.
 """
 
 import os

@@ -211,7 +211,7 @@ def make_tuner(settings: Settings, data: ImageData, run: RunDirectory) -> Any:
         criterion=settings.criterion,
         search="grid" if fixed else settings.step_size,
         family=settings.schedule if not fixed else "constant",
-        per_part=settings.per_layer,
+        per_part=settings.per_layer and not fixed,
         path=run.path / "tuning.json",
         seed=settings.seed,
     )

@@ -10,7 +10,7 @@ from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.models.posterior_chain import POSTERIOR, PosteriorChainModel
 from tfebm.samplers import Tuning, log_det, step_size
-from tfebm.types import Latents, Seed, Tensor
+from tfebm.types import Seed
 
 _ENTROPY_EXTRA = 8  # chains beyond d, which the sample covariance needs
 _STEIN_CHAINS = 8
@@ -110,7 +110,7 @@ def tune_step_size(
     if num_chains is None:
         num_chains = chains_for(criterion, report, model.total_latent_size)
     checks.check_count("num_chains", num_chains)
-    start, seeds = _starts(model, random.as_row_seeds(seed, len(x) * num_chains))
+    start, seeds = model.start(random.as_row_seeds(seed, len(x) * num_chains), POSTERIOR)
     found = step_size.tune(
         *(model.posterior_sampler, model.joint_energy, start, x),
         seed=seeds,
@@ -137,7 +137,7 @@ def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float
         InvalidInputError: A step size at or past 2 / sqrt(largest curvature); both are named.
     """
     x = tf.constant(checks.as_examples(x, model.data_shape))[:8]
-    start, seeds = _starts(model, random.as_row_seeds(seed, len(x)))
+    start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
     return step_size.check_stability(
         *(model.posterior_sampler, model.joint_energy, start, x),
         seed=seeds,
@@ -208,7 +208,7 @@ def _weights(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log p(x, z_K) - log q(z_K | noise), -log p(x | z_K) and validity of each chain."""
     x = tf.constant(x)
-    start, streams = _starts(model, tf.constant(seeds))
+    start, streams = model.start(tf.constant(seeds), POSTERIOR)
     end, found = log_det.log_det_of_map(
         *(model.posterior_sampler, model.joint_energy, start, x),
         seed=streams,
@@ -216,11 +216,7 @@ def _weights(
         **options,
     )
     log_q = -tf.cast(model.base_energy(start) + model.base_constant, tf.float64) - found.value
-    log_joint = -tf.cast(model.joint_energy(end, x), tf.float64)
-    reconstruction = -model.likelihood.log_prob(model.decode(end), x)
-    return (log_joint - log_q).numpy(), reconstruction.numpy(), found.valid.numpy()
-
-
-def _starts(model: PosteriorChainModel, seeds: Tensor) -> tuple[Latents, Tensor]:
-    """z_0 of chains with the streams `seeds`, and the streams of their noise."""
-    return model.start(seeds, POSTERIOR)
+    log_likelihood = model.likelihood.log_prob(model.decode(end), x)
+    log_joint = log_likelihood - model.prior_energy(end) - model.base_constant
+    log_weight = tf.cast(log_joint, tf.float64) - log_q
+    return log_weight.numpy(), -log_likelihood.numpy(), found.valid.numpy()
