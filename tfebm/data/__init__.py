@@ -1,20 +1,38 @@
-"""Data: image sets by name or path, densities in the plane, and batches for training."""
+"""Data: images and sentences by name or path, densities in the plane, batches for training."""
 
+from tfebm.data.grammar import Grammar
 from tfebm.data.images import ImageData, load_images, pad_images
 from tfebm.data.pipeline import steps_per_epoch, to_float, training_batches
 from tfebm.data.points import PointData, load_points
+from tfebm.data.small_english import default_grammar
+from tfebm.data.text import (
+    TextData,
+    evaluation_batches,
+    lengths,
+    load_text,
+    sentence_batches,
+    trim,
+)
 from tfebm.data.toy import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
     "TOY_DENSITIES",
+    "Grammar",
     "ImageData",
     "PointData",
+    "TextData",
     "ToyDensity",
+    "default_grammar",
+    "evaluation_batches",
+    "lengths",
     "load_images",
     "load_points",
+    "load_text",
     "pad_images",
+    "sentence_batches",
     "steps_per_epoch",
     "to_float",
     "toy_density",
     "training_batches",
+    "trim",
 ]

@@ -87,6 +87,81 @@ def check_values(x: np.ndarray, value_range: tuple[float, float] | None) -> None
             )
 
 
+def as_tokens(x: Any, vocabulary_size: int) -> np.ndarray:
+    """`x` as int32 `[N, T]`, ids of tokens for inference.
+
+    Raises:
+        InvalidInputError: No integers of rank 2, or ids outside the vocabulary.
+    """
+    if isinstance(x, tf.data.Dataset):
+        raise InvalidInputError(
+            "Sentences must be strings or an array of ids here. Received a tf.data.Dataset; call "
+            "this for each of its batches, or use `predict` or `evaluate`."
+        )
+    try:
+        x = np.asarray(x)
+    except ValueError:  # rows of several lengths
+        x = np.asarray(x, dtype=object)
+    _check_token_type(x.dtype, x.shape)
+    _check_ids(x, vocabulary_size)
+    return x.astype(np.int32, copy=False)
+
+
+def check_token_data(x: Any, vocabulary_size: int) -> None:
+    """Raises `InvalidInputError` where `x` cannot be learned as sentences.
+
+    Arrays are checked whole: type, shape, ids, rows without a token. Of a `tf.data.Dataset` the
+    type and shape of its batches are checked.
+    """
+    if isinstance(x, tf.data.Dataset):
+        spec = x.element_spec
+        spec = spec[0] if isinstance(spec, tuple) else spec
+        if not isinstance(spec, tf.TensorSpec):
+            raise InvalidInputError(
+                f"A data set must yield batches of ids. Received elements of {type(spec).__name__}."
+            )
+        _check_token_type(spec.dtype, spec.shape)
+        return
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        if isinstance(x, (str, list, tuple)):
+            _check_token_type(np.dtype(object), (len(x),))
+        return
+    x = np.asarray(x)
+    _check_token_type(x.dtype, x.shape)
+    if not len(x):
+        raise InvalidInputError("The training data hold no sentences. At least one is needed.")
+    _check_ids(x, vocabulary_size)
+    empty = np.flatnonzero(~(x != 0).any(axis=1))
+    if len(empty):
+        raise InvalidInputError(
+            f"Sentence {empty[0]} holds padding alone. Every sentence needs its end token at "
+            "least: make ids with the tokenizer, or drop such rows."
+        )
+
+
+def _check_ids(x: np.ndarray, vocabulary_size: int) -> None:
+    if x.size and (x.min() < 0 or x.max() >= vocabulary_size):
+        raise InvalidInputError(
+            f"Ids must lie within [0, {vocabulary_size - 1}], the generator's vocabulary. Received "
+            f"ids from {x.min()} to {x.max()}. Use the model's own tokenizer: "
+            "`model.generator.tokenizer`."
+        )
+
+
+def _check_token_type(dtype: Any, shape: Any) -> None:
+    try:
+        integer = tf.as_dtype(dtype).is_integer
+    except TypeError:  # NumPy's objects
+        integer = False
+    if not integer or len(shape) != 2:
+        name = getattr(dtype, "name", dtype)
+        raise InvalidInputError(
+            "Sentences must be ids of tokens here, integers [N, T] padded with 0. Received "
+            f"{name} of shape {list(shape)}. `tfebm.data.load_text` and `sentence_batches` make "
+            "them from a file, `tokenizer.tokenize` from strings."
+        )
+
+
 def _check_floats(dtype: Any) -> None:
     try:
         floating = tf.as_dtype(dtype).is_floating
