@@ -11,19 +11,38 @@ from tfebm.metrics.chains import (
     split_r_hat,
     total_variation,
 )
+from tfebm.metrics.classification import (
+    SemiSupervised,
+    bag_of_words_accuracy,
+    semi_supervised_accuracy,
+    spread,
+)
+from tfebm.metrics.clustering import Clustering, clustering_accuracy
 from tfebm.metrics.frechet import ClassifierFeatures, classifier_features, frechet_distance
+from tfebm.metrics.latent import ActiveUnits, active_units
+from tfebm.metrics.text import distinct_ngrams, perplexity
 
 __all__ = [
+    "ActiveUnits",
     "ChainReport",
     "ClassifierFeatures",
+    "Clustering",
+    "SemiSupervised",
+    "active_units",
     "autocorrelation",
     "autocorrelation_time",
+    "bag_of_words_accuracy",
     "chains",
     "classifier_features",
+    "clustering_accuracy",
+    "distinct_ngrams",
     "effective_sample_size",
     "frechet_distance",
     "mode_switches",
+    "perplexity",
     "report",
+    "semi_supervised_accuracy",
     "split_r_hat",
+    "spread",
     "total_variation",
 ]
