@@ -91,6 +91,109 @@ def test_content_seeds_of_black_and_white_images_differ():
     assert len(np.unique(random.content_seeds(0, x), axis=0)) == len(x)
 
 
+class TestContentSeedsOfSentences:
+    """Ids of tokens, padded with 0."""
+
+    ids = np.array([[5, 9, 4, 2], [9, 5, 4, 2], [5, 9, 2, 0], [2, 0, 0, 0]], np.int32)
+
+    def seeds(self, ids, seed=0):
+        return random.content_seeds(seed, ids).numpy()
+
+    def test_padding_does_not_matter(self):
+        seeds = self.seeds(self.ids)
+        np.testing.assert_array_equal(self.seeds(np.pad(self.ids, [[0, 0], [0, 7]])), seeds)
+        np.testing.assert_array_equal(self.seeds(self.ids[2:, :3]), seeds[2:])
+
+    def test_the_type_of_the_ids_does_not_matter(self):
+        seeds = self.seeds(self.ids)
+        for ids in (self.ids.astype("int64"), tf.constant(self.ids)):
+            np.testing.assert_array_equal(self.seeds(ids), seeds)
+
+    def test_tokens_their_order_and_the_seed_matter(self):
+        rng = np.random.default_rng(0)
+        ids = np.unique(rng.integers(3, 9, size=(4000, 6)), axis=0)
+        assert len(np.unique(self.seeds(ids), axis=0)) == len(ids)
+        ordered = np.sort(ids, axis=1)
+        moved = np.any(ordered != ids, axis=1)
+        assert np.all(np.any(self.seeds(ordered) != self.seeds(ids), axis=1) == moved)
+        assert not np.any(np.all(self.seeds(ids, seed=1) == self.seeds(ids), axis=1))
+
+    def test_a_row_does_not_depend_on_its_batch(self):
+        seeds, order = self.seeds(self.ids), [2, 0, 3, 1]
+        np.testing.assert_array_equal(self.seeds(self.ids[order]), seeds[order])
+        np.testing.assert_array_equal(self.seeds(self.ids[1:2]), seeds[1:2])
+
+    def test_whole_numbers_of_any_shape_have_seeds(self):
+        pixels = np.random.default_rng(0).integers(256, size=(5, 4, 4, 1)).astype("uint8")
+        seeds = self.seeds(pixels)
+        assert seeds.shape == (5, 2)
+        assert len(np.unique(seeds, axis=0)) == 5
+        assert self.seeds(pixels[:0]).shape == (0, 2)
+        assert self.seeds(self.ids[:0]).shape == (0, 2)
+
+    def test_compiled_they_are_the_same(self):
+        compiled = tf.function(random.content_seeds, jit_compile=True)(0, self.ids)
+        np.testing.assert_array_equal(compiled, self.seeds(self.ids))
+
+
+class TestKeepMask:
+    """Dropout of sequences, `[T, B, size]`."""
+
+    @pytest.mark.parametrize("keep", [0.5, 0.7, 0.01])
+    def test_the_share_kept_is_the_probability_and_the_mean_is_one(self, keep):
+        mask = random.row_keep_mask(random.as_row_seeds(0, 200), 0, 50, 42, keep).numpy()
+        assert mask.shape == (50, 200, 42)
+        assert mask.dtype == np.float32
+        np.testing.assert_array_equal(np.unique(mask), np.float32([0, 1 / keep]))
+        # n = 420,000 entries; the standard error of a share p is sqrt(p (1 - p) / n).
+        standard_error = np.sqrt(keep * (1 - keep) / mask.size)
+        assert abs(np.mean(mask > 0) - keep) < 5 * standard_error
+        assert abs(np.mean(mask, dtype=np.float64) - 1) < 5 * standard_error / keep
+
+    def test_entries_are_independent(self):
+        # 13 words a row: columns j, j + 13, j + 26, j + 39 are of the same 64 bits.
+        mask = random.row_keep_mask(random.as_row_seeds(0, 200), 0, 50, 52, 0.5).numpy() - 1
+        pairs = [
+            (mask[:-1], mask[1:]),  # neighbours in the sentence
+            (mask[:, :-1], mask[:, 1:]),  # rows
+            *((mask[..., :-lag], mask[..., lag:]) for lag in (1, 13, 26, 39)),
+        ]
+        for a, b in pairs:  # products of signs: variance 1
+            assert abs(np.mean(a * b, dtype=np.float64)) < 5.5 / np.sqrt(a.size)
+
+    def test_nothing_is_dropped_where_all_is_kept(self):
+        mask = random.row_keep_mask(random.as_row_seeds(0, 30), 0, 20, 50, 1.0)
+        np.testing.assert_array_equal(mask, np.ones((20, 30, 50)))
+
+    @pytest.mark.parametrize("size", [1, 3, 4, 10])
+    def test_a_row_depends_neither_on_its_batch_nor_on_the_length(self, size):
+        seeds = random.as_row_seeds(0, 9)
+        mask = random.row_keep_mask(seeds, 3, 7, size, 0.5).numpy()
+        alone = random.row_keep_mask(seeds[4:5], 3, 7, size, 0.5)
+        np.testing.assert_array_equal(alone, mask[:, 4:5])
+        longer = random.row_keep_mask(seeds, 3, 12, size, 0.5)
+        np.testing.assert_array_equal(longer[:7], mask)
+
+    def test_streams_and_seeds_have_masks_of_their_own(self):
+        masks = [
+            random.row_keep_mask(random.as_row_seeds(seed, 40), stream, 20, 50, 0.5).numpy()
+            for seed, stream in ((0, 0), (0, 1), (1, 0))
+        ]
+        for i, a in enumerate(masks):
+            for b in masks[i + 1 :]:  # n = 40,000 products of signs
+                assert abs(np.mean((a - 1) * (b - 1))) < 5.5 / np.sqrt(a.size)
+
+    def test_compiled_they_are_the_same(self):
+        def draw(seeds, tokens):  # the length is known to the graph's run only
+            return random.row_keep_mask(seeds, 2, tf.shape(tokens)[1], 10, 0.7)
+
+        seeds, tokens = random.as_row_seeds(0, 5), tf.zeros([5, 6])
+        specs = [tf.TensorSpec([None, 2], tf.int32), tf.TensorSpec([None, None])]
+        for jit in (False, True):
+            compiled = tf.function(draw, input_signature=specs, jit_compile=jit)
+            np.testing.assert_array_equal(compiled(seeds, tokens), draw(seeds, tokens))
+
+
 def test_replicas_draw_the_noise_of_their_rows_of_the_global_batch(mirrored):
     sizes = tf.constant([3, 2])
 

@@ -175,19 +175,28 @@ def content_seeds(seed: Seed, x: Tensor) -> Tensor:
 
     Args:
         seed: A Python integer, or int32 `[B, 2]`, which is returned as it is.
-        x: Floats `[B, ...]`.
+        x: Floats `[B, ...]`; or ids of tokens `[B, T]`, where zeros at the end are padding and do
+            not matter.
 
     Returns:
         int32 `[B, 2]`.
     """
     if not isinstance(seed, (int, np.integer)):
         return as_row_seeds(seed, tf.shape(x)[0])
-    size = int(np.prod(x.shape[1:]))
-    bits = tf.bitcast(tf.reshape(tf.cast(x, tf.float32), [-1, size]), tf.int32)
-    columns = tf.range(size, dtype=tf.int32)
+    x = tf.convert_to_tensor(x)
+    if x.dtype.is_integer:
+        shape = tf.shape(x)  # `[B, T]`, or `[B, ...]` of whole numbers such as pixels
+        bits = tf.reshape(tf.cast(x, tf.int32), [shape[0], tf.reduce_prod(shape[1:])])
+        columns = tf.range(tf.shape(bits)[1], dtype=tf.int32)
+    else:
+        size = int(np.prod(x.shape[1:]))
+        bits = tf.bitcast(tf.reshape(tf.cast(x, tf.float32), [-1, size]), tf.int32)
+        columns = tf.range(size, dtype=tf.int32)
     # Every value is scrambled with its column before the sum, so that images whose floats
     # differ in a few high bits only (black and white ones) do not collide.
     hashes = threefry2x32((columns, tf.zeros_like(columns)), (bits, tf.zeros_like(bits)))
+    if x.dtype.is_integer:
+        hashes = [tf.where(bits == 0, 0, word) for word in hashes]
     digest = tf.stack([tf.reduce_sum(word, axis=1) for word in hashes], axis=1)  # [B, 2]
     high, low = tf.unstack(root_seed(seed))
     return fold_in(fold_in(digest, high), low)
@@ -234,6 +243,44 @@ def row_uniform(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
     half = (size + 1) // 2
     parts = [_open_unit(word)[:, :half] for word in bits]
     return tf.concat(parts, axis=1)[:, :size]
+
+
+def row_keep_mask(
+    seeds: Tensor, stream: int | Tensor, num_positions: int | Tensor, size: int, keep: float
+) -> Tensor:
+    """Dropout masks of sequences: `[num_positions, B, size]` float32, 0 or 1 / `keep`.
+
+    Entry (t, b, i) is a function of (`seeds[b]`, `stream`, t, i) alone: longer padding changes no
+    mask. Four entries share the 64 bits of a word pair, so that `keep` is rounded to 1 / 65536.
+
+    Args:
+        seeds: int32 `[B, 2]`.
+        stream: int32 scalar.
+        num_positions: T, a tensor or an integer.
+        size: Columns; a static integer.
+        keep: The probability of an entry that is kept, in (0, 1].
+
+    Example:
+
+        >>> row_keep_mask(as_row_seeds(0, 8), 0, num_positions=25, size=256, keep=0.5).shape
+        TensorShape([25, 8, 256])
+    """
+    words = -(-size // 4)
+    positions = tf.range(num_positions, dtype=tf.int32)[:, tf.newaxis, tf.newaxis]
+    counters = positions * words + tf.range(words, dtype=tf.int32)  # [T, 1, words]
+    stream = tf.reshape(tf.cast(stream, tf.int32), [1, 1, 1])
+    bits = threefry2x32((seeds[:, :1], seeds[:, 1:]), (counters, stream))
+    sixteen = _word(0xFFFF)
+    fields = [
+        part
+        for word in bits
+        for part in (
+            tf.bitwise.bitwise_and(word, sixteen),
+            _shift_right(word, _word(16), sixteen),
+        )
+    ]
+    kept = tf.concat(fields, axis=-1)[..., :size] < round(keep * 65536)
+    return tf.cast(kept, tf.float32) * (1.0 / keep)
 
 
 def _row_bits(seeds: Tensor, stream: int | Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -171,3 +171,22 @@ def row_norm(parts: Sequence[Tensor]) -> Tensor:
     """`[B]`: the Euclidean norm over all parts of a row."""
     flat = [tf.reshape(tf.cast(p, tf.float32), [-1, math.prod(p.shape[1:])]) for p in parts]
     return tf.norm(tf.concat(flat, axis=1), axis=1)
+
+
+def schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
+    """`value` as a float or nested list of floats (JSON's types), checked."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray(np.nan)  # text, or rows of several lengths
+    if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise InvalidInputError(
+            f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
+            f"Received {value!r}."
+        )
+    if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):
+        raise InvalidInputError(
+            f"`{name}` must be one number or one per step. Received {array.shape[0]} of them "
+            f"for {num_steps} steps."
+        )
+    return array.tolist()

@@ -6,8 +6,11 @@ The rule for `jit_compile="auto"`, and why:
 - On a CPU, an energy whose graph holds a convolution: the plain graph, where oneDNN computes
   it. XLA's own CPU convolutions took 1.6 times as long for the 28-pixel generator of width 16,
   and 2.9 times for the 32-pixel generator of width 64 (in bfloat16, 2.1 and 4.9 times).
-- On a CPU, any other energy (dense, recurrent): XLA. The plain graph took 1.2 times as long
-  for the paper's energy network at a batch of 100, and 2.1 times at 1,000.
+- On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA was no
+  faster (the vocabulary's matrix products dominate), and compiles anew, for seconds, for every
+  length of sentence.
+- On a CPU, any other energy (dense): XLA. The plain graph took 1.2 times as long for the paper's
+  energy network at a batch of 100, and 2.1 times at 1,000.
 
 Measured on two cores of an AMD EPYC with AVX-512 (`benchmarks/records/langevin.json`);
 `python benchmarks/langevin.py` measures both on the machine at hand.
@@ -22,7 +25,8 @@ from tfebm.errors import InvalidInputError
 
 JitCompile = bool | Literal["auto"]
 
-_CONVOLUTION = "Conv"  # Conv2D, Conv2DBackpropInput, Conv3D, DepthwiseConv2dNative, ...
+# Conv2D, Conv2DBackpropInput, Conv3D, DepthwiseConv2dNative, ...; While, StatelessWhile.
+_PLAIN_ON_CPU = ("Conv", "While")
 
 
 def check_jit_compile(jit_compile: JitCompile) -> JitCompile:
@@ -39,15 +43,16 @@ def accelerator_present() -> bool:
     return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
-def uses_convolution(fn: Callable[..., Any], arguments: tuple) -> bool:
-    """Whether the graph of `fn(*arguments)` holds a convolution, nested functions included."""
+def runs_plain_on_cpu(fn: Callable[..., Any], arguments: tuple) -> bool:
+    """Whether the graph of `fn(*arguments)` holds a convolution or a loop, in nested functions
+    too."""
     specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), arguments)
     graph = tf.function(fn, autograph=False).get_concrete_function(*specs).graph.as_graph_def()
     nodes = [
         *graph.node,
         *(node for function in graph.library.function for node in function.node_def),
     ]
-    return any(_CONVOLUTION in node.op for node in nodes)
+    return any(kind in node.op for node in nodes for kind in _PLAIN_ON_CPU)
 
 
 def resolve_jit_compile(
@@ -56,4 +61,4 @@ def resolve_jit_compile(
     """Applies the rule at the top of this file to `energy_fn(*arguments)`."""
     if jit_compile != "auto":
         return jit_compile
-    return accelerator_present() or not uses_convolution(energy_fn, arguments)
+    return accelerator_present() or not runs_plain_on_cpu(energy_fn, arguments)

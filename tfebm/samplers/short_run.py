@@ -1,5 +1,6 @@
 """The short-run Langevin chain: the one loop that every model here is built on."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class ShortRunLangevin(chain.Chain):
         noise_scale: The temperature factor T, a non-negative number or K of them. 0 draws no
             noise at all.
         jit_compile: True (XLA), False (plain graph), or "auto": XLA on GPU and TPU; on a CPU
-            what was measured to be faster, XLA unless the energy holds convolutions (see
+            what was measured to be faster (see
             `tfebm.samplers.compilation`).
 
     Raises:
@@ -76,8 +77,8 @@ class ShortRunLangevin(chain.Chain):
         jit_compile: compilation.JitCompile = "auto",
     ) -> None:
         super().__init__(num_steps, jit_compile)
-        self.step_size = _schedule("step_size", step_size, self.num_steps, max_rank=2)
-        self.noise_scale = _schedule("noise_scale", noise_scale, self.num_steps, max_rank=1)
+        self.step_size = chain.schedule("step_size", step_size, self.num_steps, max_rank=2)
+        self.noise_scale = chain.schedule("noise_scale", noise_scale, self.num_steps, max_rank=1)
 
     def __call__(
         self,
@@ -87,7 +88,9 @@ class ShortRunLangevin(chain.Chain):
         seed: Seed | None = None,
         noise: Latents | None = None,
         step_size: Tensor | None = None,
+        noise_scale: Tensor | None = None,
         trace: bool = False,
+        with_step: bool = False,
     ) -> Latents | tuple[Latents, ChainTrace]:
         """Runs the chain, compiled once per `energy_fn` and cached.
 
@@ -106,7 +109,12 @@ class ShortRunLangevin(chain.Chain):
                 per step), `[1, P]` or `[K, P]`. It is data of the graph: other values, as a
                 variable takes while it is tuned, never compile anew. The noise has standard
                 deviation `step_size * noise_scale`. Values are not checked.
+            noise_scale: Replaces the setting T for this call: a scalar tensor, data of the graph
+                likewise, as an annealed temperature is.
             trace: Also return a `ChainTrace`.
+            with_step: Hand the number of the step, an int32 scalar from 0, to `energy_fn` as its
+                keyword `step`, which needs a default: for an energy that draws noise of its own,
+                such as a fresh dropout mask at every step.
 
         Returns:
             z_K in the structure of `position`; with `trace`, the pair (z_K, trace).
@@ -115,9 +123,9 @@ class ShortRunLangevin(chain.Chain):
             InvalidInputError: No source of noise, a step size or noise of another shape, or an
                 energy that is not one value per row.
         """
-        arguments = self._arguments(position, context, seed, noise, step_size)
+        arguments = self._arguments(position, context, seed, noise, step_size, noise_scale)
         kinds = (arguments[0], *arguments[1])
-        return self._compiled(self._loop, energy_fn, kinds, (trace,))(*arguments)
+        return self._compiled(self._loop, energy_fn, kinds, (trace, with_step))(*arguments)
 
     def run(
         self,
@@ -127,7 +135,9 @@ class ShortRunLangevin(chain.Chain):
         seed: Seed | None = None,
         noise: Latents | None = None,
         step_size: Tensor | None = None,
+        noise_scale: Tensor | None = None,
         trace: bool = False,
+        with_step: bool = False,
     ) -> Latents | tuple[Latents, ChainTrace]:
         """The same chain as plain TensorFlow operations, compiled by nobody.
 
@@ -135,8 +145,8 @@ class ShortRunLangevin(chain.Chain):
         exports: a stock TensorFlow Serving refuses functions that must be compiled with XLA.
         Arguments and results are those of `__call__`.
         """
-        arguments = self._arguments(position, context, seed, noise, step_size)
-        return self._loop(energy_fn, trace, *arguments)
+        arguments = self._arguments(position, context, seed, noise, step_size, noise_scale)
+        return self._loop(energy_fn, trace, with_step, *arguments)
 
     def path(
         self,
@@ -197,7 +207,7 @@ class ShortRunLangevin(chain.Chain):
 
     @property
     def _draws_noise(self) -> bool:
-        return bool(np.any(np.asarray(self.noise_scale) != 0)) and self.num_steps > 0
+        return bool(np.any(np.asarray(self.noise_scale) != 0))
 
     def _arguments(
         self,
@@ -206,13 +216,17 @@ class ShortRunLangevin(chain.Chain):
         seed: Seed | None,
         noise: Latents | None,
         step_size: Tensor | None,
+        noise_scale: Tensor | None = None,
     ) -> tuple:
-        """(position, context, seeds, noise, step sizes), tensors or None."""
+        """(position, context, seeds, noise, step sizes, noise scale), tensors or None."""
         position, context, noise = chain.to_tensors(position, context, noise)
-        seeds = self._check_noise(position, seed, noise)
+        seeds = self._check_noise(position, seed, noise, noise_scale)
         if step_size is not None:
             step_size = self.step_table(step_size, position)
-        return position, context, seeds, noise, step_size
+        if noise_scale is not None:
+            noise_scale = tf.cast(noise_scale, _table_dtype(tf.nest.flatten(position)))
+            noise_scale = tf.ensure_shape(noise_scale, [])
+        return position, context, seeds, noise, step_size, noise_scale
 
     def step_table(self, step_size: Tensor | None, position: Latents) -> Tensor:
         """The step sizes that a call with these arguments uses, as one table.
@@ -229,7 +243,7 @@ class ShortRunLangevin(chain.Chain):
         """
         parts = tf.nest.flatten(position)
         if step_size is None:
-            return self._tables(parts, None)[0]
+            return self._tables(parts, None, None)[0]
         if not tf.is_tensor(step_size):  # TensorFlow would round Python's numbers to float32
             step_size = np.asarray(step_size, np.float64)
         steps = tf.cast(step_size, _table_dtype(parts))
@@ -248,17 +262,23 @@ class ShortRunLangevin(chain.Chain):
             )
         return tf.broadcast_to(columns, table)
 
-    def _check_noise(self, position: Latents, seed: Seed | None, noise: Latents) -> Tensor | None:
+    def _check_noise(
+        self,
+        position: Latents,
+        seed: Seed | None,
+        noise: Latents,
+        noise_scale: Tensor | None,
+    ) -> Tensor | None:
         if noise is not None:
             self._check_injected(position, noise)
             return None
-        if not self._draws_noise:
+        if not self.num_steps or (noise_scale is None and not self._draws_noise):
             return None
         if seed is None:
             raise InvalidInputError(
                 "The chain draws noise and needs `seed` (an integer, or int32 `[B, 2]`, one "
                 "stream per row) or `noise`. Received neither; for a chain without noise set "
-                "`noise_scale=0`."
+                "`noise_scale=0` in the sampler's settings."
             )
         return random.as_row_seeds(seed, chain.num_rows(position))
 
@@ -272,11 +292,14 @@ class ShortRunLangevin(chain.Chain):
                     f"step, {[self.num_steps, *part.shape]}. Received {values.shape.as_list()}."
                 )
 
-    def _tables(self, parts: list[Tensor], steps: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _tables(
+        self, parts: list[Tensor], steps: Tensor | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Step sizes `[K, P]`, given or the setting, and noise standard deviations `[K, P]`."""
         num_parts, dtype = len(parts), _table_dtype(parts).as_numpy_dtype
-        scale = np.broadcast_to(np.asarray(self.noise_scale, dtype), (self.num_steps,))
-        scale = scale[:, np.newaxis]
+        if scale is None:
+            scale = np.broadcast_to(np.asarray(self.noise_scale, dtype), (self.num_steps,))
+            scale = scale[:, np.newaxis]
         if steps is not None:
             return steps, steps * scale
         step = np.asarray(self.step_size, dtype)
@@ -287,7 +310,7 @@ class ShortRunLangevin(chain.Chain):
             )
         step = step[:, np.newaxis] if step.ndim == 1 else step
         step = np.broadcast_to(step, (self.num_steps, num_parts))
-        return tf.constant(step), tf.constant(step * scale)
+        return tf.constant(step), tf.convert_to_tensor(step * scale)
 
     def _transition(
         self,
@@ -297,15 +320,18 @@ class ShortRunLangevin(chain.Chain):
         seeds: Tensor | None,
         noise: Latents | None,
         steps: Tensor | None,
+        noise_scale: Tensor | None,
+        with_step: bool = False,
     ) -> Callable[[Tensor, list[Tensor]], tuple]:
         """`(k, parts of z) -> energies, gradients, moved parts`: one step of the chain."""
         parts = tf.nest.flatten(position)
-        step_sizes, noise_sizes = self._tables(parts, steps)
+        step_sizes, noise_sizes = self._tables(parts, steps, noise_scale)
         draw = _noise_source(parts, seeds, noise)
 
         def advance(k: Tensor, parts: list[Tensor]) -> tuple:
             latents = tf.nest.pack_sequence_as(position, parts)
-            energy, grads = chain.energy_and_grads(energy_fn, latents, context)
+            at_step = functools.partial(energy_fn, step=k) if with_step else energy_fn
+            energy, grads = chain.energy_and_grads(at_step, latents, context)
             moved = []
             for i, (z, grad) in enumerate(zip(parts, grads, strict=True)):
                 z = z - tf.cast(0.5 * step_sizes[k, i] ** 2, z.dtype) * grad
@@ -320,15 +346,19 @@ class ShortRunLangevin(chain.Chain):
         self,
         energy_fn: EnergyFn,
         trace: bool,
+        with_step: bool,
         position: Latents,
         context: tuple,
         seeds: Tensor | None,
         noise: Latents | None,
         steps: Tensor | None,
+        noise_scale: Tensor | None,
     ) -> Latents | tuple[Latents, ChainTrace]:
         start = tf.nest.map_structure(tf.stop_gradient, position)
         first = tf.nest.flatten(start)
-        advance = self._transition(energy_fn, start, context, seeds, noise, steps)
+        advance = self._transition(
+            energy_fn, start, context, seeds, noise, steps, noise_scale, with_step
+        )
 
         def step(k, parts, records):
             energy, grads, moved = advance(k, parts)
@@ -357,7 +387,9 @@ class ShortRunLangevin(chain.Chain):
         end = tf.nest.pack_sequence_as(start, [tf.stop_gradient(z) for z in parts])
         if not trace:
             return end
-        last = tf.cast(chain.row_energy(energy_fn, end, context), tf.float32)[tf.newaxis]  # [1, B]
+        behind = tf.constant(self.num_steps)
+        at_end = functools.partial(energy_fn, step=behind) if with_step else energy_fn
+        last = tf.cast(chain.row_energy(at_end, end, context), tf.float32)[tf.newaxis]  # [1, B]
         if not self.num_steps:
             return end, ChainTrace(last, last[:0], last[:0])
         energy, grad_norm, displacement = [record.stack() for record in records]
@@ -378,22 +410,3 @@ def _noise_source(
     if seeds is None:
         return None
     return chain.drawn_noise(parts, seeds)
-
-
-def _schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
-    """`value` as a float or nested list of floats (JSON's types), checked."""
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        array = np.asarray(np.nan)  # text, or rows of several lengths
-    if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise InvalidInputError(
-            f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
-            f"Received {value!r}."
-        )
-    if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):
-        raise InvalidInputError(
-            f"`{name}` must be one number or one per step. Received {array.shape[0]} of them "
-            f"for {num_steps} steps."
-        )
-    return array.tolist()
