@@ -1,17 +1,27 @@
 """Generators: Keras layers from latents to the parameters of p(x | z), and likelihoods."""
 
+from tfebm.generators import decoding
+from tfebm.generators.autoregressive import AutoregressiveGenerator
+from tfebm.generators.decoding import BeamSearch, Greedy, Sampled
 from tfebm.generators.deconv import CIFAR10_STAGES, STAGES, DeconvGenerator, Stage
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from tfebm.generators.multilayer import MultilayerGenerator
+from tfebm.generators.sentence_encoder import SentenceEncoder
 
 __all__ = [
     "CIFAR10_STAGES",
     "STAGES",
+    "AutoregressiveGenerator",
+    "BeamSearch",
     "BernoulliLikelihood",
     "ConvEncoder",
     "DeconvGenerator",
     "GaussianLikelihood",
+    "Greedy",
     "MultilayerGenerator",
+    "Sampled",
+    "SentenceEncoder",
     "Stage",
+    "decoding",
 ]
