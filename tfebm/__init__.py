@@ -27,19 +27,22 @@ from tfebm import (
     runs,
     samplers,
     serving,
+    tokenizers,
 )
 from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
 from tfebm.errors import InvalidInputError, TrainingDiverged
 from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
+    AutoregressiveGenerator,
     BernoulliLikelihood,
     ConvEncoder,
     DeconvGenerator,
     GaussianLikelihood,
     MultilayerGenerator,
+    SentenceEncoder,
 )
-from tfebm.models import VAE, FlowEBM, FlowModel, LatentEBM, ShortRunModel
+from tfebm.models import VAE, FlowEBM, FlowModel, LanguageModel, LatentEBM, ShortRunModel
 from tfebm.runs import load_run
 from tfebm.samplers import HMC, MALA, ChainTrace, ShortRunLangevin
 from tfebm.version import __version__
@@ -49,6 +52,7 @@ __all__ = [
     "HMC",
     "MALA",
     "VAE",
+    "AutoregressiveGenerator",
     "BernoulliLikelihood",
     "ChainTrace",
     "ConvEncoder",
@@ -60,10 +64,12 @@ __all__ = [
     "GaussianLikelihood",
     "Glow",
     "InvalidInputError",
+    "LanguageModel",
     "LatentEBM",
     "MultilayerGenerator",
     "QuadraticEnergy",
     "RealNVP",
+    "SentenceEncoder",
     "ShortRunLangevin",
     "ShortRunModel",
     "SplineFlow",
@@ -82,4 +88,5 @@ __all__ = [
     "runs",
     "samplers",
     "serving",
+    "tokenizers",
 ]

@@ -9,12 +9,17 @@ from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.models.posterior_chain import POSTERIOR, PosteriorChainModel
-from tfebm.samplers import Tuning, log_det, step_size
+from tfebm.models.vae import VAE
+from tfebm.samplers import ShortRunLangevin, Tuning, log_det, step_size
 from tfebm.types import Seed
 
 _ENTROPY_EXTRA = 8  # chains beyond d, which the sample covariance needs
 _STEIN_CHAINS = 8
 _ROWS = 256  # chains at a time, for bounds
+# First step sizes of chains for bounds, in units of the prior's scale: from curvatures above 2,000
+# to those of a posterior that is hardly narrower than the prior.
+_EVIDENCE_STEPS = (0.03, 0.6, 9)
+_FEW = 0.1  # of the chains may be invalid: they weigh nothing in the importance-weighted bound
 
 
 class EvidenceBound(NamedTuple):
@@ -25,30 +30,37 @@ class EvidenceBound(NamedTuple):
     expectation."""
     importance_weighted: np.ndarray
     """log of the mean over the chains of p(x, z_K) / q(z_K | noise): between the ELBO and log p(x)
-    in expectation, and rising with the number of chains."""
+    in expectation, and rising with the number of chains. A chain that is not valid weighs nothing,
+    which leaves a bound; -inf where none is."""
     reconstruction: np.ndarray
     """-E log p(x | z_K)."""
     kl: np.ndarray
     """E[log q(z_K | noise) - log p(z_K)]; the ELBO is minus the sum of the two."""
     valid: np.ndarray
-    """bool: every factor of every chain is positive definite. Elsewhere the numbers are no
-    bounds. Certain for the method "exact"; by "lanczos" a factor that is not can be missed."""
+    """bool: every factor of every chain is positive definite. Elsewhere the ELBO and the KL are
+    none. Certain for the method "exact"; by "lanczos" a factor that is not can be missed."""
+    invalid_chains: float
+    """The share of chains of which that cannot be said."""
 
     @property
     def valid_share(self) -> float:
-        """The share of examples whose numbers are bounds."""
+        """The share of examples with valid chains alone."""
         return float(np.mean(self.valid))
 
     def summary(self) -> dict[str, float | None]:
         """Means for a record; None for bounds where any example has none."""
-        bounds = {name: getattr(self, name) for name in ("elbo", "importance_weighted", "kl")}
-        means = {
-            name: float(np.mean(v)) if self.valid.all() else None for name, v in bounds.items()
+        weighted = np.isfinite(self.importance_weighted)
+        bounds = {
+            "elbo": (self.elbo, self.valid),
+            "importance_weighted": (self.importance_weighted, weighted),
+            "kl": (self.kl, self.valid),
         }
+        means = {n: float(np.mean(v)) if ok.all() else None for n, (v, ok) in bounds.items()}
         return {
             **means,
             "reconstruction": float(np.mean(self.reconstruction)),
             "invalid_share": 1.0 - self.valid_share,
+            "invalid_chains": self.invalid_chains,
             "num_examples": len(self.valid),
         }
 
@@ -104,7 +116,7 @@ def tune_step_size(
             "The model's `posterior_sampler` was replaced by one of other settings, and runs with "
             "the step sizes of its own. Make a model with that sampler, or give it back the first."
         )
-    x = tf.constant(checks.as_examples(x, model.data_shape))
+    x = model.as_rows(x)
     if not len(x):
         raise InvalidInputError("The step sizes are tuned on examples. Received none.")
     if num_chains is None:
@@ -136,7 +148,7 @@ def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float
     Raises:
         InvalidInputError: A step size at or past 2 / sqrt(largest curvature); both are named.
     """
-    x = tf.constant(checks.as_examples(x, model.data_shape))[:8]
+    x = model.trim_rows(model.as_rows(x)[:8])
     start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
     return step_size.check_stability(
         *(model.posterior_sampler, model.joint_energy, start, x),
@@ -146,27 +158,31 @@ def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float
 
 
 def evidence_bound(
-    model: PosteriorChainModel,
+    model: PosteriorChainModel | VAE,
     x: Any,
     num_chains: int = 1,
     seed: Seed = 0,
     log_normalizer: float = 0.0,
+    sampler: ShortRunLangevin | None = None,
     **options: Any,
 ) -> EvidenceBound:
-    """Bounds on log p(x) through the posterior chain, its noise held fixed.
+    """Bounds on log p(x) through the posterior chain, its noise held fixed, or an encoder.
 
         log q(z_K | e) = log p0(z_0) - log |det dz_K/dz_0|
         ELBO = E[log p(x, z_K) - log q(z_K | e)] <= log p(x)
 
     log-determinant, end and densities belong to the same start and noise, and dropout is off. The
-    bound holds for every noise, hence for the mean; it charges nothing for how noise mixes.
+    bound holds for every noise, hence for the mean; it charges nothing for how noise mixes. Of a
+    `VAE`, z is a draw of q(z | x) and every number is a bound.
 
     Args:
-        model: A `ShortRunModel`, or a `LatentEBM` with its log Z.
+        model: A `ShortRunModel`, a `LatentEBM` with its log Z, or a `VAE`.
         x: Examples `[N, ...]`.
         num_chains: M, independent chains of each example.
         seed: Of starts and noise.
         log_normalizer: log Z of the prior's tilt; 0 without one.
+        sampler: The chain; every one has its bound. Default: the model's own, with its tuned step
+            sizes. `evidence_sampler` looks for one with a tighter bound.
         **options: Of `tfebm.samplers.log_det.log_det_of_map`: `method` ("exact", K d
             Hessian-vector products a chain, or "lanczos"), `num_probes`, `num_lanczos`,
             `max_rows`.
@@ -183,40 +199,79 @@ def evidence_bound(
     Importance Weighted Autoencoders. ICLR 2016.
     """
     checks.check_count("num_chains", num_chains)
-    log_det.check_short_run(model.posterior_sampler)
-    x = checks.as_examples(x, model.data_shape)
+    x = model.as_rows(x)
     if not len(x):
         raise InvalidInputError("A bound is a mean over examples. Received none.")
-    seeds = random.as_row_seeds(seed, len(x) * num_chains).numpy()
+    seeds = tf.reshape(random.as_row_seeds(seed, len(x) * num_chains), [-1, num_chains, 2])
+    order = model.examples.order(x)
+    order = np.arange(len(x)) if order is None else order
     per_batch = max(1, _ROWS // num_chains)
+    if sampler is not None:
+        options["sampler"] = sampler
     pieces = []
     for first in range(0, len(x), per_batch):
-        batch = x[first : first + per_batch]
-        of_batch = seeds[first * num_chains : (first + len(batch)) * num_chains]
-        pieces.append(_weights(model, np.repeat(batch, num_chains, axis=0), of_batch, options))
+        rows = order[first : first + per_batch]
+        batch = tf.repeat(model.trim_rows(tf.gather(x, rows)), num_chains, axis=0)
+        found = model.bound_rows(batch, tf.reshape(tf.gather(seeds, rows), [-1, 2]), **options)
+        pieces.append([part.numpy() for part in found])
+    back = np.argsort(order)
     log_weight, reconstruction, valid = (
-        np.concatenate(parts).reshape(-1, num_chains) for parts in zip(*pieces, strict=True)
+        np.concatenate(parts).reshape(-1, num_chains)[back] for parts in zip(*pieces, strict=True)
     )
     log_weight = log_weight - log_normalizer
     elbo, reconstruction = log_weight.mean(axis=1), reconstruction.mean(axis=1)
-    weighted = np.logaddexp.reduce(log_weight, axis=1) - np.log(num_chains)
-    return EvidenceBound(elbo, weighted, reconstruction, -elbo - reconstruction, valid.all(axis=1))
-
-
-def _weights(
-    model: PosteriorChainModel, x: np.ndarray, seeds: np.ndarray, options: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log p(x, z_K) - log q(z_K | noise), -log p(x | z_K) and validity of each chain."""
-    x = tf.constant(x)
-    start, streams = model.start(tf.constant(seeds), POSTERIOR)
-    end, found = log_det.log_det_of_map(
-        *(model.posterior_sampler, model.joint_energy, start, x),
-        seed=streams,
-        step_size=model.current_step_size(),
-        **options,
+    counted = np.where(valid, log_weight, -np.inf)
+    weighted = np.logaddexp.reduce(counted, axis=1) - np.log(num_chains)
+    kl = -elbo - reconstruction
+    return EvidenceBound(
+        elbo, weighted, reconstruction, kl, valid.all(axis=1), float(np.mean(~valid))
     )
-    log_q = -tf.cast(model.base_energy(start) + model.base_constant, tf.float64) - found.value
-    log_likelihood = model.likelihood.log_prob(model.decode(end), x)
-    log_joint = log_likelihood - model.prior_energy(end) - model.base_constant
-    log_weight = tf.cast(log_joint, tf.float64) - log_q
-    return log_weight.numpy(), -log_likelihood.numpy(), found.valid.numpy()
+
+
+def evidence_sampler(
+    model: PosteriorChainModel, x: Any, num_steps: int = 20, seed: Seed = 0, **options: Any
+) -> ShortRunLangevin:
+    """A chain without noise whose evidence bound is the tightest of a family of schedules.
+
+    A model may learn best with steps so large that its chain is no diffeomorphism. Any chain has a
+    bound, and the one that minimises Q, the mean of minus the ELBO, has the best: this one, over
+    geometric schedules that are valid for nine of ten examples or more.
+
+    Args:
+        model: A `ShortRunModel` or a `LatentEBM`.
+        x: Examples to choose by; never those of the bound. 16 are a fair number.
+        num_steps: K.
+        seed: Of starts and probes.
+        **options: Of `tfebm.samplers.step_size.tune`.
+
+    Returns:
+        A sampler for `evidence_bound(..., sampler=...)`.
+
+    Raises:
+        InvalidInputError: No examples, or no schedule that is valid for enough of them.
+
+    Example:
+
+        >>> sampler = evidence_sampler(model, x_valid[:16])
+        >>> bound = evidence_bound(model, x_test[:500], num_chains=10, sampler=sampler)
+    """
+    x = model.as_rows(x)
+    if not len(x):
+        raise InvalidInputError("The chain is chosen by examples. Received none.")
+    start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
+    sampler = ShortRunLangevin(num_steps, 0.1, 0.0)
+    found = step_size.tune(
+        *(sampler, model.joint_energy, start, model.trim_rows(x)),
+        seed=seeds,
+        **{
+            "criterion": "kl",
+            "family": "geometric",
+            "values": model.prior_scale * np.geomspace(*_EVIDENCE_STEPS),
+            "num_lanczos": 6,
+            "max_invalid": _FEW,
+            "max_rows": model.rows_at_once,
+            "start_scale": model.prior_scale,
+            **options,
+        },
+    )
+    return ShortRunLangevin(num_steps, found.table.tolist(), 0.0)

@@ -22,25 +22,41 @@ class RowInference:
     """
 
     latent_size: latents.LatentSize
-    data_shape: tuple[int, ...]
+    data_shape: tuple[int | None, ...]
+
+    def as_rows(self, x: Any) -> tf.Tensor:
+        """A user's examples as a tensor, checked."""
+        return tf.constant(checks.as_examples(x, self.data_shape))
 
     def infer(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> Any:
         """Latents of `x`: `[N, d]`, or a tuple of such arrays."""
         raise NotImplementedError
 
-    def generate(self, num_samples: int, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
-        """Draws examples from the model: `[num_samples, ...]`, float32, in the data's range.
+    def generate(
+        self, num_samples: int, seed: Seed = 0, batch_size: int = 256, decoding: Any = None
+    ) -> np.ndarray:
+        """Draws examples from the model: `[num_samples, ...]`, float32, in the data's range; of a
+        generator of sentences strings `[num_samples]`.
 
         Sample i depends on `seed` and i alone, not on `num_samples` or `batch_size`.
+
+        Args:
+            num_samples: How many.
+            seed: An integer, or int32 `[num_samples, 2]`, one stream per sample.
+            batch_size: Samples at a time; the answer does not depend on it.
+            decoding: How sentences are written, `tfebm.generators.Sampled()` for instance.
+                Default: the generator's own.
         """
         checks.check_count("num_samples", num_samples)
         seeds = random.as_row_seeds(seed, num_samples)
-        return self._in_batches("generate_rows", [seeds], batch_size)
+        static = {} if decoding is None else {"decoding": decoding}
+        return self._in_batches("generate_rows", [seeds], batch_size, **static)
 
-    def decode_latents(self, z: Any, batch_size: int = 256) -> np.ndarray:
-        """Examples of latents `[N, d]`, or of a tuple of `[N, d_l]`: `[N, ...]`."""
+    def decode_latents(self, z: Any, batch_size: int = 256, decoding: Any = None) -> np.ndarray:
+        """Examples of latents `[N, d]`, or of a tuple of `[N, d_l]`: `[N, ...]`, or strings."""
         z = latents.as_latents(z, self.latent_size)
-        return self._in_batches("decode_rows", [z], batch_size)
+        static = {} if decoding is None else {"decoding": decoding}
+        return self._in_batches("decode_rows", [z], batch_size, **static)
 
     def interpolate(
         self,
@@ -51,12 +67,12 @@ class RowInference:
         seed: Seed = 0,
         layers: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Images decoded along the path between the latents of two examples.
+        """Examples decoded along the path between the latents of two.
 
         Args:
             x_from: Examples `[N, ...]`.
             x_to: As many others.
-            num_steps: Images per path, both ends included; at least 2.
+            num_steps: Examples per path, both ends included; at least 2.
             spherical: Along the great circle rather than the straight line, in each layer.
             seed: See `infer`.
             layers: Of a generator with several layers, those that move, 0 for the top; the others
@@ -82,19 +98,27 @@ class RowInference:
             for i, (a, b) in enumerate(zip(*ends, strict=True))
         ]
         rows = [path.reshape(-1, size) for path, size in zip(paths, sizes, strict=True)]
-        images = self.decode_latents(latents.pack(rows, self.latent_size))
-        return images.reshape(len(x_from), num_steps, *self.data_shape)
+        decoded = self.decode_latents(latents.pack(rows, self.latent_size))
+        return decoded.reshape(len(x_from), num_steps, *decoded.shape[1:])
 
     def _on_data(
         self, method: str, x: Any, seed: Seed, batch_size: int, num_chains: int | None = None
     ) -> Any:
-        x = tf.constant(checks.as_examples(x, self.data_shape))
+        x = self.as_rows(x)
         if not isinstance(seed, (int, np.integer)):
             seed = random.as_row_seeds(seed, len(x))
         if num_chains is not None:
             checks.check_count("num_chains", num_chains)
         static = {} if num_chains is None else {"num_chains": int(num_chains)}
-        return self._in_batches(method, [x], batch_size, seed=seed, **static)
+        kind = getattr(self, "examples", None)
+        order = kind.order(x) if kind else None
+        if order is None or not len(x):
+            return self._in_batches(method, [x], batch_size, seed=seed, **static)
+        if not isinstance(seed, (int, np.integer)):
+            seed = tf.gather(seed, order)
+        found = self._in_batches(method, [tf.gather(x, order)], batch_size, seed=seed, **static)
+        back = np.argsort(order)
+        return tf.nest.map_structure(lambda array: array[back], found)
 
     def _in_batches(
         self,
@@ -119,11 +143,20 @@ class RowInference:
             rows = slice(start, start + batch_size)
             batch = mapped(lambda array, rows=rows: array[rows], arrays)
             if seed is not None:
+                batch[0] = self.trim_rows(batch[0])
                 row_seed = seed if isinstance(seed, (int, np.integer)) else seed[rows]
                 batch.append(random.content_seeds(row_seed, batch[0]))
             function = self._row_function(method, tuple(static.items()), batch)
-            pieces.append(mapped(lambda array: array.numpy(), function(*batch)))
+            pieces.append(mapped(to_numpy, function(*batch)))
         return mapped(lambda *parts: np.concatenate(parts), *pieces)
+
+    def trim_rows(self, x: tf.Tensor) -> tf.Tensor:
+        """A batch of examples without what all of them lack."""
+        return x
+
+    def row_spec(self, x: tf.Tensor) -> tf.TensorSpec:
+        """What all batches of examples are."""
+        return tf.TensorSpec([None, *x.shape[1:]], x.dtype)
 
     def inference_parts(self) -> tuple:
         """The model's parts with settings that the row functions depend on."""
@@ -139,12 +172,22 @@ class RowInference:
             signature = tf.nest.map_structure(
                 lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), batch
             )
+            if len(batch) == 2:  # examples, whose length may differ, and streams
+                signature[0] = self.row_spec(batch[0])
             functions[key] = tf.function(
                 functools.partial(getattr(self, method), **dict(static)),
                 input_signature=signature,
                 autograph=False,
             )
         return functions[key]
+
+
+def to_numpy(array: tf.Tensor | np.ndarray) -> np.ndarray:
+    """An array; TensorFlow's strings as Python's."""
+    array = array.numpy() if tf.is_tensor(array) else array
+    if array.dtype != object:
+        return array
+    return np.array([row.decode() for row in array.ravel()], dtype=object).reshape(array.shape)
 
 
 class ChainInference(RowInference):
@@ -159,6 +202,20 @@ class ChainInference(RowInference):
         of such arrays, the top first, for a generator with several layers."""
         z = self._on_data("infer_rows", x, seed, batch_size, num_chains)
         return tf.nest.map_structure(lambda part: part[:, 0] if num_chains == 1 else part, z)
+
+    def features(
+        self, x: Any, num_chains: int = 20, seed: Seed = 0, batch_size: int = 256
+    ) -> np.ndarray:
+        """Posterior means, `[N, d]` with all layers side by side: what classifiers take.
+
+        Args:
+            x: Examples.
+            num_chains: Chains whose ends are averaged; 200 in the text paper.
+            seed: See `infer`.
+            batch_size: Examples at a time, each with all its chains.
+        """
+        z = self._on_data("infer_rows", x, seed, batch_size, num_chains)
+        return np.concatenate([np.mean(part, axis=1) for part in tf.nest.flatten(z)], axis=1)
 
     def reconstruct(self, x: Any, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
         """g(z+), in the shape and range of `x`."""

@@ -4,8 +4,12 @@ from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
-from tfebm import objectives
+from tfebm import objectives, random
+from tfebm.distributions import LogNormalizer, NormalizerBounds
+from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
+from tfebm.errors import InvalidInputError
 from tfebm.models import latents, networks, replicas
 from tfebm.models.latent_variable import gradients, row_norms
 from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
@@ -34,9 +38,12 @@ class LatentEBM(PosteriorChainModel):
         energy: Any Keras layer or model, latents `[B, d]` to energies `[B]` or `[B, 1]`; of several
             layers side by side, d = d_1 + ... + d_L.
         latent_size: d, or the tuple of sizes. Default: what the networks were built for, else 100.
-        prior_sampler: The chain for z-. Default: 60 steps of 0.4, the paper's.
-        posterior_sampler: The chain for z+. Default: 20 steps of 0.1, the paper's.
-        likelihood: p(x | z). Default: `GaussianLikelihood(0.3)`.
+        prior_sampler: The chain for z-. Default: 60 steps of 0.4, the paper's; over sentences 40
+            of 0.5.
+        posterior_sampler: The chain for z+. Default: 20 steps of 0.1, the paper's; over sentences
+            20 of 0.5 without noise.
+        likelihood: p(x | z). Default: `GaussianLikelihood(0.3)`. A generator of sentences
+            (`tfebm.AutoregressiveGenerator`) brings its own.
         prior_scale: Standard deviation of the base density and of the chains' start.
         num_chains: Chains per example while training; the losses average over them.
         scale_by_sigma: Learn the generator on `-log p(x | z)` itself, with its
@@ -65,7 +72,6 @@ class LatentEBM(PosteriorChainModel):
     optimized: ClassVar = {"optimizer": "generator", "energy_optimizer": "energy"}
     metric_names: ClassVar = (
         "generator_loss",
-        "reconstruction_mse",
         "energy_posterior",
         "energy_prior",
         "energy_gap",
@@ -96,10 +102,12 @@ class LatentEBM(PosteriorChainModel):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        of_sentences = hasattr(generator, "tokenizer")
+        default = ShortRunLangevin(20, 0.5, 0.0) if of_sentences else ShortRunLangevin(20, 0.1)
         super().__init__(
             generator,
             latent_size,
-            posterior_sampler or ShortRunLangevin(20, 0.1),
+            posterior_sampler or default,
             likelihood,
             prior_scale,
             num_chains,
@@ -108,7 +116,8 @@ class LatentEBM(PosteriorChainModel):
             {"energy": energy},
             **kwargs,
         )
-        self.prior_sampler = prior_sampler or ShortRunLangevin(60, 0.4)
+        default = ShortRunLangevin(40, 0.5) if of_sentences else ShortRunLangevin(60, 0.4)
+        self.prior_sampler = prior_sampler or default
 
     def build_others(self) -> None:
         shape = (self.total_latent_size,)
@@ -123,6 +132,46 @@ class LatentEBM(PosteriorChainModel):
     def tilt(self, z: Latents, training: bool | None = None) -> Tensor:
         """E(z), the learned part of the prior, of all layers side by side: float32 `[B]`."""
         return networks.per_row(self.energy(latents.join(z), training=training))
+
+    def estimate_log_normalizer(
+        self,
+        method: str = "importance",
+        num_samples: int | None = None,
+        num_temperatures: int = 1000,
+        seed: int = 0,
+    ) -> LogNormalizer | NormalizerBounds:
+        """log Z of the prior, `log E_{p0}[exp(-E(z))]`, with what says how far to trust it.
+
+        Args:
+            method: "importance", samples of p0 with their effective sample size; or "annealed",
+                which brackets log Z by HMC chains from p0 to the prior and back. The chains back
+                start where the prior's short run ends, which is the prior only where it arrives.
+            num_samples: Samples (default 100,000), or for "annealed" chains (default 64).
+            num_temperatures: Of "annealed".
+            seed: Of all noise.
+
+        Returns:
+            The estimate; its `value` joins bounds as `evidence_bound(..., log_normalizer=)` where
+            it is `reliable`.
+
+        Raises:
+            InvalidInputError: Another method.
+        """
+        if method not in ("importance", "annealed"):
+            raise InvalidInputError(
+                f"`method` must be 'importance' or 'annealed'. Received {method!r}."
+            )
+        scale = tf.fill([self.total_latent_size], self.prior_scale)
+        base = tfp.distributions.MultivariateNormalDiag(scale_diag=scale)
+        if method == "importance":
+            return importance_log_normalizer(self._joined_tilt, base, num_samples or 100_000, seed)
+        ends = latents.join(self.sample_prior(random.as_row_seeds(seed, num_samples or 64)))
+        return annealed_log_normalizer(
+            self._joined_tilt, base, ends, num_temperatures, 0.1 * self.prior_scale, seed=seed
+        )
+
+    def _joined_tilt(self, z: Tensor) -> Tensor:
+        return networks.per_row(self.energy(z))
 
     # ---- Chains over rows: plain graph functions, also used by exports -----------------
 
@@ -163,6 +212,9 @@ class LatentEBM(PosteriorChainModel):
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         adam = keras.optimizers.Adam
+        if self.reads_sentences:
+            of_energy = keras.optimizers.AdamW(1e-4, weight_decay=1e-3, global_clipnorm=1.0)
+            return {"optimizer": adam(1e-3, global_clipnorm=5.0), "energy_optimizer": of_energy}
         return {"optimizer": adam(1e-4, beta_1=0.5), "energy_optimizer": adam(2e-5, beta_1=0.5)}
 
     def learn(self, x: Tensor, seeds: Tensor, training: bool) -> tuple[dict[str, list], dict]:
@@ -172,11 +224,11 @@ class LatentEBM(PosteriorChainModel):
         weights are regularised, in the two learning passes alone.
         """
         x, seeds, weights = replicas.fill_empty(*self.chain_rows(x, seeds, self.num_chains))
-        posterior_start, z_posterior = self._posterior_chain(x, seeds)
+        posterior_start, z_posterior = self._posterior_chain(x, seeds, training=training)
         prior_start, z_prior = self._prior_chain(seeds)
         count = replicas.global_sum(tf.reduce_sum(weights))
         generator_grads, seen = self.generator_pass(
-            x, posterior_start, z_posterior, weights, count, training
+            x, posterior_start, z_posterior, weights, count, training, seeds
         )
         energy_weights = [v.value for v in self.energy.trainable_variables]
         with tf.GradientTape() as tape:

@@ -7,10 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.data import checks
-from tfebm.generators.likelihoods import GaussianLikelihood
-from tfebm.models import latents, networks, replicas
-from tfebm.models.inference import ChainInference
+from tfebm.models import examples, latents, networks, replicas
+from tfebm.models.inference import ChainInference, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
 from tfebm.types import Latents, Tensor
@@ -44,15 +42,24 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         self.generator = generator
         for name, network in others.items():
             setattr(self, name, network)
-        self.latent_size = networks.latent_size(latent_size, generator, others)
-        self._likelihood = likelihood or GaussianLikelihood()
+        self.reads_sentences = hasattr(generator, "tokenizer")
+        self.latent_size = self.choose_latent_size(latent_size, others)
         self.seed = int(seed)
         self._refuse_float16()
-        self.data_shape = networks.build_generator(generator, self.latent_size)
+        self.examples = examples.kind_of(self)
+        self.data_shape = self.examples.shape
+        self._likelihood = self.examples.likelihood(likelihood)
         self.build_others()
         networks.check_likelihood(self.likelihood, generator)
         self.step = replicas.add_step(self)
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in self.metric_names}
+        names = (*self.metric_names, *self.examples.metric_names)
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def choose_latent_size(
+        self, requested: latents.LatentSize | None, others: dict[str, keras.layers.Layer]
+    ) -> latents.LatentSize:
+        """d, from what was asked for and from what the networks say."""
+        return networks.latent_size(requested, self.generator, others)
 
     # ---- The model ----------------------------------------------------------------------
 
@@ -98,13 +105,14 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     # ---- Row functions: the same graphs for Python, exports and servers ----------------
 
-    def generate_rows(self, seeds: Tensor, compiled: bool = True) -> Tensor:
-        """One image per stream of `seeds`, int32 `[B, 2]`."""
-        return self.decode_rows(self.sample_prior(seeds, compiled))
+    def generate_rows(self, seeds: Tensor, compiled: bool = True, decoding: Any = None) -> Tensor:
+        """One example per stream of `seeds`, int32 `[B, 2]`."""
+        return self.decode_rows(self.sample_prior(seeds, compiled), seeds, decoding)
 
-    def decode_rows(self, z: Latents) -> Tensor:
-        """One image per latent."""
-        return self.likelihood.mean(self.decode(z))
+    def decode_rows(self, z: Latents, seeds: Tensor | None = None, decoding: Any = None) -> Tensor:
+        """One example per latent. `seeds`, by default keyed by z, and `decoding` are of sentences
+        alone."""
+        return self.examples.render(z, seeds, decoding)
 
     # ---- Keras ------------------------------------------------------------------------
 
@@ -114,25 +122,32 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Reconstruction, with noise keyed by each example's own values."""
-        x = tf.cast(x, tf.float32)
+        x = tf.cast(x, self.examples.dtype)
         return self.reconstruct_rows(x, random.content_seeds(self.seed, x))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], *self.data_shape)
 
     def check_data(self, x: Any) -> None:
-        of_likelihood = getattr(self.likelihood, "data_range", None)
-        of_generator = getattr(self.generator, "output_range", None)
-        checks.check_training_data(x, self.data_shape, of_likelihood or of_generator)
+        self.examples.check(x)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """`keras.Model.predict`: reconstructions, in the shape of `x`."""
         if hasattr(x, "shape") and hasattr(x, "dtype"):
-            x = checks.as_examples(x, self.data_shape)
-        return super().predict(x, *args, **kwargs)
+            x = self.examples.tensor(x)
+        return to_numpy(super().predict(x, *args, **kwargs))
+
+    def as_rows(self, x: Any) -> Tensor:
+        return self.examples.tensor(x)
+
+    def trim_rows(self, x: Tensor) -> Tensor:
+        return self.examples.trim(x)
+
+    def row_spec(self, x: Tensor) -> tf.TensorSpec:
+        return self.examples.spec
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data)
+        x = replicas.examples(data, self.examples.dtype)
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
         grads, logs = self.learn(x, seeds, training=True)
         self.apply_gradients(grads)
@@ -140,7 +155,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         return logs
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data)
+        x = replicas.examples(data, self.examples.dtype)
         _, logs = self.learn(x, random.content_seeds(self.seed, x), training=False)
         return logs
 
@@ -152,6 +167,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
             **{
                 name: keras.saving.serialize_keras_object(getattr(self, name))
                 for name in self.config_parts
+                if not isinstance(getattr(self, name), examples.SequenceLikelihood)
             },
             **{name: getattr(self, name) for name in self.config_values},
         }
@@ -159,11 +175,13 @@ class LatentVariableModel(ChainInference, OptimizersModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LatentVariableModel":
         loaded = {
-            name: keras.saving.deserialize_keras_object(config[name]) for name in cls.config_parts
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in cls.config_parts
+            if name in config
         }
-        size = config["latent_size"]
-        # JSON has no tuples.
-        loaded["latent_size"] = tuple(size) if isinstance(size, list) else size
+        size = config.get("latent_size")
+        if isinstance(size, list):  # JSON has no tuples
+            loaded["latent_size"] = tuple(size)
         return cls(**{**config, **loaded})
 
 
@@ -175,6 +193,8 @@ def gradients(
     found = tape.gradient(
         loss, [*weights, *parts], unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
+    # Lookups in an embedding have sparse gradients, which replicas and clipping treat apart.
+    found = [tf.convert_to_tensor(grad) for grad in found]
     return found[: len(weights)], found[len(weights) :]
 
 

@@ -30,14 +30,14 @@ def latent_size(
     """
     if requested is not None:
         requested = _checked_size(requested)
-    own = getattr(generator, "latent_sizes", None) or _built_size(generator)
+    own = getattr(generator, "latent_sizes", None) or built_size(generator)
     own = tuple(int(n) for n in own) if isinstance(own, (tuple, list)) else own
     if None not in (requested, own) and requested != own:
         raise InvalidInputError(
             f"The generator was built for latents of size {own}, but `latent_size` is {requested}. "
             "Give both one size (a tuple of sizes for several layers), or leave it out."
         )
-    built = {name: _built_size(layer) for name, layer in others.items()}
+    built = {name: built_size(layer) for name, layer in others.items()}
     known = next((size for size in built.values() if size is not None), None)
     size = requested or own or known or DEFAULT_LATENT_SIZE
     total = sum(latents.sizes(size))
@@ -63,7 +63,8 @@ def _checked_size(requested: Any) -> LatentSize:
     return tuple(int(n) for n in parts) if several else int(requested)
 
 
-def _built_size(layer: keras.layers.Layer) -> LatentSize | None:
+def built_size(layer: keras.layers.Layer) -> LatentSize | None:
+    """The size that a layer was built for; None where it was not, or does not say."""
     if not layer.built:
         return None
     shape = getattr(layer, "input_shape", None) or (layer.get_build_config() or {}).get(
@@ -95,7 +96,12 @@ def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple
         InvalidInputError: A network that does not take latents, another size than was asked for,
             or a size that is not known.
     """
-    known = getattr(backbone, "latent_size", None) or _built_size(backbone)
+    if getattr(backbone, "reads_sentences", False):
+        raise InvalidInputError(
+            f"The backbone {type(backbone).__name__} makes sentences, through which no gradient of "
+            "an energy over examples flows. Tilt its latents instead: `tfebm.LatentEBM`."
+        )
+    known = getattr(backbone, "latent_size", None) or built_size(backbone)
     if isinstance(known, tuple) or hasattr(backbone, "latent_sizes"):
         raise InvalidInputError(
             f"The backbone {type(backbone).__name__} takes a tuple of latents, but its chains here "

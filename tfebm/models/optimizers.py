@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.types import Tensor
 
 _NOT_OURS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
@@ -147,9 +148,9 @@ class OptimizersModel(keras.Model):
         """
         for name, network in self.optimized.items():
             if grads.get(network):  # a frozen network has none
-                getattr(self, name).apply(
-                    grads[network], getattr(self, network).trainable_variables
-                )
+                optimizer = getattr(self, name)
+                variables = getattr(self, network).trainable_variables
+                optimizer.apply(_clipped(optimizer, grads[network]), variables)
 
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         """Every network that chains or losses run through."""
@@ -181,6 +182,22 @@ class OptimizersModel(keras.Model):
                 f"variables on several devices. Received it with {replicas} replicas. Leave it "
                 "out: the chains are compiled all the same, by their samplers' `jit_compile`."
             )
+
+
+def _clipped(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> list[Tensor]:
+    """Gradients whose sum over the replicas is clipped as the optimizer asks.
+
+    Keras clips each replica's own before it sums them, which is another gradient than that of one
+    device. Shares of the clipped sum pass its clipping unchanged.
+    """
+    clips = any(
+        getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")
+    )
+    context = tf.distribute.get_replica_context()
+    if not clips or context is None or context.num_replicas_in_sync == 1:
+        return grads
+    summed = optimizer._clip_gradients(context.all_reduce(tf.distribute.ReduceOp.SUM, grads))
+    return [grad / context.num_replicas_in_sync for grad in summed]
 
 
 def _is_array(x: Any) -> bool:

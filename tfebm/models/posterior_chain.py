@@ -10,12 +10,16 @@ from tfebm import objectives, random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.models import latents, networks
+from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients, row_norms
-from tfebm.samplers import ShortRunLangevin
+from tfebm.samplers import ShortRunLangevin, log_det
 from tfebm.types import Latents, Tensor
 
 # Children of a row's stream: the noises of the two chains are independent.
 PRIOR, POSTERIOR = range(2)
+# Rows of logits of all sentences at once in Hessian-vector products: 10,000 words take 64 MB for
+# each of several tensors, and more at once is no faster.
+_LOGITS, _TYPICAL_LENGTH = 2**24, 25
 
 
 class PosteriorChainModel(LatentVariableModel):
@@ -29,10 +33,13 @@ class PosteriorChainModel(LatentVariableModel):
     """
 
     posterior_step_size: keras.Variable | None = None
+    noise_schedule: Any = None
+    """Training step to the noise scale of the chain while learning; None: the sampler's own."""
+    prior_schedule: Any = None
+    """Training step to the weight of the Gaussian prior while learning; None: 1."""
 
     metric_names: ClassVar[tuple[str, ...]] = (
         "generator_loss",
-        "reconstruction_mse",
         "likelihood_grad_norm",
         "displacement_posterior",
     )
@@ -94,12 +101,12 @@ class PosteriorChainModel(LatentVariableModel):
 
     def posterior_energy(self, z: Latents, x: Tensor) -> Tensor:
         """U_post(z; x) = U_prior(z) - log p(x | g(z)) up to a constant: `[B]`."""
-        error = self.likelihood.error(self.decode(z), x)
+        error = self.likelihood.error(self.examples.outputs(z, x), x)
         return self.prior_energy(z) + self.likelihood.energy_scale * error
 
     def joint_energy(self, z: Latents, x: Tensor) -> Tensor:
         """-log p(x, z) with all constants but the log Z of a learned prior: `[B]`."""
-        log_likelihood = self.likelihood.log_prob(self.decode(z), x)
+        log_likelihood = self.likelihood.log_prob(self.examples.outputs(z, x), x)
         return self.prior_energy(z) + self.base_constant - log_likelihood
 
     @property
@@ -133,14 +140,40 @@ class PosteriorChainModel(LatentVariableModel):
         return tf.nest.map_structure(lambda part: self.prior_scale * part, noise), seeds
 
     def _posterior_chain(
-        self, x: Tensor, seeds: Tensor, compiled: bool = True
+        self, x: Tensor, seeds: Tensor, compiled: bool = True, training: bool = False
     ) -> tuple[Latents, Latents]:
         """Start and end of the chain on U_post."""
+        masks = random.fold_in(seeds, DROPOUT)
         start, seeds = self.start(seeds, POSTERIOR)
         chain = self.posterior_sampler if compiled else self.posterior_sampler.run
         step_size = self.current_step_size()
-        tuned = {} if step_size is None else {"step_size": step_size}
-        return start, chain(self.posterior_energy, start, x, seed=seeds, **tuned)
+        options = {} if step_size is None else {"step_size": step_size}
+        if training and self.noise_schedule is not None:
+            options["noise_scale"] = self.noise_schedule(self.step.value)
+        if not training or (self.prior_schedule is None and not self.examples.drops):
+            return start, chain(self.posterior_energy, start, x, seed=seeds, **options)
+        schedule = self.prior_schedule
+        weight = tf.constant(1.0) if schedule is None else schedule(self.step.value)
+        weight = tf.ensure_shape(tf.cast(weight, tf.float32), [])
+        context = (x, masks, weight)
+        end = chain(self.learning_energy, start, *context, seed=seeds, with_step=True, **options)
+        return start, end
+
+    def learning_energy(
+        self, z: Latents, x: Tensor, masks: Tensor, weight: Tensor, step: int | Tensor = 0
+    ) -> Tensor:
+        """U_post(z; x) of a learning step's chain: `[B]`.
+
+        Args:
+            z: Latents.
+            x: Examples.
+            masks: int32 `[B, 2]`, streams of the dropout masks, fresh ones for every `step`.
+            weight: beta, a scalar, of |z|**2 / (2 prior_scale**2).
+            step: Of the chain.
+        """
+        outputs = self.examples.outputs(z, x, training=True, seeds=random.fold_in(masks, step))
+        error = self.likelihood.energy_scale * self.likelihood.error(outputs, x)
+        return self.prior_energy(z) + (weight - 1.0) * self.base_energy(z) + error
 
     # ---- Learning -----------------------------------------------------------------------
 
@@ -152,6 +185,7 @@ class PosteriorChainModel(LatentVariableModel):
         weights: Tensor,
         count: Tensor,
         training: bool,
+        seeds: Tensor,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The generator's gradients at z+, and what is seen per row."""
         likelihood = self.likelihood
@@ -159,16 +193,17 @@ class PosteriorChainModel(LatentVariableModel):
         generator_weights = [v.value for v in self.generator.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(z)
-            outputs = self.decode(z, training)
+            # The masks of the step behind the chain's last.
+            masks = random.fold_in(random.fold_in(seeds, DROPOUT), self.posterior_sampler.num_steps)
+            outputs = self.examples.outputs(z, x, training, masks)
             error = likelihood.error(outputs, x)
             loss = loss_scale * objectives.mean_over_global_batch(error, weights, count)
             regularized = loss + networks.regularization(self.generator)
         grads, z_grads = gradients(tape, regularized, generator_weights, z)
-        squared = tf.square(x - likelihood.mean(outputs))
         moved = tf.nest.map_structure(tf.subtract, z, start)
         return grads, {
             "generator_loss": loss_scale * error,
-            "reconstruction_mse": tf.reduce_mean(squared, axis=list(range(1, squared.shape.rank))),
+            **self.examples.seen(outputs, x),
             "likelihood_grad_norm": row_norms(z_grads)
             * (count * likelihood.energy_scale / loss_scale),
             "displacement_posterior": row_norms(tf.nest.flatten(moved)),
@@ -186,16 +221,64 @@ class PosteriorChainModel(LatentVariableModel):
 
     def reconstruct_rows(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Tensor:
         """Reconstructions g(z+), in the shape of `x`."""
-        return self.decode_rows(self.sample_posterior(x, seeds, compiled))
+        return self.decode_rows(self.sample_posterior(x, seeds, compiled), seeds)
 
     def score_rows(
         self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
     ) -> Tensor:
         """Scores `[B]`; see `score`."""
+        return self.scores_and_errors(x, seeds, num_chains, compiled)[0]
+
+    def scores_and_errors(
+        self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """U_post(z+; x) and its part -log p(x | g(z+)) up to a constant, means over the chains:
+        `[B]` each."""
         x, seeds = self.chain_rows(x, seeds, num_chains)
         z = self.sample_posterior(x, seeds, compiled)
-        energy = self.posterior_energy(z, x)
-        return tf.reduce_mean(tf.reshape(energy, [-1, num_chains]), axis=1)
+        error = self.likelihood.energy_scale * self.likelihood.error(self.examples.outputs(z, x), x)
+        both = self.prior_energy(z) + error, error
+        return tuple(tf.reduce_mean(tf.reshape(e, [-1, num_chains]), axis=1) for e in both)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows Hessian-vector products take at once, for a bounded memory."""
+        if not self.reads_sentences:
+            return 1024
+        generator = self.generator
+        return max(1, min(256, _LOGITS // (generator.vocabulary_size * _TYPICAL_LENGTH)))
+
+    def bound_rows(
+        self, x: Tensor, seeds: Tensor, sampler: Any = None, **options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One chain's bound on log p(x) for each row; see `tfebm.models.evidence_bound`.
+
+        Args:
+            x: Examples `[B, ...]`.
+            seeds: int32 `[B, 2]`.
+            sampler: Another chain than the model's own.
+            **options: Of `tfebm.samplers.log_det.log_det_of_map`.
+
+        Returns:
+            log p(x, z_K) - log q(z_K | noise), float64 and without the prior's log Z;
+            -log p(x | z_K); and whether the first is a bound: `[B]` each.
+
+        Raises:
+            InvalidInputError: A sampler that is no differentiable map of its start.
+        """
+        chain = sampler or self.posterior_sampler
+        log_det.check_short_run(chain)
+        start, streams = self.start(seeds, POSTERIOR)
+        end, found = log_det.log_det_of_map(
+            *(chain, self.joint_energy, start, x),
+            seed=streams,
+            step_size=None if sampler else self.current_step_size(),
+            **{"max_rows": self.rows_at_once, **options},
+        )
+        log_q = -tf.cast(self.base_energy(start) + self.base_constant, tf.float64) - found.value
+        log_likelihood = self.likelihood.log_prob(self.examples.outputs(end, x), x)
+        log_joint = log_likelihood - self.prior_energy(end) - self.base_constant
+        return tf.cast(log_joint, tf.float64) - log_q, -log_likelihood, found.valid
 
     def inference_parts(self) -> tuple:
         return self.posterior_sampler, self.likelihood

@@ -34,7 +34,7 @@ def global_sum(value: Tensor) -> Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def examples(data: Any) -> Tensor:
+def examples(data: Any, dtype: tf.DType = tf.float32) -> Tensor:
     """x of a batch x, (x,) or (x, y); a third entry would be weights, which are refused."""
     x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if not isinstance(x, tf.Tensor):
@@ -46,7 +46,7 @@ def examples(data: Any) -> Tensor:
             "Sample weights are not supported: the likelihood counts every example the same. "
             "Received batches of (x, y, sample_weight). Drop the third entry."
         )
-    return tf.cast(x, tf.float32)
+    return tf.cast(x, dtype)
 
 
 def fill_empty(x: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:

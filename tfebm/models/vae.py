@@ -1,5 +1,6 @@
 """Variational autoencoders: the baselines whose latents an encoder infers."""
 
+import math
 from typing import Any, ClassVar
 
 import keras
@@ -10,7 +11,9 @@ from tfebm import objectives, random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.encoders import ConvEncoder
+from tfebm.generators.sentence_encoder import SentenceEncoder
 from tfebm.models import latents, networks, replicas
+from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.models.posterior_chain import POSTERIOR, PRIOR
 from tfebm.types import Latents, Seed, Tensor
@@ -23,8 +26,12 @@ LOG_VARIANCE_RANGE = (-10.0, 5.0)
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, diag exp(log_variance)) || N(0, I)): `[B, d]` twice to `[B]`."""
-    terms = tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance
-    return 0.5 * tf.reduce_sum(terms, axis=-1)
+    return tf.reduce_sum(unit_kl(mean, log_variance), axis=-1)
+
+
+def unit_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) of every unit: `[B, d]` twice to `[B, d]`."""
+    return 0.5 * (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance)
 
 
 def merge(
@@ -74,21 +81,26 @@ class VAE(LatentVariableModel):
             method `descend(choose)`, see there; it is run without the flag `training`.
         encoder: Any Keras layer or model, examples to `[B, 2 * d]`, the mean and beside it the
             log-variance; for several layers to a tuple of `[B, 2 * d_l]`, the top first.
-            Default: `ConvEncoder` of the generator's image shape.
+            Default: `ConvEncoder` of the generator's image shape, or a `SentenceEncoder` of the
+            generator's sizes.
         latent_size: d, or the tuple of sizes. Default: what the generator was built for, or says
             in its attribute `latent_sizes`; else 100.
         likelihood: p(x | u). Default: `GaussianLikelihood(0.3)`. Its scale weighs the data against
-            the KL.
+            the KL. A generator of sentences (`tfebm.AutoregressiveGenerator`) brings its own.
         inference: "mean_field" or "ladder".
         kl_warmup_steps: Training steps over which beta rises from 0 to 1. 0: always 1. Evaluation
             and scores have beta 1.
+        free_bits: Nats of KL that every unit has for nothing while learning: the sum over units
+            of `max(free_bits, mean KL over the batch)` takes the KL's place, which keeps units in
+            use that an autoregressive generator would ignore. 0: the ELBO itself.
         seed: Of all noise in training, together with the step and the global row.
         **kwargs: Of `keras.Model`.
 
     Raises:
         InvalidInputError: An encoder that does not return the moments of the latents, none for
             data that are no images, a ladder over a generator without `descend`, another
-            inference, a negative warm-up, or a network that computes in float16.
+            inference, a negative warm-up or number of free bits, or a network that computes in
+            float16.
 
     Metrics, all means over examples: `generator_loss`, the likelihood's error as in the other
     models; `reconstruction_mse`; `kl`, and `kl_layer_0`, ... of several layers; `elbo`, nats with
@@ -104,12 +116,20 @@ class VAE(LatentVariableModel):
         >>> ladder = tfebm.VAE(generator, inference="ladder", kl_warmup_steps=2000)
 
     References: D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014. C. K.
-    Sonderby et al. Ladder Variational Autoencoders. NeurIPS 2016, section 2.
+    Sonderby et al. Ladder Variational Autoencoders. NeurIPS 2016, section 2. Free bits: D. P.
+    Kingma et al. Improved Variational Inference with Inverse Autoregressive Flow. NeurIPS 2016,
+    appendix C.8.
     """
 
     optimized: ClassVar = {"optimizer": "generator", "encoder_optimizer": "encoder"}
     config_parts: ClassVar = ("generator", "encoder", "likelihood")
-    config_values: ClassVar = ("latent_size", "inference", "kl_warmup_steps", "seed")
+    config_values: ClassVar = (
+        "latent_size",
+        "inference",
+        "kl_warmup_steps",
+        "free_bits",
+        "seed",
+    )
 
     def __init__(
         self,
@@ -119,6 +139,7 @@ class VAE(LatentVariableModel):
         likelihood: Any = None,
         inference: str = "mean_field",
         kl_warmup_steps: int = 0,
+        free_bits: float = 0.0,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -133,9 +154,14 @@ class VAE(LatentVariableModel):
                 '`MultilayerGenerator`, or `inference="mean_field"`.'
             )
         checks.check_count("kl_warmup_steps", kl_warmup_steps, least=0)
+        if not (math.isfinite(free_bits) and free_bits >= 0):
+            raise InvalidInputError(
+                "`free_bits` must be a number of at least 0, nats of every unit. Received "
+                f"{free_bits!r}."
+            )
         super().__init__(generator, latent_size, likelihood, seed, {}, **kwargs)
         self.inference = inference
-        self.kl_warmup_steps = int(kl_warmup_steps)
+        self.kl_warmup_steps, self.free_bits = int(kl_warmup_steps), float(free_bits)
         # Not among the base's networks beside the generator: those take latents, and the default
         # one depends on the shape of the examples.
         self.encoder = self._default_encoder() if encoder is None else encoder
@@ -148,14 +174,21 @@ class VAE(LatentVariableModel):
         """Names of the metrics, more of them for several layers."""
         layers = len(self.latent_size) if isinstance(self.latent_size, tuple) else 0
         of_layers = (f"kl_layer_{i}" for i in range(layers))
-        return ("generator_loss", "reconstruction_mse", "kl", "elbo", *of_layers)
+        return ("generator_loss", "kl", "elbo", *of_layers)
 
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         # The base checks the generator before there is an encoder.
         names = self.optimized.values()
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
-    def _default_encoder(self) -> ConvEncoder:
+    def _default_encoder(self) -> keras.layers.Layer:
+        if self.reads_sentences:
+            return SentenceEncoder(
+                self.generator.vocabulary_size,
+                self.latent_size,
+                self.generator.embedding_size,
+                self.generator.hidden_size,
+            )
         if len(self.data_shape) != 3:
             raise InvalidInputError(
                 "Without an encoder, examples must be images of shape (height, width, channels). "
@@ -169,7 +202,7 @@ class VAE(LatentVariableModel):
         try:
             if not self.encoder.built:
                 self.encoder.build((None, *self.data_shape))
-            output = self.encoder(tf.zeros([2, *self.data_shape]))
+            output = self.encoder(self.examples.two())
         except Exception as error:
             raise InvalidInputError(
                 f"The encoder does not take examples of shape [{', '.join(map(str, shape))}], as "
@@ -210,7 +243,7 @@ class VAE(LatentVariableModel):
     def posterior_pass(
         self, x: Tensor, seeds: Tensor, training: bool | None = None
     ) -> tuple[Latents, Tensor, list[Tensor]]:
-        """A draw u ~ q, what the generator returns for it, and every layer's KL `[B]`.
+        """A draw u ~ q, what the likelihood takes of it, and every layer's KL by units `[B, d_l]`.
 
         Args:
             x: `[B, ...]`.
@@ -225,7 +258,7 @@ class VAE(LatentVariableModel):
         def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
             # KL(q(z_l) || p(z_l)) is the same in the whitened coordinates: both are densities of
             # one variable, and an invertible map of it leaves their ratio as it is.
-            divergences.append(gaussian_kl(mean, log_variance))
+            divergences.append(unit_kl(mean, log_variance))
             draws.append(mean + tf.exp(0.5 * log_variance) * noise[len(draws)])
             return draws[-1]
 
@@ -241,7 +274,8 @@ class VAE(LatentVariableModel):
         for moments in encoded:
             draw(*moments)
         u = latents.pack(draws, self.latent_size)
-        return u, self.decode(u, training), divergences
+        masks = random.fold_in(seeds, DROPOUT)
+        return u, self.examples.outputs(u, x, training, masks), divergences
 
     # ---- Row functions ------------------------------------------------------------------
 
@@ -255,16 +289,77 @@ class VAE(LatentVariableModel):
 
     def reconstruct_rows(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Tensor:
         """Reconstructions g(u) of one draw u ~ q, in the shape of `x`."""
-        return self.likelihood.mean(self.posterior_pass(x, seeds)[1])
+        return self.decode_rows(self.posterior_pass(x, seeds)[0], seeds)
 
     def score_rows(
         self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
     ) -> Tensor:
         """Scores `[B]`; see `score`."""
+        return self.scores_and_errors(x, seeds, num_chains, compiled)[0]
+
+    def scores_and_errors(
+        self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """-ELBO and its part -log p(x | g(u)), means over draws: `[B]` each."""
         x, seeds = self.chain_rows(x, seeds, num_chains)
         _, outputs, divergences = self.posterior_pass(x, seeds)
-        bound = self.likelihood.log_prob(outputs, x) - tf.add_n(divergences)
-        return -tf.reduce_mean(tf.reshape(bound, [-1, num_chains]), axis=1)
+        error = -self.likelihood.log_prob(outputs, x)
+        both = error + _total(divergences), error
+        return tuple(tf.reduce_mean(tf.reshape(e, [-1, num_chains]), axis=1) for e in both)
+
+    def bound_rows(self, x: Tensor, seeds: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """One draw's bound on log p(x) for each row; see `tfebm.models.evidence_bound`.
+
+        Args:
+            x: Examples `[B, ...]`.
+            seeds: int32 `[B, 2]`.
+            **options: None: they are those of chains.
+
+        Returns:
+            log p(x, u) - log q(u | x), float64; -log p(x | u); and True: `[B]` each.
+
+        Raises:
+            InvalidInputError: Options, or a ladder, whose draws are not those of one Gaussian.
+        """
+        if options or self.inference == "ladder":
+            what = ", ".join(options) or 'inference="ladder"'
+            raise InvalidInputError(
+                "A bound of a VAE is that of a mean-field encoder, and takes no options of "
+                f"log-determinants. Received {what}."
+            )
+        u, outputs, _ = self.posterior_pass(x, seeds)
+        log_ratio = 0.0
+        for part, (mean, log_variance) in zip(tf.nest.flatten(u), self.encode(x), strict=True):
+            squares = tf.square(part - mean) * tf.exp(-log_variance) + log_variance
+            log_ratio += 0.5 * tf.reduce_sum(squares - tf.square(part), axis=1)
+        log_likelihood = self.likelihood.log_prob(outputs, x)
+        valid = tf.ones_like(log_likelihood, tf.bool)
+        return tf.cast(log_likelihood + log_ratio, tf.float64), -log_likelihood, valid
+
+    def mean_rows(self, x: Tensor, seeds: Tensor) -> Tensor:
+        """The encoder's means, all layers side by side: `[B, d]`, without noise."""
+        return latents.join([mean for mean, _ in self.encode(x)])
+
+    def features(
+        self, x: Any, num_chains: int = 20, seed: Seed = 0, batch_size: int = 256
+    ) -> np.ndarray:
+        """Posterior means, `[N, d]`: the encoder's own, without draws.
+
+        Args:
+            x: Examples.
+            num_chains: Not used, like the next; for the interface that all models have in common.
+            seed: Not used.
+            batch_size: Examples at a time.
+
+        Raises:
+            InvalidInputError: A ladder, whose lower layers have no mean without a draw above.
+        """
+        if self.inference == "ladder":
+            raise InvalidInputError(
+                "The layers of a ladder below the top have no posterior mean without a draw of "
+                "those above. Use `infer(x, num_chains=...)` and average."
+            )
+        return self._on_data("mean_rows", x, seed, batch_size)
 
     def score(
         self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
@@ -310,7 +405,8 @@ class VAE(LatentVariableModel):
         super().compile(optimizer, encoder_optimizer=encoder_optimizer, **kwargs)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        return {name: keras.optimizers.Adam(1e-3) for name in self.optimized}
+        clip = 5.0 if self.reads_sentences else None
+        return {n: keras.optimizers.Adam(1e-3, global_clipnorm=clip) for n in self.optimized}
 
     def kl_weight(self) -> Tensor:
         """beta at this training step: min(1, step / kl_warmup_steps), a float32 scalar."""
@@ -330,20 +426,37 @@ class VAE(LatentVariableModel):
         with tf.GradientTape() as tape:
             _, outputs, divergences = self.posterior_pass(x, seeds, training)
             error = self.likelihood.error(outputs, x)
-            kl = tf.add_n(divergences)
-            losses = self.likelihood.energy_scale * error + beta * kl
+            kl = _total(divergences)
+            losses = self.likelihood.energy_scale * error
+            losses += beta * (self._costly(divergences, weights, count) if training else kl)
             loss = objectives.mean_over_global_batch(losses, weights, count)
             loss += networks.regularization(self.generator) + networks.regularization(self.encoder)
         grads, _ = gradients(tape, loss, [*of_generator, *of_encoder])
-        squared = tf.square(x - self.likelihood.mean(outputs))
         seen = {
             "generator_loss": error,
-            "reconstruction_mse": tf.reduce_mean(squared, axis=list(range(1, squared.shape.rank))),
+            **self.examples.seen(outputs, x),
             "kl": kl,
             "elbo": self.likelihood.log_prob(outputs, x) - kl,
         }
         if isinstance(self.latent_size, tuple):
-            seen |= {f"kl_layer_{i}": of_layer for i, of_layer in enumerate(divergences)}
+            seen |= {f"kl_layer_{i}": _total([layer]) for i, layer in enumerate(divergences)}
         logs = replicas.update(self._trackers, seen, weights)
         split = len(of_generator)
         return {"generator": grads[:split], "encoder": grads[split:]}, logs
+
+    def _costly(self, divergences: list[Tensor], weights: Tensor, count: Tensor) -> Tensor:
+        """`[B]`: the KL of the units whose mean over the global batch exceeds `free_bits`.
+
+        Its gradient is that of `sum_i max(free_bits, mean KL_i)`.
+        """
+        units = tf.concat(divergences, axis=1)
+        if self.free_bits:
+            shares = tf.reduce_sum(weights[:, tf.newaxis] * units, axis=0) / count
+            means = replicas.global_sum(tf.stop_gradient(shares))
+            units = tf.where(means > self.free_bits, units, 0.0)
+        return tf.reduce_sum(units, axis=1)
+
+
+def _total(divergences: list[Tensor]) -> Tensor:
+    """`[B]`, of all units of all layers."""
+    return tf.add_n([tf.reduce_sum(units, axis=1) for units in divergences])
