@@ -7,40 +7,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from helpers import STRANGER, compiled_functions, signatures_of
 
 import tfebm
 from tfebm import random, serving
-
-# Runs in a process of its own; as TensorFlow Serving does, it refuses to compile with XLA.
-STRANGER = """
-import ctypes, json, os, sys
-for name in ("tfebm", "keras"):
-    sys.modules[name] = None  # importing either would fail
-import numpy as np
-import tensorflow as tf
-
-library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
-ctypes.CDLL(library)._ZN10tensorflow21DisableXlaCompilationEv()
-request = json.load(open(sys.argv[1]))
-arrays = {k: np.asarray(v["value"], v["dtype"]) for k, v in request["arrays"].items()}
-results = {}
-for part, path in request["models"].items():
-    loaded = tf.saved_model.load(path)
-    for name, signature in loaded.signatures.items():
-        inputs = {k: tf.constant(arrays[k]) for k in signature.structured_input_signature[1]}
-        for key, value in signature(**inputs).items():
-            results[f"object {name} {key}"] = value.numpy()
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
-        for name in loaded.signatures:
-            signature = meta.signature_def[name]
-            feed = {v.name: arrays[k] for k, v in signature.inputs.items()}
-            fetch = {k: v.name for k, v in signature.outputs.items()}
-            for key, value in session.run(fetch, feed).items():
-                results[f"session {name} {key}"] = value
-np.savez(sys.argv[2], **results)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +42,6 @@ def arrays():
     }
 
 
-def graphs(path):
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((path / "saved_model.pb").read_bytes())
-    return saved.meta_graphs[0]
-
-
 def test_the_layout_is_tensorflow_servings(exported):
     for part in ("generator", "scorer"):
         path = getattr(exported, part)
@@ -88,26 +52,11 @@ def test_the_layout_is_tensorflow_servings(exported):
 
 def test_no_function_must_be_compiled(exported):
     for path in exported:
-        graph = graphs(path).graph_def
-        functions = graph.library.function
-        nodes = [*graph.node, *(n for f in functions for n in f.node_def)]
-        assert len(functions) > 0
-        assert not any(f.attr["_XlaMustCompile"].b for f in functions)
-        assert not any(n.attr["_XlaMustCompile"].b for n in nodes)
+        assert not compiled_functions(path)
 
 
 def test_every_tensor_has_a_leading_batch_axis(exported):
-    seen = {}
-    for path in exported:
-        for name, signature in graphs(path).signature_def.items():
-            if name.startswith("__"):
-                continue
-            tensors = {**signature.inputs, **signature.outputs}
-            for key, info in tensors.items():
-                assert info.tensor_shape.dim[0].size == -1, (name, key)
-            seen[name] = (set(signature.inputs), set(signature.outputs))
-    assert seen.pop("serving_default")
-    assert seen == {
+    assert signatures_of(exported) == {
         "generate": ({"seed"}, {"image", "latent"}),
         "decode": ({"latent"}, {"image"}),
         "score": ({"image", "seed"}, {"score"}),

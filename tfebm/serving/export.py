@@ -3,22 +3,17 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
-from tfebm.models import FlowEBM, latents
-from tfebm.models.latent_variable import LatentVariableModel
-from tfebm.types import Tensor
+from tfebm.serving import signatures
+from tfebm.serving.signatures import Exportable, Signature
 
 DEFAULT_SIGNATURE = "serving_default"
-
-Exportable = LatentVariableModel | FlowEBM
-"""`LatentEBM`, `ShortRunModel`, `VAE`, `FlowEBM`."""
 
 
 class Export(NamedTuple):
@@ -51,13 +46,31 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
     seed draws the noise between the levels of pixels, and `infer`, the exact inverse of the
     flow; over a backbone that is no flow it has `score` alone.
 
+    Of models of sentences:
+
+    | model     | signature          | inputs           | outputs                          |
+    |-----------|--------------------|------------------|----------------------------------|
+    | generator | generate (default) | seed             | text, latent                     |
+    | generator | decode             | latent           | text                             |
+    | scorer    | score (default)    | text, seed       | score, reconstruction_nll        |
+    | scorer    | infer              | text, seed       | latent                           |
+    | scorer    | reconstruct        | text, seed       | text                             |
+    | scorer    | bound              | text, seed       | bound, reconstruction_nll, valid |
+
+    `text` is strings `[B]`, tokenised and put together again inside the graph. `score` is the
+    unnormalised -log p(x, z+), `reconstruction_nll` its part -log p(x | z+), and `bound` the upper
+    bound on -log p(x) by the chain's log-determinant where `valid` (bool), nats without the
+    prior's log Z; it takes K d Hessian-vector products, seconds rather than milliseconds. A
+    `LanguageModel` has `generate` without a latent, and `score` without a seed. A tokenizer with
+    `needs_tensorflow_text` asks for the operations of tensorflow-text wherever it is served.
+
     Images are in the range of the training data, [-1, 1]. The numbers are those of
     `generate_rows`, `infer_rows` and `score_rows` for the same seeds. The number of steps of
     each chain is fixed in the graph. No function must be compiled with XLA, which a stock
     TensorFlow Serving would refuse.
 
     Args:
-        model: A `LatentEBM`, `ShortRunModel`, `VAE` or `FlowEBM`.
+        model: A `LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel` or `FlowEBM`.
         directory: The model base folder.
         name: The model's folder in it.
         version: A positive integer, as TensorFlow Serving counts; an existing version is
@@ -86,7 +99,10 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
                 f"The export {path} exists, and a served version must not change. Give a higher "
                 "`version`, or remove it."
             )
-    archives = (_generator_archive(model), _scorer_archive(model))
+    archives = (
+        _archive(model, signatures.of_generator(model), "generate"),
+        _archive(model, signatures.of_scorer(model), "score"),
+    )
     for archive, path in zip(archives, target, strict=True):
         _write(archive, path)
     return target
@@ -99,64 +115,18 @@ def next_version(directory: str | os.PathLike, name: str) -> int:
     return max(versions, default=0) + 1
 
 
-def _generator_archive(model: Exportable) -> keras.export.ExportArchive:
-    def generate(seed: Tensor) -> dict[str, Tensor]:
-        sample = model.sample_latents if isinstance(model, FlowEBM) else model.sample_prior
-        latent = sample(seed, compiled=False)
-        return {"image": model.decode_rows(latent), "latent": latents.join(latent)}
-
-    def decode(latent: Tensor) -> dict[str, Tensor]:
-        return {"image": model.decode_rows(latents.split(latent, model.latent_size))}
-
-    total = sum(latents.sizes(model.latent_size))
-    latent = tf.TensorSpec([None, total], tf.float32, name="latent")
-    return _archive(
-        model, {"generate": (generate, [_seed_spec()]), "decode": (decode, [latent])}, "generate"
-    )
-
-
-def _scorer_archive(model: Exportable) -> keras.export.ExportArchive:
-    image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
-    functions = _flow_scores(model) if isinstance(model, FlowEBM) else _latent_scores(model)
-    endpoints = {name: (fn, [image, _seed_spec()]) for name, fn in functions.items()}
-    return _archive(model, endpoints, "score")
-
-
-def _flow_scores(model: FlowEBM) -> dict[str, Callable]:
-    def score(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
-        return {"score": model.score_rows(image, seed)}
-
-    def infer(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
-        return {"latent": model.infer_rows(image, seed)}
-
-    return {"score": score, "infer": infer} if model.is_flow else {"score": score}
-
-
-def _latent_scores(model: LatentVariableModel) -> dict[str, Callable]:
-    def score(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
-        return {"score": model.score_rows(image, seed, compiled=False)}
-
-    def infer(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
-        return {"latent": latents.join(model.infer_rows(image, seed, compiled=False))[:, 0]}
-
-    def reconstruct(image: Tensor, seed: Tensor) -> dict[str, Tensor]:
-        return {"image": model.reconstruct_rows(image, seed, compiled=False)}
-
-    return {"score": score, "infer": infer, "reconstruct": reconstruct}
-
-
-def _seed_spec() -> tf.TensorSpec:
-    return tf.TensorSpec([None, 2], tf.int32, name="seed")
-
-
-def _archive(model: Exportable, endpoints: dict, default: str) -> keras.export.ExportArchive:
+def _archive(
+    model: Exportable, endpoints: Mapping[str, Signature], default: str
+) -> keras.export.ExportArchive:
     archive = keras.export.ExportArchive()
     # The networks alone: optimizers are no part of what is served.
     for network in model.networks_by_name().values():
         archive.track(network)
-    step_size = "step_size" if isinstance(model, FlowEBM) else "posterior_step_size"
-    if getattr(model, step_size, None) is not None:
-        archive.track(_Weight(getattr(model, step_size)))
+    for weight in signatures.step_sizes(model):
+        archive.track(_Weight(weight))
+    if signatures.is_text(model):
+        for table in model.generator.tokenizer.resources:
+            archive.track(table)
     for name, (function, inputs) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:

@@ -1,0 +1,116 @@
+"""Exports of sentence models take and give strings, in a process without tfebm."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import STRANGER, compiled_functions, signatures_of
+
+import tfebm
+from tfebm import random, serving
+
+SENTENCES = ["a cat sleeps", "the dog barks", "the zebra the", ""]
+
+
+def generator():
+    tokenizer = tfebm.tokenizers.WordTokenizer(["a", "cat", "dog", "sleeps", "barks", "the"])
+    return tfebm.AutoregressiveGenerator(tokenizer, 4, 5, max_length=6)
+
+
+@pytest.fixture(scope="module")
+def model():
+    # Compiled with XLA in training, plain in the export.
+    chain = tfebm.ShortRunLangevin(2, [0.5, 0.2], 0.3, jit_compile=True)
+    model = tfebm.ShortRunModel(generator(), 3, posterior_sampler=chain)
+    for weight in model.generator.weights:
+        weight.assign(6.0 * weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "text")
+
+
+def test_signatures_are_strings_and_hold_no_function_to_compile(exported):
+    assert signatures_of(exported) == {
+        "generate": ({"seed"}, {"text", "latent"}),
+        "decode": ({"latent"}, {"text"}),
+        "score": ({"text", "seed"}, {"score", "reconstruction_nll"}),
+        "infer": ({"text", "seed"}, {"latent"}),
+        "reconstruct": ({"text", "seed"}, {"text"}),
+        "bound": ({"text", "seed"}, {"bound", "reconstruction_nll", "valid"}),
+    }
+    assert not any(compiled_functions(path) for path in exported)
+
+
+def test_a_stranger_gets_pythons_answers(model, exported, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "seed": rng.integers(-(2**31), 2**31, (4, 2), dtype=np.int32),
+        "latent": rng.normal(size=(4, 3)).astype("float32"),
+        "text": np.array(SENTENCES),
+    }
+    request = {
+        "models": {part: str(getattr(exported, part)) for part in exported._fields},
+        "arrays": {
+            k: {"value": v.tolist(), "dtype": "U" if v.dtype.kind == "U" else v.dtype.name}
+            for k, v in arrays.items()
+        },
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    answer = tmp_path / "answer.npz"
+    subprocess.run(
+        [sys.executable, "-c", STRANGER, str(tmp_path / "request.json"), str(answer)],
+        check=True,
+        cwd=tmp_path,
+    )
+    results = np.load(answer)
+    seed = tf.constant(arrays["seed"])
+    x = model.as_rows(SENTENCES)
+    log_weight, nll, valid = model.bound_rows(x, seed)
+    expected = {
+        "generate text": model.generate(4, seed=seed),
+        "generate latent": model.sample_prior(seed),
+        "decode text": model.decode_latents(arrays["latent"]),
+        "score score": model.score(SENTENCES, seed=seed),
+        "score reconstruction_nll": nll,
+        "infer latent": model.infer(SENTENCES, seed=seed),
+        "reconstruct text": model.reconstruct(SENTENCES, seed=seed),
+        "bound bound": -log_weight.numpy(),
+        "bound reconstruction_nll": nll,
+        "bound valid": valid,
+    }
+    for how in ("object", "session"):
+        for key, value in expected.items():
+            found, value = results[f"{how} {key}"], np.asarray(value)
+            if value.dtype == object:
+                assert found.tolist() == value.tolist(), (how, key)
+            else:
+                np.testing.assert_allclose(
+                    found, value, rtol=1e-4, atol=1e-5, err_msg=f"{how} {key}"
+                )
+
+
+def test_a_row_does_not_depend_on_its_batch_mates(exported):
+    score = tf.saved_model.load(exported.scorer).signatures["score"]
+    seed = random.as_row_seeds(0, 4)
+    together = score(text=tf.constant(SENTENCES), seed=seed)
+    alone = score(text=tf.constant(SENTENCES[3:4]), seed=seed[3:4])
+    for name, value in together.items():
+        np.testing.assert_allclose(alone[name], value[3:4], rtol=1e-5)
+
+
+def test_a_language_model_needs_no_seed_to_score(tmp_path):
+    model = tfebm.LanguageModel(generator())
+    target = serving.export(model, tmp_path, "lm")
+    seed = random.as_row_seeds(1, 3)
+    generate = tf.saved_model.load(target.generator).signatures["generate"]
+    texts = [text.decode() for text in generate(seed=seed)["text"].numpy()]
+    assert texts == model.generate(3, seed=1).tolist()
+    score = tf.saved_model.load(target.scorer).signatures["serving_default"]
+    found = score(text=tf.constant(SENTENCES))["score"]
+    np.testing.assert_allclose(found, model.score(SENTENCES), rtol=1e-5)
