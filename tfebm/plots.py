@@ -157,3 +157,64 @@ def save_step_sizes(
 def _depth(values: np.ndarray) -> float:
     """A range that shows the lower half of the values."""
     return max(float(np.nanmedian(values) - np.nanmin(values)), 1e-3) * 1.5
+
+
+def save_latents(
+    path: str | os.PathLike,
+    means: np.ndarray,
+    values: np.ndarray,
+    name: str,
+    variances: np.ndarray | None = None,
+    threshold: float = 0.01,
+) -> None:
+    """Draws posterior means in the plane, and how much each unit depends on the example.
+
+    Args:
+        path: PNG.
+        means: `[N, d]`; drawn by their first two principal components.
+        values: `[N]`, numbers that colour them: "label", or any other quantity.
+        name: Of `values`.
+        variances: `[d]`, of the posterior mean over examples; drawn from the largest down.
+        threshold: Above which a unit counts as active.
+    """
+    from matplotlib.figure import Figure
+
+    centred = means - means.mean(axis=0)
+    components = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    places = np.zeros((len(means), 2))  # the second stays 0 for a single unit
+    places[:, : len(components)] = centred @ components.T
+    share = places.var(axis=0).sum() / max(centred.var(axis=0).sum(), np.finfo(float).tiny)
+    columns = 1 if variances is None else 2
+    figure = Figure(figsize=(6.5 * columns, 5), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    classes = np.unique(values)
+    if name == "label" and len(classes) <= 10:
+        for number, each in enumerate(classes):
+            rows = places[values == each]
+            axes[0].plot(*rows.T, ".", markersize=3, alpha=0.6, color=f"C{number}", label=f"{each}")
+        axes[0].legend(title=name, fontsize="small", markerscale=3)
+    else:
+        drawn = axes[0].scatter(*places.T, c=values, s=5, alpha=0.7, cmap="viridis")
+        figure.colorbar(drawn, ax=axes[0], label=name)
+    axes[0].set(
+        title=f"posterior means: two principal components, {share:.0%} of the variance",
+        xlabel="first",
+        ylabel="second",
+    )
+    axes[0].grid(alpha=0.3)
+    if variances is not None:
+        axis, order = axes[1], np.argsort(-variances)
+        # An estimate without bias may fall below 0, which a logarithmic axis cannot show.
+        axis.bar(np.arange(len(variances)), np.maximum(variances[order], 1e-6))
+        axis.axhline(threshold, color="tab:red", linestyle="--", label=f"{threshold:g}")
+        axis.set(
+            title=f"active units: {int(np.sum(variances > threshold))} of {len(variances)}",
+            xlabel="unit, the most active first",
+            ylabel="variance of its posterior mean over sentences",
+            yscale="log",
+            ylim=(min(threshold / 10, max(1e-6, variances.min() / 2)), None),
+        )
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize="small")
+        axis.grid(alpha=0.3)
+    _save(figure, path)

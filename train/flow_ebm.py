@@ -41,8 +41,8 @@ from tfebm.data import (
 )
 from tfebm.errors import InvalidInputError
 from tfebm.runs import (
+    ImageRunSettings,
     RunDirectory,
-    RunSettings,
     evaluation,
     flag,
     mixing,
@@ -61,7 +61,7 @@ CURVES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(ImageRunSettings):
     """The defaults are the preset `points`."""
 
     dataset: str = flag(

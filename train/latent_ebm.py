@@ -20,7 +20,7 @@ import keras
 import tfebm
 from tfebm import pictures
 from tfebm.data import steps_per_epoch
-from tfebm.runs import RunSettings, flag, images, open_session, training
+from tfebm.runs import ImageRunSettings, flag, images, open_session, training
 
 NAME = "latent_ebm"
 LAYOUTS = {"default": None, "cifar10": tfebm.CIFAR10_STAGES}
@@ -34,7 +34,7 @@ CURVES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(ImageRunSettings):
     """The defaults are the preset `laptop`; math symbols are the paper's."""
 
     epochs: int = flag(14, "passes over the data", least=1)

@@ -29,7 +29,7 @@ from tfebm import pictures, plots
 from tfebm.data import ImageData, steps_per_epoch, to_float
 from tfebm.errors import InvalidInputError
 from tfebm.models import check_stability, evidence_bound, tune_step_size
-from tfebm.runs import RunDirectory, RunSettings, flag, images, open_session, training
+from tfebm.runs import ImageRunSettings, RunDirectory, flag, images, open_session, training
 
 NAME = "short_run"
 MODELS = ("short_run", "vae", "ladder_vae", "latent_ebm")
@@ -55,7 +55,7 @@ _EXAMPLES_AT_END, _EVIDENCE_EXAMPLES = 8, 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(RunSettings):
+class Settings(ImageRunSettings):
     """The defaults are the preset `laptop`; math symbols are the paper's."""
 
     model: str = flag("short_run", "what is learned", choices=MODELS)

@@ -11,7 +11,7 @@ from tfebm import serving
 from tfebm.data import ImageData, load_images
 from tfebm.runs import training
 from tfebm.runs.directory import RunDirectory, check_writable
-from tfebm.runs.settings import RunSettings, parse, resumed
+from tfebm.runs.settings import ImageRunSettings, RunSettings, parse, resumed
 from tfebm.runs.strategy import make_strategy
 from tfebm.version import __version__
 
@@ -40,7 +40,7 @@ class Session(NamedTuple):
             print(f"Exported {target.generator} and {target.scorer}.")
 
 
-def load_image_set(settings: RunSettings) -> ImageData:
+def load_image_set(settings: ImageRunSettings) -> ImageData:
     """The images of `--dataset`."""
     return load_images(settings.dataset, settings.image_size, settings.data_dir)
 

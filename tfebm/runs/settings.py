@@ -31,14 +31,8 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What every training script has in common."""
+    """What every training script has in common; the flags of its data are its own."""
 
-    dataset: str = flag(
-        "mnist5k", "data set: a name, an .npz, or a folder of images", metavar="NAME|PATH"
-    )
-    image_size: int | None = flag(
-        None, "resize images to so many pixels a side (default: as stored)", type=int, least=1
-    )
     data_dir: str | None = flag(
         None, "folder of TensorFlow Datasets", type=str, metavar="DIR", operational=True
     )
@@ -96,6 +90,22 @@ class RunSettings:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) is not None
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _ImageSource:
+    # A base of its own: fields of the last base are the first flags.
+    dataset: str = flag(
+        "mnist5k", "data set: a name, an .npz, or a folder of images", metavar="NAME|PATH"
+    )
+    image_size: int | None = flag(
+        None, "resize images to so many pixels a side (default: as stored)", type=int, least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRunSettings(RunSettings, _ImageSource):
+    """What every script that reads images has in common."""
 
 
 def parse(

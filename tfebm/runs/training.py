@@ -11,7 +11,14 @@ import keras
 import tensorflow as tf
 
 from tfebm import callbacks
-from tfebm.data import ImageData, PointData, steps_per_epoch, training_batches
+from tfebm.data import (
+    ImageData,
+    PointData,
+    TextData,
+    sentence_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from tfebm.errors import InvalidInputError
 from tfebm.runs.directory import RunDirectory
 from tfebm.runs.settings import RunSettings
@@ -74,7 +81,7 @@ class Stage(NamedTuple):
 
 def train(
     model: keras.Model,
-    data: ImageData | PointData,
+    data: ImageData | PointData | TextData,
     settings: RunSettings,
     run: RunDirectory,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -88,7 +95,7 @@ def train(
 
     Args:
         model: With a weight `step`.
-        data: `x_train` is trained on.
+        data: `x_train` is trained on; sentences in batches of like length.
         settings: Of the run.
         run: Its folder.
         extra_callbacks: Beside those for divergence, records, TensorBoard and checkpoints; they
@@ -118,8 +125,9 @@ def train(
     board = keras.callbacks.TensorBoard(run.logs / name, write_graph=False)
     every = [callbacks.StopOnDivergence(), *extra_callbacks, log, board, checkpoint]
     last_step = num_steps(settings, len(data.x_train), epochs)
+    make_batches = sentence_batches if isinstance(data, TextData) else training_batches
     for first_epoch, last_epoch, steps in segments(first_step, last_step, per_epoch):
-        batches = training_batches(data.x_train, settings.batch_size, settings.seed, first_step)
+        batches = make_batches(data.x_train, settings.batch_size, settings.seed, first_step)
         model.fit(
             batches,
             initial_epoch=first_epoch,
