@@ -6,7 +6,10 @@ import sys
 
 import tfebm
 
-HEAVY = ("matplotlib", "tensorflow_datasets", "sklearn", "mlxtend", "tensorboard", "PIL")
+HEAVY = (
+    *("matplotlib", "tensorflow_datasets", "tensorflow_text", "sklearn", "mlxtend"),
+    *("tensorboard", "PIL"),
+)
 
 PROGRAM = f"""
 import json, sys

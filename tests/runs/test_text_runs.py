@@ -172,11 +172,11 @@ class TestFigures:
         def find(**changes):
             return text_figures._evidence_chain(model, known, TextRunSettings(**changes))
 
-        assert find() == (None, 0.25)
+        assert find() == ("the tuned one", None)
+        assert find(evidence_chain="scaled") == (None, 0.25)
         np.testing.assert_allclose(seen, [(0.1, 10), (0.05, 10), (0.025, 10)], rtol=1e-6)
         np.testing.assert_allclose(model.posterior_step_size, [[0.1], [0.1]], rtol=1e-6)
         assert find(evidence_chain="own") == (None, 1.0)
-        assert find(evidence_chain="tuned") == ("the tuned one", None)
         known = data(x_valid=np.zeros((0, 4), np.int32))
         assert find() == (None, 1.0)
 

@@ -34,7 +34,7 @@ SIZES = {
 }
 TINY = [
     *(word for name, size in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(size))),
-    *("--evidence-examples", "0", "--au-examples", "4"),
+    *("--evidence-examples", "0", "--evidence-chain", "scaled", "--au-examples", "4"),
 ]
 FILES = {
     *("config.json", "metrics.json", "model.keras", "checkpoints", "logs", "vocabulary.txt"),

@@ -231,11 +231,11 @@ def evidence_bound(
 def evidence_sampler(
     model: PosteriorChainModel, x: Any, num_steps: int = 20, seed: Seed = 0, **options: Any
 ) -> ShortRunLangevin:
-    """A chain without noise whose evidence bound is the tightest of a family of schedules.
+    """A chain without noise whose evidence bound is the tightest of a few.
 
     A model may learn best with steps so large that its chain is no diffeomorphism. Any chain has a
     bound, and the one that minimises Q, the mean of minus the ELBO, has the best: this one, over
-    geometric schedules that are valid for nine of ten examples or more.
+    constant step sizes (or another `family`) that are valid for nine of ten examples or more.
 
     Args:
         model: A `ShortRunModel` or a `LatentEBM`.
@@ -265,7 +265,6 @@ def evidence_sampler(
         seed=seeds,
         **{
             "criterion": "kl",
-            "family": "geometric",
             "values": model.prior_scale * np.geomspace(*_EVIDENCE_STEPS),
             "num_lanczos": 6,
             "max_invalid": _FEW,

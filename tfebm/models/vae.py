@@ -243,13 +243,20 @@ class VAE(LatentVariableModel):
     def posterior_pass(
         self, x: Tensor, seeds: Tensor, training: bool | None = None
     ) -> tuple[Latents, Tensor, list[Tensor]]:
-        """A draw u ~ q, what the likelihood takes of it, and every layer's KL by units `[B, d_l]`.
+        """A draw u ~ q, what the likelihood takes of it, and every layer's KL `[B]`.
 
         Args:
             x: `[B, ...]`.
             seeds: int32 `[B, 2]`.
             training: Of the networks.
         """
+        u, outputs, divergences = self._pass(x, seeds, training)
+        return u, outputs, [_total([units]) for units in divergences]
+
+    def _pass(
+        self, x: Tensor, seeds: Tensor, training: bool | None = None
+    ) -> tuple[Latents, Tensor, list[Tensor]]:
+        """`posterior_pass` with the KL of every unit, `[B, d_l]`."""
         encoded = self.encode(x, training)
         seeds = random.fold_in(seeds, POSTERIOR)
         noise = tf.nest.flatten(latents.standard_normal(seeds, self.latent_size))
@@ -284,12 +291,12 @@ class VAE(LatentVariableModel):
     ) -> Latents:
         """Draws of the whitened latents `[B, num_chains, d]`."""
         x, seeds = self.chain_rows(x, seeds, num_chains)
-        u, _, _ = self.posterior_pass(x, seeds)
+        u, _, _ = self._pass(x, seeds)
         return latents.by_example(u, num_chains)
 
     def reconstruct_rows(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Tensor:
         """Reconstructions g(u) of one draw u ~ q, in the shape of `x`."""
-        return self.decode_rows(self.posterior_pass(x, seeds)[0], seeds)
+        return self.decode_rows(self._pass(x, seeds)[0], seeds)
 
     def score_rows(
         self, x: Tensor, seeds: Tensor, num_chains: int = 1, compiled: bool = True
@@ -302,7 +309,7 @@ class VAE(LatentVariableModel):
     ) -> tuple[Tensor, Tensor]:
         """-ELBO and its part -log p(x | g(u)), means over draws: `[B]` each."""
         x, seeds = self.chain_rows(x, seeds, num_chains)
-        _, outputs, divergences = self.posterior_pass(x, seeds)
+        _, outputs, divergences = self._pass(x, seeds)
         error = -self.likelihood.log_prob(outputs, x)
         both = error + _total(divergences), error
         return tuple(tf.reduce_mean(tf.reshape(e, [-1, num_chains]), axis=1) for e in both)
@@ -327,7 +334,7 @@ class VAE(LatentVariableModel):
                 "A bound of a VAE is that of a mean-field encoder, and takes no options of "
                 f"log-determinants. Received {what}."
             )
-        u, outputs, _ = self.posterior_pass(x, seeds)
+        u, outputs, _ = self._pass(x, seeds)
         log_ratio = 0.0
         for part, (mean, log_variance) in zip(tf.nest.flatten(u), self.encode(x), strict=True):
             squares = tf.square(part - mean) * tf.exp(-log_variance) + log_variance
@@ -424,7 +431,7 @@ class VAE(LatentVariableModel):
         of_generator = [v.value for v in self.generator.trainable_variables]
         of_encoder = [v.value for v in self.encoder.trainable_variables]
         with tf.GradientTape() as tape:
-            _, outputs, divergences = self.posterior_pass(x, seeds, training)
+            _, outputs, divergences = self._pass(x, seeds, training)
             error = self.likelihood.error(outputs, x)
             kl = _total(divergences)
             losses = self.likelihood.energy_scale * error
