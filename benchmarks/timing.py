@@ -11,13 +11,20 @@ from typing import Any
 import tensorflow as tf
 
 
-def options(description: str) -> argparse.Namespace:
-    """`--json FILE` and `--repeats N`, of at least five."""
+def options(description: str, extra: dict[str, dict] | None = None) -> argparse.Namespace:
+    """`--json FILE` and `--repeats N`, of at least five.
+
+    Args:
+        description: Of the benchmark.
+        extra: Its own options, names to what `add_argument` is given for each.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write a record")
     parser.add_argument("--repeats", metavar="N", type=int, default=5, help="at least 5")
+    for name, settings in (extra or {}).items():
+        parser.add_argument(name, **settings)
     given = parser.parse_args()
     if given.repeats < 5:
         parser.error(f"--repeats must be at least 5. Received {given.repeats}.")
