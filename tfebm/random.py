@@ -251,7 +251,8 @@ def row_keep_mask(
     """Dropout masks of sequences: `[num_positions, B, size]` float32, 0 or 1 / `keep`.
 
     Entry (t, b, i) is a function of (`seeds[b]`, `stream`, t, i) alone: longer padding changes no
-    mask. Four entries share the 64 bits of a word pair, so that `keep` is rounded to 1 / 65536.
+    mask. An entry takes as many bits of a hash as `keep` needs, one for 0.5, and at most 16, to
+    which `keep` is rounded.
 
     Args:
         seeds: int32 `[B, 2]`.
@@ -265,21 +266,18 @@ def row_keep_mask(
         >>> row_keep_mask(as_row_seeds(0, 8), 0, num_positions=25, size=256, keep=0.5).shape
         TensorShape([25, 8, 256])
     """
-    words = -(-size // 4)
+    digits = next((n for n in (1, 2, 4, 8) if (keep * 2**n).is_integer()), 16)
+    fields = 64 // digits
+    words = -(-size // fields)
     positions = tf.range(num_positions, dtype=tf.int32)[:, tf.newaxis, tf.newaxis]
     counters = positions * words + tf.range(words, dtype=tf.int32)  # [T, 1, words]
     stream = tf.reshape(tf.cast(stream, tf.int32), [1, 1, 1])
     bits = threefry2x32((seeds[:, :1], seeds[:, 1:]), (counters, stream))
-    sixteen = _word(0xFFFF)
-    fields = [
-        part
-        for word in bits
-        for part in (
-            tf.bitwise.bitwise_and(word, sixteen),
-            _shift_right(word, _word(16), sixteen),
-        )
-    ]
-    kept = tf.concat(fields, axis=-1)[..., :size] < round(keep * 65536)
+    bits = tf.stack(bits, axis=-1)[..., tf.newaxis]  # [T, B, words, 2, 1]
+    shifted = tf.bitwise.right_shift(bits, tf.range(0, 32, digits, dtype=tf.int32))
+    numbers = tf.bitwise.bitwise_and(shifted, _word(2**digits - 1))
+    shape = [num_positions, tf.shape(seeds)[0], words * fields]
+    kept = tf.reshape(numbers, shape)[..., :size] < round(keep * 2**digits)
     return tf.cast(kept, tf.float32) * (1.0 / keep)
 
 

@@ -28,26 +28,28 @@ def token_nll(hidden: Tensor, kernel: Tensor, bias: Tensor, tokens: Tensor) -> t
     """
     # `bias_add`, which TensorFlow fuses with the product before it.
     logits = tf.nn.bias_add(tf.cast(tf.matmul(hidden, kernel), tf.float32), bias)
-    nll = tf.reduce_logsumexp(logits, axis=-1) - tf.gather(logits, tokens, batch_dims=1)
+    largest = tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
+    # Of use to the value and to all gradients: the softmax times its denominator.
+    weights = tf.exp(logits - largest)
+    total = tf.reduce_sum(weights, axis=-1)
+    nll = tf.math.log(total) + largest[:, 0] - tf.gather(logits, tokens, batch_dims=1)
 
     def gradient(upstream: Tensor) -> tuple:
-        probabilities = tf.cast(tf.nn.softmax(logits), kernel.dtype)
-        scale = upstream[:, tf.newaxis]
-        of_hidden = tf.matmul(probabilities, kernel, transpose_b=True)
-        of_hidden -= tf.transpose(tf.gather(kernel, tokens, axis=1))
-        of_hidden = tf.cast(of_hidden, tf.float32) * scale
-        weighted = tf.cast(hidden, tf.float32) * scale
-        of_kernel = tf.matmul(tf.cast(weighted, kernel.dtype), probabilities, transpose_a=True)
-        size = tf.shape(kernel)[1]
-        at_tokens = tf.math.unsorted_segment_sum(weighted, tokens, size)  # [V, H]
-        of_kernel = tf.cast(of_kernel, tf.float32) - tf.transpose(at_tokens)
-        of_bias = tf.linalg.matvec(tf.cast(probabilities, tf.float32), upstream, transpose_a=True)
-        of_bias -= tf.math.unsorted_segment_sum(upstream, tokens, size)
-        return (
-            tf.cast(of_hidden, hidden.dtype),
-            tf.cast(of_kernel, kernel.dtype),
-            of_bias,
-            None,
+        scale = upstream / total
+        of_hidden = tf.matmul(tf.cast(weights, kernel.dtype), kernel, transpose_b=True)
+        of_hidden = tf.cast(of_hidden, tf.float32) * scale[:, tf.newaxis]
+        width, size = tf.unstack(tf.shape(kernel))
+        # The tokens' columns, by their places: a gather along the second axis is slower.
+        places = tokens[:, tf.newaxis] + size * tf.range(width)
+        columns = tf.gather(tf.reshape(kernel, [-1]), places)
+        of_hidden -= tf.cast(columns, tf.float32) * upstream[:, tf.newaxis]
+        rows = tf.range(tf.shape(tokens)[0])
+        of_logits = tf.tensor_scatter_nd_sub(weights, tf.stack([rows, tokens], axis=1), total)
+        scaled = tf.cast(hidden, tf.float32) * scale[:, tf.newaxis]
+        of_kernel = tf.matmul(
+            tf.cast(scaled, kernel.dtype), tf.cast(of_logits, kernel.dtype), transpose_a=True
         )
+        of_bias = tf.linalg.matvec(of_logits, scale, transpose_a=True)
+        return tf.cast(of_hidden, hidden.dtype), of_kernel, of_bias, None
 
     return nll, gradient
