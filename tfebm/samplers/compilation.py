@@ -6,14 +6,15 @@ The rule for `jit_compile="auto"`, and why:
 - On a CPU, an energy whose graph holds a convolution: the plain graph, where oneDNN computes
   it. XLA's own CPU convolutions took 1.6 times as long for the 28-pixel generator of width 16,
   and 2.9 times for the 32-pixel generator of width 64 (in bfloat16, 2.1 and 4.9 times).
-- On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA gains
-  little, since the vocabulary's matrix products dominate, and compiles anew, for seconds, for every
-  length of sentence.
+- On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA took nine
+  tenths of its time (`benchmarks/records/text_chain.json`), but compiles anew, for seconds, for
+  every length of sentence.
 - On a CPU, any other energy (dense): XLA. The plain graph took 1.2 times as long for the paper's
   energy network at a batch of 100, and 2.1 times at 1,000.
 
-Measured on two cores of an AMD EPYC with AVX-512 (`benchmarks/records/langevin.json`);
-`python benchmarks/langevin.py` measures both on the machine at hand.
+Measured on two cores of an AMD EPYC, sentences on one without AVX-512, the others with
+(`benchmarks/records/langevin.json`); `python benchmarks/langevin.py` and `text_chain.py` measure
+them on the machine at hand.
 """
 
 from collections.abc import Callable
