@@ -203,7 +203,7 @@ def evidence_bound(
     if not len(x):
         raise InvalidInputError("A bound is a mean over examples. Received none.")
     seeds = tf.reshape(random.as_row_seeds(seed, len(x) * num_chains), [-1, num_chains, 2])
-    order = model.examples.order(x)
+    order = model.row_order(x)
     order = np.arange(len(x)) if order is None else order
     per_batch = max(1, _ROWS // num_chains)
     if sampler is not None:

@@ -110,8 +110,7 @@ class RowInference:
         if num_chains is not None:
             checks.check_count("num_chains", num_chains)
         static = {} if num_chains is None else {"num_chains": int(num_chains)}
-        kind = getattr(self, "examples", None)
-        order = kind.order(x) if kind else None
+        order = self.row_order(x)
         if order is None or not len(x):
             return self._in_batches(method, [x], batch_size, seed=seed, **static)
         if not isinstance(seed, (int, np.integer)):
@@ -149,6 +148,10 @@ class RowInference:
             function = self._row_function(method, tuple(static.items()), batch)
             pieces.append(mapped(to_numpy, function(*batch)))
         return mapped(lambda *parts: np.concatenate(parts), *pieces)
+
+    def row_order(self, x: tf.Tensor) -> np.ndarray | None:
+        """An order of rows that makes good batches; None where any does."""
+        return None
 
     def trim_rows(self, x: tf.Tensor) -> tf.Tensor:
         """A batch of examples without what all of them lack."""

@@ -140,6 +140,9 @@ class LatentVariableModel(ChainInference, OptimizersModel):
     def as_rows(self, x: Any) -> Tensor:
         return self.examples.tensor(x)
 
+    def row_order(self, x: Tensor) -> np.ndarray | None:
+        return self.examples.order(x)
+
     def trim_rows(self, x: Tensor) -> Tensor:
         return self.examples.trim(x)
 
