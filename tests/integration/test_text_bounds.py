@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tfebm
-from tfebm.models import evidence_bound, evidence_sampler
+from tfebm.models import evidence_bound, evidence_sampler, laplace_bound
 
 CHAIN = tfebm.ShortRunLangevin(8, 0.2, 0.5)
 SENTENCES = ["a b", "b", "c c a"]
@@ -65,6 +65,21 @@ def test_bounds_lie_below_the_integral_and_approach_it(make):
     assert (np.abs(exact - bound.importance_weighted) < 0.3).all()
     assert (bound.importance_weighted >= bound.elbo).all()
     np.testing.assert_allclose(bound.elbo, -bound.reconstruction - bound.kl, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [short_run, vae, latent_ebm])
+def test_samples_around_the_chains_find_the_integral(make):
+    model = make()
+    exact, log_z = log_evidence(model, model.tilt if make is latent_ebm else None)
+    found = laplace_bound(model, SENTENCES, num_samples=1000, log_normalizer=log_z)
+    size = found.effective_sample_size
+    assert (size > 100).all()
+    # Relative variance of the mean weight: (1000 / size - 1) / 1000; five standard errors.
+    error = 5 * np.sqrt((1000 / size - 1) / 1000)
+    assert (np.abs(found.importance_weighted - exact) < error).all()
+    np.testing.assert_allclose(found.kl + found.reconstruction, -found.importance_weighted)
+    few = laplace_bound(model, SENTENCES, 2, num_chains=5, log_normalizer=log_z)
+    assert np.isfinite(few.importance_weighted).all()
 
 
 def test_a_chain_is_chosen_for_its_bound_and_invalid_ones_weigh_nothing():

@@ -7,7 +7,7 @@ from scipy import stats
 
 import tfebm
 from tfebm import random
-from tfebm.models import check_stability, evidence_bound, tune_step_size
+from tfebm.models import check_stability, evidence_bound, laplace_bound, tune_step_size
 
 X = vectors(20)
 SIZES = (2, 3)
@@ -275,6 +275,30 @@ class TestEvidence:
         joint += stats.norm(0, 1).logpdf(z).sum(1)
         np.testing.assert_allclose(-model.joint_energy(z, tf.constant(x)), joint, rtol=1e-5)
 
+    def test_samples_around_the_chains_find_the_evidence_and_the_posterior(self):
+        x = vectors(100, 4)
+        # Any chain does: from wherever it ends, a Newton step finds the posterior's mean.
+        found = laplace_bound(self.model(0.02, steps=25), x, num_samples=400, num_chains=3)
+        # Relative variance of the mean weight: (400 / size - 1) / 400; five standard errors.
+        error = 5 * np.sqrt((400 / found.effective_sample_size - 1) / 400)
+        assert (found.effective_sample_size > 200).all()
+        assert (np.abs(found.importance_weighted - self.exact(x)) < error).all()
+        precision = np.eye(2) + self.W.T @ self.W / self.SIGMA**2
+        cov = np.linalg.inv(precision)
+        means = x @ self.W @ cov / self.SIGMA**2
+        kl = 0.5 * (np.trace(cov) - 2 + np.linalg.slogdet(precision)[1] + np.sum(means**2, 1))
+        # Of the mean over examples; each KL has the spread of its 400 samples.
+        assert np.mean(found.kl - kl) == pytest.approx(0.0, abs=5 * np.std(found.kl - kl) / 10)
+        assert found.summary()["kl"] == pytest.approx(kl.mean(), rel=0.02)
+
+    def test_samples_of_latents_with_layers(self):
+        model = two_layer_model()
+        found = laplace_bound(model, X, num_samples=200)
+        assert (found.effective_sample_size > 10).all()
+        lower = evidence_bound(model, X, num_chains=4, sampler=tfebm.ShortRunLangevin(8, 0.05))
+        assert lower.valid.all()
+        assert found.importance_weighted.mean() > lower.importance_weighted.mean()
+
     def test_numbers_that_are_no_bounds_are_marked(self):
         bound = evidence_bound(self.model(0.5), vectors(10, 4))
         assert bound.valid_share == 0.0
@@ -283,11 +307,12 @@ class TestEvidence:
         assert summary["invalid_share"] == 1.0
 
     def test_no_examples(self):
-        for function in (evidence_bound, tune_step_size):
+        for function in (evidence_bound, laplace_bound, tune_step_size):
             with pytest.raises(tfebm.InvalidInputError, match="Received none"):
                 function(two_layer_model(), X[:0])
 
     def test_dropout_is_refused(self):
         model = two_layer_model(generator=TopDownNetwork(dropout=0.5))
-        with pytest.raises(tfebm.InvalidInputError, match="dropout"):
-            evidence_bound(model, X)
+        for function in (evidence_bound, laplace_bound):
+            with pytest.raises(tfebm.InvalidInputError, match="dropout"):
+                function(model, X)

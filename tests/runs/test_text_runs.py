@@ -127,7 +127,7 @@ class TestFigures:
         return tfebm.ShortRunModel(generator, 2, **{"posterior_sampler": sampler, **changes})
 
     def test_bounds_with_their_errors(self):
-        settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence_chain="own")
+        settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence="own")
         figures = text_figures.evidence_figures(self.model(), data(), settings)
         assert figures["num_examples"] == 5
         assert figures["nll"] <= -figures["elbo"] + 1e-6
@@ -139,11 +139,24 @@ class TestFigures:
         assert "5 of them, 2 chains each" in said
         assert text_figures.evidence_figures(self.model(), data(), _no_figures()) is None
 
+    def test_bounds_by_samples_around_the_chains(self):
+        settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence_samples=20)
+        figures = text_figures.evidence_figures(self.model(), data(), settings)
+        assert figures["nll"] == pytest.approx(figures["reconstruction"] + figures["kl"])
+        assert figures["nll"] == pytest.approx(np.mean(figures["nll_of_each"]), abs=1e-3)
+        assert figures["rows"] == [0, 14, 29, 44, 59]
+        # Hardly trained, z matters little: the posterior is the prior, and the weights are even.
+        assert figures["kl"] == pytest.approx(0.0, abs=0.1)
+        assert 10 < figures["effective_sample_size"] <= 20
+        assert figures["perplexity"] == pytest.approx(8, rel=0.2)
+        said = text_figures.summary(_test(evidence=figures))
+        assert "5 of them, 20 samples each around the ends of 2 chains" in said
+
     def test_what_is_no_bound_is_no_number(self, monkeypatch):
         rows, valid = np.ones(5), np.arange(5) > 0
         bound = EvidenceBound(-rows, -rows, rows, rows, valid, 0.1)
         monkeypatch.setattr(text_figures, "evidence_bound", lambda *_, **__: bound)
-        settings = TextRunSettings(evidence_examples=5, evidence_chain="own")
+        settings = TextRunSettings(evidence_examples=5, evidence="own")
         figures = text_figures.evidence_figures(self.model(), data(), settings)
         assert figures["invalid_share"] == pytest.approx(0.2)
         assert [figures[name] for name in ("elbo", "kl", "kl_standard_error")] == [None] * 3
@@ -172,13 +185,13 @@ class TestFigures:
         def find(**changes):
             return text_figures._evidence_chain(model, known, TextRunSettings(**changes))
 
-        assert find() == ("the tuned one", None)
-        assert find(evidence_chain="scaled") == (None, 0.25)
+        assert find(evidence="tuned") == ("the tuned one", None)
+        assert find(evidence="scaled") == (None, 0.25)
         np.testing.assert_allclose(seen, [(0.1, 10), (0.05, 10), (0.025, 10)], rtol=1e-6)
         np.testing.assert_allclose(model.posterior_step_size, [[0.1], [0.1]], rtol=1e-6)
-        assert find(evidence_chain="own") == (None, 1.0)
+        assert find(evidence="own") == (None, 1.0)
         known = data(x_valid=np.zeros((0, 4), np.int32))
-        assert find() == (None, 1.0)
+        assert find(evidence="tuned") == (None, 1.0)
 
     def test_an_unknown_normalizer_makes_no_bound(self, monkeypatch):
         model = tfebm.LatentEBM(
@@ -187,7 +200,7 @@ class TestFigures:
             2,
             posterior_sampler=tfebm.ShortRunLangevin(2, 0.1),
         )
-        settings = TextRunSettings(evidence_examples=3, evidence_chain="own")
+        settings = TextRunSettings(evidence_examples=3, evidence="own")
         known = text_figures.evidence_figures(model, data(), settings)
         assert known["log_normalizer"]["reliable"]
         assert known["nll"] > 0

@@ -2,9 +2,11 @@
 
 from tfebm.models.evidence import (
     EvidenceBound,
+    LaplaceBound,
     check_stability,
     evidence_bound,
     evidence_sampler,
+    laplace_bound,
     tune_step_size,
 )
 from tfebm.models.flow_ebm import FlowEBM
@@ -21,11 +23,13 @@ __all__ = [
     "FlowEBM",
     "FlowModel",
     "LanguageModel",
+    "LaplaceBound",
     "LatentEBM",
     "ShortRunModel",
     "check_stability",
     "evidence_bound",
     "evidence_sampler",
+    "laplace_bound",
     "text_sampler",
     "tune_step_size",
 ]

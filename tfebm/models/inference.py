@@ -102,14 +102,20 @@ class RowInference:
         return decoded.reshape(len(x_from), num_steps, *decoded.shape[1:])
 
     def _on_data(
-        self, method: str, x: Any, seed: Seed, batch_size: int, num_chains: int | None = None
+        self,
+        method: str,
+        x: Any,
+        seed: Seed,
+        batch_size: int,
+        num_chains: int | None = None,
+        **static: Any,
     ) -> Any:
         x = self.as_rows(x)
         if not isinstance(seed, (int, np.integer)):
             seed = random.as_row_seeds(seed, len(x))
         if num_chains is not None:
             checks.check_count("num_chains", num_chains)
-        static = {} if num_chains is None else {"num_chains": int(num_chains)}
+            static["num_chains"] = int(num_chains)
         order = self.row_order(x)
         if order is None or not len(x):
             return self._in_batches(method, [x], batch_size, seed=seed, **static)

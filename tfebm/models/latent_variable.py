@@ -1,5 +1,6 @@
 """What all models of a generator and a likelihood share, however they infer latents."""
 
+import math
 from typing import Any, ClassVar
 
 import keras
@@ -7,11 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.models import examples, latents, networks, replicas
+from tfebm.models import examples, laplace, latents, networks, replicas
 from tfebm.models.inference import ChainInference, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
-from tfebm.types import Latents, Tensor
+from tfebm.types import Latents, Seed, Tensor
+
+# Rows of logits of all sentences at once in Hessian-vector products: 10,000 words take 64 MB for
+# each of several tensors, and more at once is no faster.
+_LOGITS, _TYPICAL_LENGTH = 2**24, 25
 
 
 class LatentVariableModel(ChainInference, OptimizersModel):
@@ -26,6 +31,8 @@ class LatentVariableModel(ChainInference, OptimizersModel):
     """Attributes that are Keras objects."""
     config_values: ClassVar[tuple[str, ...]]
     """Attributes that are numbers."""
+    prior_scale: float = 1.0
+    """Standard deviation of the Gaussian prior, before any tilt."""
 
     def __init__(
         self,
@@ -84,6 +91,25 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         """What the generator returns for z (a mean or logits), float32."""
         return tf.cast(self.generator(z, training=training), tf.float32)
 
+    def prior_energy(self, z: Latents) -> Tensor:
+        """U_prior(z), up to a constant: `[B]`."""
+        return self.base_energy(z)
+
+    def base_energy(self, z: Latents) -> Tensor:
+        """|z|**2 / (2 prior_scale**2) over all parts: `[B]`."""
+        squares = [tf.reduce_sum(tf.square(part), axis=-1) for part in tf.nest.flatten(z)]
+        return tf.add_n(squares) / (2.0 * self.prior_scale**2)
+
+    def joint_energy(self, z: Latents, x: Tensor) -> Tensor:
+        """-log p(x, z) with all constants but the log Z of a learned prior: `[B]`."""
+        log_likelihood = self.likelihood.log_prob(self.examples.outputs(z, x), x)
+        return self.prior_energy(z) + self.base_constant - log_likelihood
+
+    @property
+    def base_constant(self) -> float:
+        """What `base_energy` lacks of -log N(z; 0, prior_scale**2 I)."""
+        return self.total_latent_size * math.log(self.prior_scale * math.sqrt(2 * math.pi))
+
     def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
         """Latents for the streams `seeds`, int32 `[B, 2]`."""
         raise NotImplementedError
@@ -113,6 +139,28 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         """One example per latent. `seeds`, by default keyed by z, and `decoding` are of sentences
         alone."""
         return self.examples.render(z, seeds, decoding)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows Hessian-vector products take at once, for a bounded memory."""
+        if not self.reads_sentences:
+            return 1024
+        generator = self.generator
+        return max(1, min(256, _LOGITS // (generator.vocabulary_size * _TYPICAL_LENGTH)))
+
+    def laplace_rows(
+        self, x: Tensor, seeds: Tensor, num_chains: int, num_samples: int
+    ) -> tuple[Tensor, Tensor]:
+        """Log importance weights and -log p(x | z) of samples `[B, num_samples]`; see
+        `tfebm.models.laplace.log_weights`."""
+        return laplace.log_weights(self, x, seeds, num_chains, num_samples)
+
+    def weighted_samples(
+        self, x: Any, num_samples: int, num_chains: int, seed: Seed = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`laplace_rows` of a user's examples."""
+        size = max(1, self.rows_at_once // num_chains)
+        return self._on_data("laplace_rows", x, seed, size, num_chains, num_samples=num_samples)
 
     # ---- Keras ------------------------------------------------------------------------
 

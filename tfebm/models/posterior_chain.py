@@ -17,9 +17,6 @@ from tfebm.types import Latents, Tensor
 
 # Children of a row's stream: the noises of the two chains are independent.
 PRIOR, POSTERIOR = range(2)
-# Rows of logits of all sentences at once in Hessian-vector products: 10,000 words take 64 MB for
-# each of several tensors, and more at once is no faster.
-_LOGITS, _TYPICAL_LENGTH = 2**24, 25
 
 
 class PosteriorChainModel(LatentVariableModel):
@@ -90,29 +87,10 @@ class PosteriorChainModel(LatentVariableModel):
 
     # ---- The model as densities -------------------------------------------------------
 
-    def prior_energy(self, z: Latents) -> Tensor:
-        """U_prior(z), up to a constant: `[B]`."""
-        return self.base_energy(z)
-
-    def base_energy(self, z: Latents) -> Tensor:
-        """|z|**2 / (2 prior_scale**2) over all parts: `[B]`."""
-        squares = [tf.reduce_sum(tf.square(part), axis=-1) for part in tf.nest.flatten(z)]
-        return tf.add_n(squares) / (2.0 * self.prior_scale**2)
-
     def posterior_energy(self, z: Latents, x: Tensor) -> Tensor:
         """U_post(z; x) = U_prior(z) - log p(x | g(z)) up to a constant: `[B]`."""
         error = self.likelihood.error(self.examples.outputs(z, x), x)
         return self.prior_energy(z) + self.likelihood.energy_scale * error
-
-    def joint_energy(self, z: Latents, x: Tensor) -> Tensor:
-        """-log p(x, z) with all constants but the log Z of a learned prior: `[B]`."""
-        log_likelihood = self.likelihood.log_prob(self.examples.outputs(z, x), x)
-        return self.prior_energy(z) + self.base_constant - log_likelihood
-
-    @property
-    def base_constant(self) -> float:
-        """What `base_energy` lacks of -log N(z; 0, prior_scale**2 I)."""
-        return self.total_latent_size * math.log(self.prior_scale * math.sqrt(2 * math.pi))
 
     # ---- Chains over rows: plain graph functions, also used by exports -----------------
 
@@ -239,14 +217,6 @@ class PosteriorChainModel(LatentVariableModel):
         error = self.likelihood.energy_scale * self.likelihood.error(self.examples.outputs(z, x), x)
         both = self.prior_energy(z) + error, error
         return tuple(tf.reduce_mean(tf.reshape(e, [-1, num_chains]), axis=1) for e in both)
-
-    @property
-    def rows_at_once(self) -> int:
-        """How many rows Hessian-vector products take at once, for a bounded memory."""
-        if not self.reads_sentences:
-            return 1024
-        generator = self.generator
-        return max(1, min(256, _LOGITS // (generator.vocabulary_size * _TYPICAL_LENGTH)))
 
     def bound_rows(
         self, x: Tensor, seeds: Tensor, sampler: Any = None, **options: Any

@@ -12,7 +12,16 @@ import numpy as np
 from tfebm.data import TextData, evaluation_batches, lengths, sentence_batches, steps_per_epoch
 from tfebm.generators import AutoregressiveGenerator, Greedy, Sampled
 from tfebm.metrics import perplexity
-from tfebm.models import VAE, LanguageModel, LatentEBM, evidence_bound, evidence_sampler
+from tfebm.models import (
+    VAE,
+    EvidenceBound,
+    LanguageModel,
+    LaplaceBound,
+    LatentEBM,
+    evidence_bound,
+    evidence_sampler,
+    laplace_bound,
+)
 from tfebm.runs.text import LatentView, shown, training_set
 from tfebm.runs.text_settings import TextRunSettings
 from tfebm.samplers import ShortRunLangevin
@@ -66,37 +75,53 @@ def evidence_figures(
     """Bounds on the likelihood of fixed test sentences; None where none are asked for.
 
     Means over sentences in nats with their standard errors. `nll` is the importance-weighted
-    bound, `perplexity` what it makes of it over the sentences' words, ends counted. Every chain
-    has its bound on the same likelihood; which one is taken, `--evidence-chain` says. `elbo` and
-    `kl` are None where it is no diffeomorphism for one of the sentences, `nll` where all chains of
-    a sentence are none, and all of them where the prior's log Z is not known well enough.
+    bound and `nll_of_each` that of each sentence, to compare models by; `perplexity` is what it
+    makes of the sentences' words, ends counted. All bounds are on the same likelihood; which one
+    is taken, `--evidence` says. Through a map, `elbo` and `kl` are None where it is no
+    diffeomorphism for one of the sentences, and `nll` where all chains of a sentence are none.
+    Wherever the prior's log Z is not known well enough, all are None that hold it.
     """
-    x = data.x_test[shown(data, settings.evidence_examples)]
+    rows = shown(data, settings.evidence_examples)
+    x = data.x_test[rows]
     if not len(x):
         return None
     normalizer = _log_normalizer(model, settings.seed)
     log_z = normalizer["value"] if normalizer else 0.0
-    arguments = (settings.evidence_chains, settings.seed, 0.0 if log_z is None else log_z)
-    chain, scale = _evidence_chain(model, data, settings)
-    with _scaled(model, scale):
-        bound = evidence_bound(model, x, *arguments, sampler=chain)
-    figures = {**bound.summary(), "chain": settings.evidence_chain, "step_scale": scale}
+    bound, figures = _bound(model, data, x, settings, 0.0 if log_z is None else log_z)
     if log_z is None:
-        figures |= dict.fromkeys(("elbo", "importance_weighted", "kl"))
+        figures |= dict.fromkeys({"elbo", "importance_weighted", "kl"} & set(figures))
     weighted = figures.pop("importance_weighted")
     figures["nll"] = None if weighted is None else -weighted
-    rows = {"elbo": bound.elbo, "nll": -bound.importance_weighted, "kl": bound.kl}
-    rows["reconstruction"] = bound.reconstruction
-    for name, values in rows.items():
+    values = {"nll": -bound.importance_weighted, "kl": bound.kl}
+    values["reconstruction"] = bound.reconstruction
+    if isinstance(bound, EvidenceBound):
+        values["elbo"] = bound.elbo
+    for name, of_rows in values.items():
         known = figures[name] is not None
-        figures[f"{name}_standard_error"] = _standard_error(values) if known else None
+        figures[f"{name}_standard_error"] = _standard_error(of_rows) if known else None
     tokens = int(lengths(x).sum())
     figures |= {"num_chains": settings.evidence_chains, "num_tokens": tokens, "perplexity": None}
+    figures |= {"rows": rows.tolist(), "nll_of_each": None}
     if figures["nll"] is not None:
         figures["perplexity"] = _perplexity(figures["nll"] * len(x), tokens)
+        figures["nll_of_each"] = values["nll"].round(4).tolist()
     if normalizer:
         figures["log_normalizer"] = normalizer
     return figures
+
+
+def _bound(
+    model: keras.Model, data: TextData, x: np.ndarray, settings: TextRunSettings, log_z: float
+) -> tuple[EvidenceBound | LaplaceBound, dict[str, Any]]:
+    method, num_chains, seed = settings.evidence, settings.evidence_chains, settings.seed
+    if method == "laplace":
+        num_samples = settings.evidence_samples
+        laplace = laplace_bound(model, x, num_samples, num_chains, seed, log_z)
+        return laplace, {**laplace.summary(), "method": method, "num_samples": num_samples}
+    chain, scale = _evidence_chain(model, data, settings)
+    with _scaled(model, scale):
+        bound = evidence_bound(model, x, num_chains, seed, log_z, sampler=chain)
+    return bound, {**bound.summary(), "method": method, "step_scale": scale}
 
 
 def _evidence_chain(
@@ -106,9 +131,9 @@ def _evidence_chain(
     x = data.x_valid[shown(data, _TRIED, "valid")]
     if isinstance(model, VAE):
         return None, None
-    if settings.evidence_chain == "own" or not len(x):
+    if settings.evidence == "own" or not len(x):
         return None, 1.0
-    if settings.evidence_chain == "tuned":
+    if settings.evidence == "tuned":
         return evidence_sampler(model, x, model.posterior_sampler.num_steps, settings.seed), None
     for scale in _SCALES:
         with _scaled(model, scale):
@@ -287,8 +312,10 @@ def _of_bound(bound: dict[str, Any] | None) -> list[str]:
             else f"log Z of the prior is not known well enough for a bound ({ess})."
         )
     chains = f"{bound['num_chains']} chain{'s' if bound['num_chains'] > 1 else ''} each"
-    if bound["step_scale"] not in (None, 1.0):
+    if bound.get("step_scale") not in (None, 1.0):
         chains += f" of {bound['step_scale']:g} times the step sizes"
+    if bound["method"] == "laplace":
+        chains = f"{bound['num_samples']} samples each around the ends of {chains[:-5]}"
     figures = [f"reconstruction {_with_error(bound, 'reconstruction')}"]
     if bound["kl"] is not None:
         figures.append(f"KL {_with_error(bound, 'kl')}")
@@ -298,14 +325,14 @@ def _of_bound(bound: dict[str, Any] | None) -> list[str]:
             f"{_number(bound['perplexity'])}"
         )
     lines.append(f"Bound on {bound['num_examples']} of them, {chains}: {', '.join(figures)}.")
-    if bound["invalid_chains"]:
+    if bound.get("invalid_chains"):
         lines.append(
             f"{bound['invalid_chains']:.1%} of the chains are no diffeomorphisms, and have no KL. "
             + (
                 "The NLL leaves them out."
                 if bound["nll"] is not None
                 else "Some sentence has no others, and there is no NLL: give more "
-                "--evidence-chains, or --evidence-chain scaled or tuned."
+                "--evidence-chains, or another --evidence."
             )
         )
     return lines

@@ -73,17 +73,25 @@ class TextRunSettings(RunSettings, _TextSource):
     interpolations: int = flag(
         20, "pairs of sentences of --task interpolate", least=1, operational=True
     )
-    evidence_examples: int = flag(
-        16, "test sentences of the likelihood's bound (0: none)", least=0, operational=True
-    )
-    evidence_chains: int = flag(3, "importance samples of the bound", least=1, operational=True)
-    evidence_chain: str = flag(
-        "tuned",
-        "chain of the bound: the model's own; with step sizes halved until nine of ten "
-        "validation sentences have a bound; or one tuned on those for the best bound",
-        choices=("own", "scaled", "tuned"),
+    evidence: str = flag(
+        "laplace",
+        "bound on the likelihood: by importance samples around the chains' ends (laplace), or "
+        "through the short-run map and its determinant, of the model's own chain, of that with "
+        "step sizes halved until nine of ten validation sentences have a bound (scaled), or of one "
+        "tuned on those for the best bound",
+        choices=("laplace", "own", "scaled", "tuned"),
         operational=True,
     )
+    evidence_examples: int = flag(
+        64, "test sentences of the bound (0: none)", least=0, operational=True
+    )
+    evidence_chains: int = flag(
+        4,
+        "chains of each of them; those of a map are its importance samples",
+        least=1,
+        operational=True,
+    )
+    evidence_samples: int = flag(100, "importance samples of laplace", least=2, operational=True)
     au_examples: int = flag(
         500, "test sentences of latents.png and of the active units", least=2, operational=True
     )

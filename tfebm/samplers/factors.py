@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -126,19 +126,7 @@ def exact(factors: Factors, max_rows: int, differentiable: bool) -> Spectra:
     def spectra(index: Tensor) -> Spectra:
         at = factors.rows(index)
         n = tf.shape(index)[0]
-        repeated = _map_rows(lambda x: tf.repeat(x, width, axis=0), at)
-
-        def units(first: Tensor) -> Tensor:
-            """`[n * width, d]`: the same directions for every factor; zero beyond the last."""
-            return tf.tile(tf.one_hot(first + tf.range(width), d, dtype=factors.dtype), [n, 1])
-
-        def columns(first: Tensor) -> Tensor:
-            return tf.reshape(factors.product(repeated, units(first)), [n, width, d])
-
-        firsts = tf.range(0, d, width)
-        blocks = tf.map_fn(columns, firsts, fn_output_signature=factors.dtype)
-        matrix = tf.reshape(tf.transpose(blocks, [1, 0, 2, 3]), [n, -1, d])[:, :d]
-        matrix = 0.5 * (matrix + tf.linalg.matrix_transpose(matrix))
+        matrix, repeated = _matrix(factors, at, n, width)
         curvatures, vectors, factor = _eigen(matrix, at.sigma, differentiable)
         log_det = tf.reduce_sum(tf.math.log(tf.abs(factor)), axis=1)
         grads = _no_grads(n, factors.dtype)
@@ -147,7 +135,7 @@ def exact(factors: Factors, max_rows: int, differentiable: bool) -> Spectra:
             inverse = tf.cast(inverse, factors.dtype)
 
             def traces(first: Tensor) -> tuple[Tensor, Tensor]:
-                right = units(first)
+                right = _units(factors, n, first, width)
                 left = tf.matmul(tf.reshape(right, [n, width, d]), inverse)
                 of_all = factors.grads(repeated, tf.reshape(left, [-1, d]), right)
                 return tuple(
@@ -155,11 +143,54 @@ def exact(factors: Factors, max_rows: int, differentiable: bool) -> Spectra:
                 )
 
             signature = (factors.dtype,) * 2
+            firsts = tf.range(0, d, width)
             of_blocks = tf.map_fn(traces, firsts, fn_output_signature=signature)
             grads = [tf.reduce_sum(g, axis=0) for g in of_blocks]
         return Spectra(log_det, factor[:, -1], curvatures[:, -1], *grads)
 
-    return _in_chunks(spectra, factors.number, max(1, max_rows // d), factors.dtype)
+    return _in_chunks(spectra, factors.number, max(1, max_rows // d), _signature(factors))
+
+
+def hessians(energy_fn: EnergyFn, position: Latents, context: tuple, max_rows: int) -> Tensor:
+    """H of every row over all its parts together, `[B, d, d]`, symmetric.
+
+    Args:
+        energy_fn: The energy.
+        position: Each part `[B, ...]`.
+        context: The energy's, one row per row of `position`, or scalars.
+        max_rows: Most rows at once in the products, rows times directions.
+    """
+    path = tf.nest.map_structure(lambda z: tf.stack([z, z]), position)
+    ones = tf.ones([1, len(tf.nest.flatten(position))])
+    factors = Factors(energy_fn, path, context, ones)
+    width = min(factors.size, max_rows)
+
+    def matrices(index: Tensor) -> Tensor:
+        return _matrix(factors, factors.rows(index), tf.shape(index)[0], width)[0]
+
+    size = max(1, max_rows // factors.size)
+    return _in_chunks(matrices, factors.number, size, factors.dtype)
+
+
+def _matrix(factors: Factors, at: Rows, n: Tensor, width: int) -> tuple[Tensor, Rows]:
+    """M of `n` factors, `[n, d, d]`, `width` directions of each at once; and the factors, each
+    repeated as often."""
+    d = factors.size
+    repeated = _map_rows(lambda x: tf.repeat(x, width, axis=0), at)
+
+    def columns(first: Tensor) -> Tensor:
+        product = factors.product(repeated, _units(factors, n, first, width))
+        return tf.reshape(product, [n, width, d])
+
+    blocks = tf.map_fn(columns, tf.range(0, d, width), fn_output_signature=factors.dtype)
+    matrix = tf.reshape(tf.transpose(blocks, [1, 0, 2, 3]), [n, -1, d])[:, :d]
+    return 0.5 * (matrix + tf.linalg.matrix_transpose(matrix)), repeated
+
+
+def _units(factors: Factors, n: Tensor, first: Tensor, width: int) -> Tensor:
+    """`[n * width, d]`: the same directions for every factor; zero beyond the last."""
+    hot = tf.one_hot(first + tf.range(width), factors.size, dtype=factors.dtype)
+    return tf.tile(hot, [n, 1])
 
 
 def lanczos(
@@ -204,7 +235,7 @@ def lanczos(
         log_det = d * tf.reduce_sum(terms, axis=1)
         return Spectra(log_det, factor[:, -1], curvatures[:, -1], *grads)
 
-    return _in_chunks(spectra, factors.number * num_probes, max_rows, factors.dtype)
+    return _in_chunks(spectra, factors.number * num_probes, max_rows, _signature(factors))
 
 
 def _krylov(
@@ -276,17 +307,18 @@ def _eigen(matrix: Tensor, sigma: Tensor, with_vectors: bool) -> tuple:
     return values, vectors, 1.0 - 0.5 * sigma**2 * values
 
 
-def _in_chunks(
-    spectra: Callable[[Tensor], Spectra], total: Tensor, size: int, dtype: tf.DType
-) -> Spectra:
-    """`spectra(0, ..., total - 1)`, at most `size` of them at once."""
+def _signature(factors: Factors) -> Spectra:
+    return Spectra(tf.float64, tf.float64, tf.float64, factors.dtype, factors.dtype)
+
+
+def _in_chunks(function: Callable[[Tensor], Any], total: Tensor, size: int, signature: Any) -> Any:
+    """`function(0, ..., total - 1)`, at most `size` of them at once."""
     chunks = tf.maximum(1, -(-total // size))
     even = -(-total // chunks)
 
-    def chunk(i: Tensor) -> Spectra:
-        return spectra(tf.minimum(i * even + tf.range(even), total - 1))
+    def chunk(i: Tensor) -> Any:
+        return function(tf.minimum(i * even + tf.range(even), total - 1))
 
-    signature = Spectra(tf.float64, tf.float64, tf.float64, dtype, dtype)
     found = tf.map_fn(chunk, tf.range(chunks), fn_output_signature=signature, parallel_iterations=1)
     return tf.nest.map_structure(
         lambda x: tf.reshape(x, tf.concat([[chunks * even], tf.shape(x)[2:]], 0))[:total], found
