@@ -11,7 +11,7 @@ from scipy import stats
 import tfebm
 from tfebm import random
 from tfebm.generators import MultilayerGenerator
-from tfebm.models.vae import gaussian_kl, merge
+from tfebm.models.gaussians import gaussian_kl, merge
 
 X = vectors(20)
 

@@ -12,7 +12,7 @@ from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.sentence_encoder import SentenceEncoder
-from tfebm.models import latents, networks, replicas
+from tfebm.models import gaussians, latents, networks, replicas
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.models.posterior_chain import POSTERIOR, PRIOR
@@ -22,40 +22,6 @@ INFERENCE = ("mean_field", "ladder")
 # Standard deviations from 0.007 to 12: beyond them exp overflows in early steps, and a variance
 # on its way to 0 makes the KL's gradient as large as the data's.
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag exp(log_variance)) || N(0, I)): `[B, d]` twice to `[B]`."""
-    return tf.reduce_sum(unit_kl(mean, log_variance), axis=-1)
-
-
-def unit_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)) of every unit: `[B, d]` twice to `[B, d]`."""
-    return 0.5 * (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance)
-
-
-def merge(
-    mean: Tensor, log_variance: Tensor, prior_mean: Tensor, prior_log_variance: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The normalised product N(z; mean, exp(log_variance)) N(z; m, exp(v)), whitened by (m, v).
-
-    With r = log_variance - v and u = (z - m) / exp(v / 2) the product is N(u; a, s), where
-
-        s = exp(r) / (1 + exp(r)),    a = (mean - m) / exp(v / 2) / (1 + exp(r))
-
-    Args:
-        mean: Of the encoder, `[B, d]`.
-        log_variance: Of the encoder, `[B, d]`.
-        prior_mean: m, `[B, d]`.
-        prior_log_variance: v, `[B, d]`.
-
-    Returns:
-        a and log s, `[B, d]` each.
-    """
-    ratio = log_variance - prior_log_variance
-    whitened = (mean - prior_mean) * tf.exp(-0.5 * prior_log_variance)
-    # Sigmoids, which neither overflow nor lose the small one of two precisions.
-    return whitened * tf.sigmoid(-ratio), tf.math.log_sigmoid(ratio)
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
@@ -265,14 +231,14 @@ class VAE(LatentVariableModel):
         def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
             # KL(q(z_l) || p(z_l)) is the same in the whitened coordinates: both are densities of
             # one variable, and an invertible map of it leaves their ratio as it is.
-            divergences.append(unit_kl(mean, log_variance))
+            divergences.append(gaussians.unit_kl(mean, log_variance))
             draws.append(mean + tf.exp(0.5 * log_variance) * noise[len(draws)])
             return draws[-1]
 
         def choose(layer: int, mean: Tensor | None, log_variance: Tensor | None) -> Tensor:
             if mean is None:
                 return draw(*encoded[layer])
-            u = draw(*merge(*encoded[layer], mean, log_variance))
+            u = draw(*gaussians.merge(*encoded[layer], mean, log_variance))
             return mean + tf.exp(0.5 * log_variance) * u
 
         if self.inference == "ladder":
