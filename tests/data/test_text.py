@@ -241,6 +241,7 @@ class TestLabels:
             (["1\ta", "b"], True, "Received 'b' in line 2"),
             (["1\ta", "1.5\tb"], True, r"Received '1\.5\\tb' in line 2"),
             (["good\ta"], True, "must be a whole number, a tab and a sentence.*in line 1"),
+            (["1\ta", f"{2**70}\tb"], True, "a label must be within.*in line 2"),
             (["", "1\ta"], False, r"a.txt has labels: its first line is '1\\ta'.*`labels=True`"),
         ],
     )

@@ -357,6 +357,7 @@ def test_schedules_come_back(tmp_path):
         (np.full((2, 3), 10), "vocabulary"),
         (np.full((2, 3), -1), "vocabulary"),
         (np.zeros((2, 3), np.int32), "padding alone"),
+        (np.array([[4, 2, 0], [4, 0, 2]], np.int32), "Sentence 1 has a 0 before other ids"),
         (np.zeros((0, 3), np.int32), "no sentences"),
         (np.full(3, 2), "ids of tokens"),
     ],

@@ -146,6 +146,12 @@ def _check_ids(x: np.ndarray, vocabulary_size: int) -> None:
             f"ids from {x.min()} to {x.max()}. Use the model's own tokenizer: "
             "`model.generator.tokenizer`."
         )
+    inside = np.flatnonzero(((x[:, :-1] == 0) & (x[:, 1:] != 0)).any(axis=1))
+    if len(inside):
+        raise InvalidInputError(
+            f"Padding, id 0, must lie behind a sentence. Sentence {inside[0]} has a 0 before other "
+            "ids. Make ids with the tokenizer, or move its padding to the end."
+        )
 
 
 def _check_token_type(dtype: Any, shape: Any) -> None:

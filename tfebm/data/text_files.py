@@ -17,6 +17,7 @@ SUFFIXES = (".txt", ".txt.gz")
 # Of TensorFlow Datasets; any other of its names that has a text is taken as well.
 TFDS_NAMES = ("snli", "imdb_reviews", "ag_news_subset", "lm1b", "yelp_polarity_reviews")
 _LABEL = re.compile(r"\s*(-?\d+)\t")
+_LARGEST_LABEL = 2**31 - 1
 _HOLD_OUT = 10  # where there is no split for it, every tenth line is held out
 _REPEATED = "premise"  # of pairs of sentences: TensorFlow Datasets has it once for each pair
 
@@ -131,8 +132,14 @@ def read_sentences(path: pathlib.Path, labels: bool | None) -> Sentences:
                 f"{_shown(line)} in line {number}. Repair it"
                 + (", or do not ask for labels." if labels else ".")
             )
+        label = int(match[1]) if match else 0  # of an empty line, which is left out
+        if abs(label) > _LARGEST_LABEL:
+            raise InvalidInputError(
+                f"{path}: a label must be within +-{_LARGEST_LABEL}. Received {label} in line "
+                f"{number}. Number the classes from 0 on."
+            )
         sentences.append(line[match.end() :] if match else "")
-        numbers.append(int(match[1]) if match else 0)  # of an empty line, which is left out
+        numbers.append(label)
     return Sentences(sentences, numbers if labels else None)
 
 
