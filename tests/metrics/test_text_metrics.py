@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 
 import tfebm
-from tfebm.metrics import distinct_ngrams, perplexity
+from tfebm.metrics import distinct_ngrams, generation_perplexity, perplexity
 
 
 def test_perplexity_of_a_uniform_guess_is_the_size_of_the_vocabulary():
@@ -51,3 +52,26 @@ def test_distinct_ngrams_counted_by_hand():
 def test_sentences_that_cannot_be_counted(sentences, n, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
         distinct_ngrams(sentences, n)
+
+
+class TestGenerationPerplexity:
+    def test_forward_and_reverse(self):
+        """A model that gives every token its share of those it learned from."""
+
+        def learn(x):
+            counts = np.bincount(x[x > 0], minlength=9)
+            shares = counts / counts.sum()
+            return lambda ids: -np.sum(np.log(shares[ids]) * (ids > 0), axis=1)
+
+        real = np.array([[4, 2], [5, 2]])
+        generated = np.array([[4, 2], [4, 2], [4, 2], [5, 2]])
+        found = generation_perplexity(learn(real), learn, generated, real)
+        # Tokens: 2 with share 1/2 each time; 4 and 5 with 1/4 each, or with 3/8 and 1/8.
+        assert found.forward == pytest.approx(np.exp((np.log(2) + np.log(4)) / 2))
+        assert found.reverse == pytest.approx(
+            np.exp((2 * np.log(2) - np.log(3 / 8) - np.log(1 / 8)) / 4)
+        )
+
+    def test_no_sentences(self):
+        with pytest.raises(tfebm.InvalidInputError, match="`x_generated` holds no sentences"):
+            generation_perplexity(len, len, np.zeros((0, 3), int), np.ones((1, 2), int))

@@ -20,13 +20,19 @@ from tfebm.metrics.classification import (
 from tfebm.metrics.clustering import Clustering, clustering_accuracy
 from tfebm.metrics.frechet import ClassifierFeatures, classifier_features, frechet_distance
 from tfebm.metrics.latent import ActiveUnits, active_units
-from tfebm.metrics.text import distinct_ngrams, perplexity
+from tfebm.metrics.text import (
+    GenerationPerplexity,
+    distinct_ngrams,
+    generation_perplexity,
+    perplexity,
+)
 
 __all__ = [
     "ActiveUnits",
     "ChainReport",
     "ClassifierFeatures",
     "Clustering",
+    "GenerationPerplexity",
     "SemiSupervised",
     "active_units",
     "autocorrelation",
@@ -38,6 +44,7 @@ __all__ = [
     "distinct_ngrams",
     "effective_sample_size",
     "frechet_distance",
+    "generation_perplexity",
     "mode_switches",
     "perplexity",
     "report",

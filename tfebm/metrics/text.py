@@ -1,11 +1,12 @@
 """Numbers of text: perplexity, and how much sentences repeat each other."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm.data import checks, lengths
 from tfebm.errors import InvalidInputError
 
 
@@ -38,6 +39,58 @@ def perplexity(total_nll: float, num_tokens: int) -> float:
         )
     with np.errstate(over="ignore"):  # a model that gives its tokens no probability: infinite
         return float(np.exp(total_nll / num_tokens))
+
+
+class GenerationPerplexity(NamedTuple):
+    """What language models think of generated sentences, and learn from them."""
+
+    forward: float
+    """Of the generated sentences, by a model of real ones: low where they read like real ones."""
+    reverse: float
+    """Of real sentences, by a model of generated ones: low where they also cover the real ones."""
+
+
+def generation_perplexity(
+    judge: Callable[[np.ndarray], np.ndarray],
+    learn: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
+    x_generated: np.ndarray,
+    x_test: np.ndarray,
+) -> GenerationPerplexity:
+    """Forward and reverse perplexity of generated sentences.
+
+    Both depend on the language models and on how long they learn: compare figures of one `learn`
+    and of equally many sentences only, beside `judge`'s perplexity of the test sentences.
+
+    Args:
+        judge: Ids `[N, T]` to the NLL of each in nats, learned from the training sentences.
+        learn: Learns such a function from ids, in the way in which `judge` was learned.
+        x_generated: Ids of generated sentences.
+        x_test: Ids of real ones that nothing was learned from.
+
+    Raises:
+        InvalidInputError: No sentences.
+
+    Example:
+
+        >>> def learn(x):
+        ...     model = tfebm.LanguageModel(tfebm.AutoregressiveGenerator(tokenizer, 64, 128))
+        ...     model.compile()
+        ...     model.fit(x, epochs=5, batch_size=32)
+        ...     return model.score
+        >>> generation_perplexity(learn(x_train), learn, x_generated, x_test)
+
+    References: J. Zhao, Y. Kim, K. Zhang, A. Rush, Y. LeCun. Adversarially Regularized
+    Autoencoders. ICML 2018.
+    """
+    for name, x in (("x_generated", x_generated), ("x_test", x_test)):
+        if not len(x):
+            raise InvalidInputError(f"`{name}` holds no sentences. At least one is needed.")
+    learner = learn(x_generated)
+    return GenerationPerplexity(_perplexity(judge, x_generated), _perplexity(learner, x_test))
+
+
+def _perplexity(nll_fn: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:
+    return perplexity(np.sum(nll_fn(x), dtype=np.float64), int(lengths(x).sum()))
 
 
 def distinct_ngrams(sentences: Sequence[str], n: int) -> float:
