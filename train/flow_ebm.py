@@ -328,7 +328,7 @@ def draw(
 def main() -> None:
     started = time.monotonic()
     session = open_session(NAME, Settings, PRESETS, default_preset, __doc__, load)
-    _, settings, run, strategy, data = session
+    _, settings, run, strategy, data, _ = session
     with strategy.scope():  # what does not fit together is said before anything is written
         make_model(settings, make_flow(settings, data))
     training.make_deterministic(settings.seed)

@@ -287,7 +287,7 @@ def summary(test: dict[str, Any] | None) -> str:
 def main() -> None:
     started = time.monotonic()
     session = open_session(NAME, Settings, PRESETS, "laptop", __doc__)
-    _, settings, run, strategy, data = session
+    _, settings, run, strategy, data, _ = session
     with strategy.scope():
         model = make_model(settings, data.image_shape, len(data.x_train))
     if settings.has_chain and settings.step_size == "fixed" and not settings.resume:

@@ -77,7 +77,7 @@ class Settings(TextRunSettings):
     learning_rate: float = flag(2e-3, "of decoder and encoder (Adam)", above=0.0)
     energy_learning_rate: float = flag(1e-4, "of the energy (AdamW, decay 1e-3)", above=0.0)
     clip_norm: float = flag(5.0, "largest norm of a gradient; 1 for the energy", above=0.0)
-    decoding: str = flag("greedy", "how the saved model writes", choices=DECODINGS)
+    decoding: str = flag("greedy", "how the saved model writes; lm samples", choices=DECODINGS)
     beam_width: int = flag(5, "sentences that --decoding beam keeps", least=1)
     output: str = flag(
         "runs/text", "folder for everything the run writes", metavar="DIR", operational=True
@@ -88,6 +88,12 @@ class Settings(TextRunSettings):
         if self.dropout >= 1.0:
             raise InvalidInputError(f"--dropout must be less than 1. Received {self.dropout}.")
         _ = self.constant_step_size
+        if self.model == "lm" and self.decoding == "beam":
+            raise InvalidInputError(
+                "--decoding beam writes the most probable sentence of a latent, and --model lm, "
+                "which has none, would write one sentence always. Leave it out: its words are "
+                "sampled."
+            )
         if self.model == "lm" and self.task != "generate":
             raise InvalidInputError(
                 f"--task {self.task} needs latents, which --model lm has none of. Give --model "
@@ -261,8 +267,11 @@ def _prior_schedule(settings: Settings, data: TextData) -> Any:
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(NAME, Settings, PRESETS, "laptop", __doc__, load)
-    _, settings, run, strategy, data = session
+    session = open_session(
+        *(NAME, Settings, PRESETS, "laptop", __doc__, load),
+        examples=lambda data: text.training_set(data).x_train,
+    )
+    _, settings, run, strategy, data, asked = session
     before = text.finished(run, settings, data)
     with strategy.scope():
         model = text.saved_model(run, data) if before else make_model(settings, data)
@@ -279,16 +288,20 @@ def main() -> None:
     session.export(model)
     if not before or settings.task == "generate":
         text.write_sentences(model, data, run, settings)
-        view = text.look_at_latents(model, data, settings)
-        text.draw_latents(view, data, run)
-        test = text_figures.test_figures(model, data, settings, view)
+    if not before or text_figures.asked_for(asked):
+        view = None
+        if not before or "au_examples" in asked:
+            view = text.look_at_latents(model, data, settings)
+            text.draw_latents(view, data, run)
+        former = final["test"] if before else None
+        test = text_figures.measure(model, data, settings, view, former, asked)
         if before:
             final = {**final, "test": test}
             log.write(final)
         else:
             about = {"data": data.report, "tokenizer_digest": data.tokenizer.digest}
             final = training.finish(model, log, test, started, about)
-        print(training.cost(final))
+            print(training.cost(final))
         print(text_figures.summary(test))
     if settings.task != "generate":
         log.write({**final, **text_tasks.run_task(model, data, run, settings)})

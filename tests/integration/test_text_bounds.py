@@ -78,7 +78,8 @@ def test_samples_around_the_chains_find_the_integral(make):
     error = 5 * np.sqrt((1000 / size - 1) / 1000)
     assert (np.abs(found.importance_weighted - exact) < error).all()
     np.testing.assert_allclose(found.kl + found.reconstruction, -found.importance_weighted)
-    few = laplace_bound(model, SENTENCES, 2, num_chains=5, log_normalizer=log_z)
+    seeds = np.arange(6, dtype=np.int32).reshape(3, 2)
+    few = laplace_bound(model, SENTENCES, 2, num_chains=5, seed=seeds, log_normalizer=log_z)
     assert np.isfinite(few.importance_weighted).all()
 
 

@@ -137,7 +137,7 @@ class TestDirectory:
 
     def test_beginning_removes_a_run_and_nothing_else(self, tmp_path):
         run = RunDirectory(tmp_path)
-        for name in ("notes.txt", "metrics.json"):
+        for name in ("notes.txt", "metrics.json", "interpolations.txt", "latents.png"):
             (tmp_path / name).write_text("mine")
         (tmp_path / "checkpoints").mkdir()
         run.begin("test", {"a": 1})

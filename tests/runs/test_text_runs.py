@@ -11,7 +11,15 @@ import tfebm
 from tfebm import plots
 from tfebm.data import TextData
 from tfebm.models import EvidenceBound
-from tfebm.runs import RunDirectory, TextRunSettings, text, text_figures, text_settings, text_tasks
+from tfebm.runs import (
+    RunDirectory,
+    TextRunSettings,
+    text,
+    text_evidence,
+    text_figures,
+    text_settings,
+    text_tasks,
+)
 from tfebm.tokenizers import WordTokenizer
 
 TOKENIZER = WordTokenizer(["good", "bad", "food", "the"])
@@ -37,6 +45,7 @@ class Oracle:
     """Features that are the class of a sentence, known to the test alone."""
 
     latent_size = 3
+    generator = types.SimpleNamespace(vocabulary_size=8)
 
     def __init__(self, known):
         self.known = {}
@@ -113,6 +122,17 @@ class TestSettings:
             read(data(y_train=np.zeros(60, int)))
         assert read(data()).name == "reviews"
 
+    def test_labels_of_a_single_class(self, monkeypatch):
+        found = data(200)
+        monkeypatch.setattr(text_settings, "load_text", lambda *_, **__: found)
+        settings = TextRunSettings(task="classify", label_counts="1,50")
+        with pytest.raises(tfebm.InvalidInputError, match="1 labels are too few"):
+            text_settings.read_text(settings)
+        assert text_settings.read_text(TextRunSettings(task="classify")) is found
+        settings = TextRunSettings(task="cluster", task_examples=1)
+        with pytest.raises(tfebm.InvalidInputError, match="at least the 2 classes"):
+            text_settings.read_text(settings)
+
     def test_what_is_done_with_a_model_is_not_saved(self):
         record = TextRunSettings(task="classify", chains=3).to_record()
         assert "dataset" in record
@@ -128,7 +148,7 @@ class TestFigures:
 
     def test_bounds_with_their_errors(self):
         settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence="own")
-        figures = text_figures.evidence_figures(self.model(), data(), settings)
+        figures = text_evidence.evidence_figures(self.model(), data(), settings)
         assert figures["num_examples"] == 5
         assert figures["nll"] <= -figures["elbo"] + 1e-6
         assert figures["elbo"] == pytest.approx(-figures["reconstruction"] - figures["kl"])
@@ -137,11 +157,11 @@ class TestFigures:
         assert figures["nll_standard_error"] > 0
         said = text_figures.summary(_test(evidence=figures))
         assert "5 of them, 2 chains each" in said
-        assert text_figures.evidence_figures(self.model(), data(), _no_figures()) is None
+        assert text_evidence.evidence_figures(self.model(), data(), _no_figures()) is None
 
     def test_bounds_by_samples_around_the_chains(self):
         settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence_samples=20)
-        figures = text_figures.evidence_figures(self.model(), data(), settings)
+        figures = text_evidence.evidence_figures(self.model(), data(), settings)
         assert figures["nll"] == pytest.approx(figures["reconstruction"] + figures["kl"])
         assert figures["nll"] == pytest.approx(np.mean(figures["nll_of_each"]), abs=1e-3)
         assert figures["rows"] == [0, 14, 29, 44, 59]
@@ -150,14 +170,14 @@ class TestFigures:
         assert 10 < figures["effective_sample_size"] <= 20
         assert figures["perplexity"] == pytest.approx(8, rel=0.2)
         said = text_figures.summary(_test(evidence=figures))
-        assert "5 of them, 20 samples each around the ends of 2 chains" in said
+        assert "5 of them, 20 samples each, from around 2 ends of chains" in said
 
     def test_what_is_no_bound_is_no_number(self, monkeypatch):
         rows, valid = np.ones(5), np.arange(5) > 0
         bound = EvidenceBound(-rows, -rows, rows, rows, valid, 0.1)
-        monkeypatch.setattr(text_figures, "evidence_bound", lambda *_, **__: bound)
+        monkeypatch.setattr(text_evidence, "evidence_bound", lambda *_, **__: bound)
         settings = TextRunSettings(evidence_examples=5, evidence="own")
-        figures = text_figures.evidence_figures(self.model(), data(), settings)
+        figures = text_evidence.evidence_figures(self.model(), data(), settings)
         assert figures["invalid_share"] == pytest.approx(0.2)
         assert [figures[name] for name in ("elbo", "kl", "kl_standard_error")] == [None] * 3
         assert figures["reconstruction"] == figures["nll"] == 1.0
@@ -166,8 +186,8 @@ class TestFigures:
         assert "10.0% of the chains" in said
         assert "leaves them out" in said
         lost = bound._replace(importance_weighted=np.where(valid, -rows, -np.inf))
-        monkeypatch.setattr(text_figures, "evidence_bound", lambda *_, **__: lost)
-        figures = text_figures.evidence_figures(self.model(), data(), settings)
+        monkeypatch.setattr(text_evidence, "evidence_bound", lambda *_, **__: lost)
+        figures = text_evidence.evidence_figures(self.model(), data(), settings)
         assert figures["nll"] is figures["nll_standard_error"] is figures["perplexity"] is None
         assert "give more --evidence-chains" in text_figures.summary(_test(evidence=figures))
 
@@ -179,11 +199,11 @@ class TestFigures:
             seen.append((size, len(x)))
             return EvidenceBound(*[np.ones(len(x))] * 4, np.full(len(x), size < 0.03), 0.0)
 
-        monkeypatch.setattr(text_figures, "evidence_bound", bound)
-        monkeypatch.setattr(text_figures, "evidence_sampler", lambda *_: "the tuned one")
+        monkeypatch.setattr(text_evidence, "evidence_bound", bound)
+        monkeypatch.setattr(text_evidence, "evidence_sampler", lambda *_: "the tuned one")
 
         def find(**changes):
-            return text_figures._evidence_chain(model, known, TextRunSettings(**changes))
+            return text_evidence._evidence_chain(model, known, TextRunSettings(**changes))
 
         assert find(evidence="tuned") == ("the tuned one", None)
         assert find(evidence="scaled") == (None, 0.25)
@@ -201,16 +221,28 @@ class TestFigures:
             posterior_sampler=tfebm.ShortRunLangevin(2, 0.1),
         )
         settings = TextRunSettings(evidence_examples=3, evidence="own")
-        known = text_figures.evidence_figures(model, data(), settings)
+        known = text_evidence.evidence_figures(model, data(), settings)
         assert known["log_normalizer"]["reliable"]
         assert known["nll"] > 0
         assert "log Z of the prior: " in text_figures.summary(_test(evidence=known))
-        lost = tfebm.distributions.LogNormalizer(1.0, 1.0, 3.0, 100)
-        monkeypatch.setattr(tfebm.LatentEBM, "estimate_log_normalizer", lambda *_, **__: lost)
-        unknown = text_figures.evidence_figures(model, data(), settings)
+        poor = tfebm.distributions.LogNormalizer(1.0, 1.0, 3.0, 100)
+        bounds = tfebm.distributions.NormalizerBounds(0.1, 0.3, 0.2, 0.05, 64, 1000)
+        found = {"importance": poor, "annealed": bounds}
+        monkeypatch.setattr(
+            tfebm.LatentEBM, "estimate_log_normalizer", lambda _, method, seed: found[method]
+        )
+        annealed = text_evidence.evidence_figures(model, data(), settings)
+        # The upper bound of log Z leaves that of the NLL one; its error joins the sentences'.
+        shift = 0.3 - known["log_normalizer"]["value"]
+        assert annealed["nll"] - known["nll"] == pytest.approx(shift, abs=1e-4)
+        assert annealed["nll_standard_error"] > known["nll_standard_error"]
+        said = text_figures.summary(_test(evidence=annealed))
+        assert "annealed chains, between 0.100 and 0.300" in said
+        found["annealed"] = bounds._replace(upper=9.0)
+        unknown = text_evidence.evidence_figures(model, data(), settings)
         assert unknown["nll"] is unknown["perplexity"] is unknown["log_normalizer"]["value"] is None
         assert unknown["reconstruction"] == pytest.approx(known["reconstruction"])
-        assert "effective sample size 3 of 100" in text_figures.summary(_test(evidence=unknown))
+        assert "not known well enough" in text_figures.summary(_test(evidence=unknown))
 
     def test_language_models_judge_sentences(self, monkeypatch):
         monkeypatch.setattr(text_figures, "_JUDGE", {"embedding_size": 4, "hidden_size": 8})
@@ -223,14 +255,30 @@ class TestFigures:
         assert all(figures[way]["reverse_perplexity"] > 1 for way in ("greedy", "sampled"))
         assert text_figures.summary(_test(quality=figures)).count("reverse") == 2
         # Without latents all greedy sentences are one.
-        judge = types.SimpleNamespace(score=lambda x: np.ones(len(x)))
+        judge = types.SimpleNamespace(score=lambda x, batch_size: np.ones(len(x)))
         monkeypatch.setattr(text_figures, "_train_judge", lambda *_: judge)
         model = tfebm.LanguageModel(tfebm.AutoregressiveGenerator(TOKENIZER, 3, 4))
         assert "greedy" not in text_figures.quality_figures(model, data(), settings)
 
+    def test_what_was_measured_before_stays_unless_it_is_asked_for(self, monkeypatch):
+        monkeypatch.setattr(text_figures, "evidence_figures", lambda *_: {"method": "own"})
+        model = self.model()
+        before = {"generator_loss": 3.0, "evidence": {"method": "laplace"}, "quality": {"real": 2}}
+        settings = TextRunSettings()
+        same = text_figures.measure(model, data(), settings, None, before, {"export": "somewhere"})
+        assert same == before
+        more = text_figures.measure(model, data(), settings, None, before, {"evidence": "own"})
+        assert more["evidence"] == {"method": "own"}
+        assert more["other_evidence"] == [{"method": "laplace"}]
+        assert more["quality"] == {"real": 2}
+        again = text_figures.measure(model, data(), settings, None, more, {"evidence": "own"})
+        assert again == more
+        assert text_figures.asked_for(["evidence_chains"])
+        assert not text_figures.asked_for(["task", "chains", "export"])
+
     def test_nothing_to_test_with(self):
         empty = data(x_test=np.zeros((0, 4), np.int32), y_test=None)
-        assert text_figures.test_figures(self.model(), empty, TextRunSettings(), None) is None
+        assert text_figures.measure(self.model(), empty, TextRunSettings(), None) is None
         assert "no test figures" in text_figures.summary(None)
 
 
@@ -274,6 +322,7 @@ class TestFiles:
             return np.array([f"at {row[0]:.1f}" for row in z], dtype=object)
 
         ends = types.SimpleNamespace(
+            generator=Oracle.generator,
             features=lambda x, *_, **__: np.full((len(x), 2), float(x[0, 0] == 7), np.float32),
             decode_latents=decode,
         )

@@ -293,6 +293,7 @@ class TestBadInput:
             ("--label-counts 10,x", "--label-counts must be whole numbers"),
             ("--model lm --task classify", "--task classify needs latents"),
             ("--model lm --task interpolate", "--task interpolate needs latents"),
+            ("--model lm --decoding beam", "would write one sentence always"),
             ("--task classify", "--task classify needs labels. "),
             ("--labels", "a line must be a whole number, a tab and a sentence"),
             ("--unlabelled nowhere.txt", "There is no file"),

@@ -81,10 +81,12 @@ class LaplaceBound(NamedTuple):
     """(sum of the weights)**2 / (sum of their squares): from 1 to the number of samples. Near 1,
     the two before are those of a single sample, and the bound may be loose."""
 
-    def summary(self) -> dict[str, float]:
-        """Means for a record."""
+    def summary(self) -> dict[str, float | None]:
+        """Means for a record; None where an example has no bound at all."""
         means = {name: float(np.mean(values)) for name, values in self._asdict().items()}
-        return {**means, "num_examples": len(self.kl)}
+        means["smallest_effective_sample_size"] = float(np.min(self.effective_sample_size))
+        known = {name: value if np.isfinite(value) else None for name, value in means.items()}
+        return {**known, "num_examples": len(self.kl)}
 
 
 def chains_for(criterion: str, report: str, latent_size: int) -> int:
@@ -295,14 +297,15 @@ def laplace_bound(
     if not len(x):
         raise InvalidInputError("A bound is a mean over examples. Received none.")
     some = model.trim_rows(x[:2])
-    z = model.sample_prior(random.as_row_seeds(seed, len(some)))
+    z = model.sample_prior(random.as_row_seeds(0, len(some)))
     log_det.check_not_random(log_det.energy_is_random(model.joint_energy, z, (some,)))
     log_weight, error = model.weighted_samples(x, num_samples, num_chains, seed)
     log_weight, error = log_weight.astype(np.float64) - log_normalizer, error.astype(np.float64)
     # A sample outside of the float range weighs nothing, which leaves a bound.
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     total = np.logaddexp.reduce(log_weight, axis=1, keepdims=True)
-    shares = np.exp(log_weight - total)
+    with np.errstate(invalid="ignore"):  # none weighs anything: no numbers
+        shares = np.exp(log_weight - total)
     bound = total[:, 0] - np.log(num_samples)
     reconstruction = np.sum(shares * np.where(shares > 0, error, 0.0), axis=1)
     size = 1.0 / np.sum(shares**2, axis=1)

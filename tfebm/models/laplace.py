@@ -103,7 +103,10 @@ def _components(model: Any, x: Tensor, seeds: Tensor, num_chains: int) -> tuple[
     after = model.joint_energy(latents.split(moved, model.latent_size), x)
     centres = tf.where((after < energy)[:, tf.newaxis], moved, ends)
     factor = tf.cast(tf.linalg.cholesky(_WIDENING * covariance), tf.float32)
+    # A factorisation that failed: the prior, which leaves the other components as they are.
+    good = tf.reduce_all(tf.math.is_finite(factor), axis=[1, 2], keepdims=True)
     size = model.total_latent_size
+    factor = tf.where(good, factor, model.prior_scale * tf.eye(size))
     return tf.reshape(centres, [-1, num_chains, size]), tf.reshape(
         factor, [-1, num_chains, size, size]
     )

@@ -15,6 +15,11 @@ from tfebm.version import __version__
 
 _FILES = ("config.json", "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs")
+# What a script may leave beside them, and its successor in the folder might not overwrite.
+_PICTURES = ("curves", "density", "interpolation", "latents", "layers", "mixing")
+_PICTURES += ("reconstructions", "samples", "steps")
+_OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
+_OTHERS += ("reconstructions.txt", "interpolations.txt")
 
 
 def check_writable(path: pathlib.Path, flag: str) -> None:
@@ -94,7 +99,8 @@ class RunDirectory:
         # Only what a run writes is removed, whatever else a user keeps there.
         for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for path in (self.metrics, self.model):
+        others = (self.path / name for name in _OTHERS)
+        for path in (self.metrics, self.model, *map(self.picture, _PICTURES), *others):
             path.unlink(missing_ok=True)
         self.write_settings(program, settings)
 

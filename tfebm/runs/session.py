@@ -25,6 +25,8 @@ class Session(NamedTuple):
     run: RunDirectory
     strategy: tf.distribute.Strategy
     data: Any
+    asked: Mapping[str, Any]
+    """The settings that were given, by a flag or by a preset."""
 
     def announce(self) -> None:
         """Writes the settings, into the folder and on the screen: from here on there is a run."""
@@ -52,6 +54,7 @@ def open_session(
     default_preset: str | Callable[[Mapping[str, Any]], str],
     description: str,
     load: Callable[[Any], Any] = load_image_set,
+    examples: Callable[[Any], Any] = lambda data: data.x_train,
 ) -> Session:
     """Reads the command line and the data, and checks all that a run could fail on later.
 
@@ -61,7 +64,8 @@ def open_session(
         presets: As in `tfebm.runs.parse`, like the next two.
         default_preset: Where none is named.
         description: Of the program.
-        load: Settings to data with `x_train`.
+        load: Settings to data.
+        examples: Data to what is trained on.
 
     Raises:
         InvalidInputError: Flags, data or folders that cannot be used.
@@ -75,9 +79,9 @@ def open_session(
         run.check_free(settings.overwrite)
     strategy = make_strategy(settings.strategy, settings.virtual_devices)
     data = load(settings)
-    training.check_batch_size(settings, len(data.x_train), strategy.num_replicas_in_sync)
+    training.check_batch_size(settings, len(examples(data)), strategy.num_replicas_in_sync)
     check_writable(run.path, "--output")
     if settings.export:
         check_writable(pathlib.Path(settings.export), "--export")
     training.make_deterministic(settings.seed)
-    return Session(name, settings, run, strategy, data)
+    return Session(name, settings, run, strategy, data, asked)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from tfebm.runs.text_settings import TextRunSettings, read_text
 SHOWN = 20  # sentences of each kind in the text files
 _PATHS, _POINTS = 5, 8  # pairs that every run interpolates, and sentences on a path
 _CHAINS = 10  # whose mean places a sentence
-_ROWS = 512  # chains at a time: each holds logits of the whole vocabulary
+_ROWS, _LOGITS = 512, 2**26  # at a time: chains, and logits of all their words
 
 CURVES = {"-log p(x | z), nats per sentence": ("generator_loss",)}
 _CHAIN_CURVES = {
@@ -123,7 +124,7 @@ def saved_model(run: RunDirectory, data: TextData) -> keras.Model:
     """
     try:
         model = keras.saving.load_model(run.model, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"{run.model} cannot be loaded: {error}") from error
     if model.generator.tokenizer.digest != data.tokenizer.digest:
         raise _other_vocabulary(run, data, model.generator.vocabulary_size)
@@ -260,7 +261,8 @@ def look_at_latents(
     if isinstance(model, VAE):
         means = posterior_means(model, x, 1, settings.seed)
         return LatentView(split, rows, means, active_units(means, means=True), 0)
-    z = model.infer(x, settings.seed, _CHAINS, batch_size=_ROWS // _CHAINS)
+    rows = max(1, rows_at_once(model, x) // _CHAINS)
+    z = model.infer(x, settings.seed, _CHAINS, batch_size=rows)
     return LatentView(split, rows, z.mean(axis=1), active_units(z), _CHAINS)
 
 
@@ -281,7 +283,14 @@ def draw_latents(view: LatentView | None, data: TextData, run: RunDirectory) -> 
 
 def posterior_means(model: keras.Model, x: np.ndarray, num_chains: int, seed: int) -> np.ndarray:
     """`model.features`, few enough rows at a time for a large vocabulary."""
-    return model.features(x, num_chains, seed, batch_size=max(1, _ROWS // num_chains))
+    rows = max(1, rows_at_once(model, x) // num_chains)
+    return model.features(x, num_chains, seed, batch_size=rows)
+
+
+def rows_at_once(model: keras.Model, x: np.ndarray) -> int:
+    """Chains, or sentences of a model without them, whose logits fit into the memory."""
+    words = max(1, x.shape[1]) * model.generator.vocabulary_size
+    return max(1, min(_ROWS, _LOGITS // words))
 
 
 def _strings(data: TextData, x: np.ndarray) -> list[str]:

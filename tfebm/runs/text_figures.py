@@ -1,9 +1,8 @@
 """Test figures of a run of a text model."""
 
-import contextlib
+import functools
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -11,45 +10,66 @@ import numpy as np
 
 from tfebm.data import TextData, evaluation_batches, lengths, sentence_batches, steps_per_epoch
 from tfebm.generators import AutoregressiveGenerator, Greedy, Sampled
-from tfebm.metrics import perplexity
-from tfebm.models import (
-    VAE,
-    EvidenceBound,
-    LanguageModel,
-    LaplaceBound,
-    LatentEBM,
-    evidence_bound,
-    evidence_sampler,
-    laplace_bound,
-)
-from tfebm.runs.text import LatentView, shown, training_set
+from tfebm.metrics import generation_perplexity
+from tfebm.models import LanguageModel
+from tfebm.runs.text import LatentView, rows_at_once, training_set
+from tfebm.runs.text_evidence import evidence_figures, perplexity_or_none, standard_error
 from tfebm.runs.text_settings import TextRunSettings
-from tfebm.samplers import ShortRunLangevin
 
-_SCALES = tuple(0.5**i for i in range(7))  # of step sizes, for the bound
-_TRIED = 10  # validation sentences that a scale is tried on
-_VALID = 0.9  # of them; the chains that are left weigh nothing in the bound
 # Of the language models that judge sentences, the same for every model that is judged.
 _JUDGE = {"embedding_size": 256, "hidden_size": 512, "dropout": 0.5}
 _JUDGE_SEED = 0
 _CHUNK = 1024  # sentences that are turned into ids at a time
 
 
-def test_figures(
+def asked_for(asked: Iterable[str]) -> bool:
+    """Whether flags that were given, by their settings' names, ask for figures."""
+    return any(name.startswith(("evidence", "quality", "au_")) for name in asked)
+
+
+def measure(
     model: keras.Model,
     data: TextData,
     settings: TextRunSettings,
     view: LatentView | None,
+    before: dict[str, Any] | None = None,
+    asked: Iterable[str] = (),
 ) -> dict[str, Any] | None:
     """On the test sentences, which nothing before has seen; None where there are none.
 
     Every metric of the model on the whole set. Of a language model its likelihood; of the others
     the bound of `evidence_figures` and the active units. With `--quality` what
     `quality_figures` says.
+
+    Args:
+        model: Trained.
+        data: With test sentences.
+        settings: Of the run.
+        view: Of `look_at_latents`; None where it was not asked for.
+        before: Figures that an earlier call found of the same model. They stay, but for those
+            that `asked` names; another kind of bound joins them as "other_evidence".
+        asked: Settings that were given.
     """
     x = data.x_test
     if not len(x):
         return None
+    figures = dict(before) if before else _metrics(model, data, settings)
+    has_latents = not isinstance(model, LanguageModel)
+    if has_latents and (not before or any(name.startswith("evidence") for name in asked)):
+        former = [figures.pop("evidence", None), *figures.pop("other_evidence", [])]
+        figures["evidence"] = evidence_figures(model, data, settings)
+        others = [f for f in former if f and _protocol(f) != _protocol(figures["evidence"])]
+        if others:
+            figures["other_evidence"] = others
+    if has_latents and (not before or view):
+        figures["active_units"] = view.record() if view and view.split == "test" else None
+    if settings.quality:
+        figures["quality"] = quality_figures(model, data, settings)
+    return figures
+
+
+def _metrics(model: keras.Model, data: TextData, settings: TextRunSettings) -> dict[str, Any]:
+    x = data.x_test
     batches = evaluation_batches(x, settings.batch_size)
     metrics = model.evaluate(batches, return_dict=True, verbose=0)
     figures = {
@@ -60,117 +80,14 @@ def test_figures(
     if data.entropy is not None:
         figures["entropy"] = data.entropy
     if isinstance(model, LanguageModel):
-        figures |= _likelihood(model.score(x), x)
-    else:
-        figures["evidence"] = evidence_figures(model, data, settings)
-        figures["active_units"] = view.record() if view and view.split == "test" else None
-    if settings.quality:
-        figures["quality"] = quality_figures(model, data, settings)
+        figures |= _likelihood(model.score(x, batch_size=rows_at_once(model, x)), x)
     return figures
 
 
-def evidence_figures(
-    model: keras.Model, data: TextData, settings: TextRunSettings
-) -> dict[str, Any] | None:
-    """Bounds on the likelihood of fixed test sentences; None where none are asked for.
-
-    Means over sentences in nats with their standard errors. `nll` is the importance-weighted
-    bound and `nll_of_each` that of each sentence, to compare models by; `perplexity` is what it
-    makes of the sentences' words, ends counted. All bounds are on the same likelihood; which one
-    is taken, `--evidence` says. Through a map, `elbo` and `kl` are None where it is no
-    diffeomorphism for one of the sentences, and `nll` where all chains of a sentence are none.
-    Wherever the prior's log Z is not known well enough, all are None that hold it.
-    """
-    rows = shown(data, settings.evidence_examples)
-    x = data.x_test[rows]
-    if not len(x):
-        return None
-    normalizer = _log_normalizer(model, settings.seed)
-    log_z = normalizer["value"] if normalizer else 0.0
-    bound, figures = _bound(model, data, x, settings, 0.0 if log_z is None else log_z)
-    if log_z is None:
-        figures |= dict.fromkeys({"elbo", "importance_weighted", "kl"} & set(figures))
-    weighted = figures.pop("importance_weighted")
-    figures["nll"] = None if weighted is None else -weighted
-    values = {"nll": -bound.importance_weighted, "kl": bound.kl}
-    values["reconstruction"] = bound.reconstruction
-    if isinstance(bound, EvidenceBound):
-        values["elbo"] = bound.elbo
-    for name, of_rows in values.items():
-        known = figures[name] is not None
-        figures[f"{name}_standard_error"] = _standard_error(of_rows) if known else None
-    tokens = int(lengths(x).sum())
-    figures |= {"num_chains": settings.evidence_chains, "num_tokens": tokens, "perplexity": None}
-    figures |= {"rows": rows.tolist(), "nll_of_each": None}
-    if figures["nll"] is not None:
-        figures["perplexity"] = _perplexity(figures["nll"] * len(x), tokens)
-        figures["nll_of_each"] = values["nll"].round(4).tolist()
-    if normalizer:
-        figures["log_normalizer"] = normalizer
-    return figures
-
-
-def _bound(
-    model: keras.Model, data: TextData, x: np.ndarray, settings: TextRunSettings, log_z: float
-) -> tuple[EvidenceBound | LaplaceBound, dict[str, Any]]:
-    method, num_chains, seed = settings.evidence, settings.evidence_chains, settings.seed
-    if method == "laplace":
-        num_samples = settings.evidence_samples
-        laplace = laplace_bound(model, x, num_samples, num_chains, seed, log_z)
-        return laplace, {**laplace.summary(), "method": method, "num_samples": num_samples}
-    chain, scale = _evidence_chain(model, data, settings)
-    with _scaled(model, scale):
-        bound = evidence_bound(model, x, num_chains, seed, log_z, sampler=chain)
-    return bound, {**bound.summary(), "method": method, "step_scale": scale}
-
-
-def _evidence_chain(
-    model: keras.Model, data: TextData, settings: TextRunSettings
-) -> tuple[ShortRunLangevin | None, float | None]:
-    """The chain of the bound, None for the model's own; and the factor on its step sizes."""
-    x = data.x_valid[shown(data, _TRIED, "valid")]
-    if isinstance(model, VAE):
-        return None, None
-    if settings.evidence == "own" or not len(x):
-        return None, 1.0
-    if settings.evidence == "tuned":
-        return evidence_sampler(model, x, model.posterior_sampler.num_steps, settings.seed), None
-    for scale in _SCALES:
-        with _scaled(model, scale):
-            bound = evidence_bound(model, x, seed=settings.seed)
-        if bound.valid_share >= _VALID:
-            break
-    return None, scale
-
-
-@contextlib.contextmanager
-def _scaled(model: keras.Model, scale: float | None) -> Iterator[None]:
-    """The model with `scale` times its chain's step sizes; they are a weight, so that nothing is
-    traced anew."""
-    if scale in (None, 1.0):
-        yield
-        return
-    table = model.posterior_step_size.numpy()
-    model.posterior_step_size.assign(scale * table)
-    try:
-        yield
-    finally:
-        model.posterior_step_size.assign(table)
-
-
-def _log_normalizer(model: keras.Model, seed: int) -> dict[str, Any] | None:
-    if not isinstance(model, LatentEBM):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the record says how far it can be trusted
-        estimate = model.estimate_log_normalizer(method="importance", seed=seed)
-    return {
-        "value": estimate.value if estimate.reliable else None,
-        "standard_error": estimate.standard_error if estimate.reliable else None,
-        "effective_sample_size": estimate.effective_sample_size,
-        "num_samples": estimate.num_samples,
-        "reliable": bool(estimate.reliable),
-    }
+def _protocol(evidence: dict[str, Any] | None) -> tuple:
+    """What makes two bounds of a model comparable, and the later one replace the other."""
+    names = ("method", "num_examples", "num_chains", "num_samples")
+    return tuple((evidence or {}).get(name) for name in names)
 
 
 def quality_figures(
@@ -182,12 +99,18 @@ def quality_figures(
     test sentences, by the same model trained on generated ones. `real` is the test sentences'
     own by the first.
     """
+    train, test = training_set(data).x_train, data.x_test
+    rows = rows_at_once(model, train)
     print(f"A language model learns the {data.name} training sentences, to judge by.", flush=True)
-    judge = _train_judge(training_set(data).x_train, data, settings)
+
+    def learn(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return functools.partial(_train_judge(x, data, settings).score, batch_size=rows)
+
+    judge = learn(train)
     figures: dict[str, Any] = {
         "num_sentences": settings.quality,
         "epochs": settings.quality_epochs,
-        "real": _likelihood(judge.score(data.x_test), data.x_test)["perplexity"],
+        "real": perplexity_or_none(float(judge(test).sum()), int(lengths(test).sum())),
     }
     ways = {"greedy": Greedy(), "sampled": Sampled()}
     if isinstance(model, LanguageModel):
@@ -195,13 +118,9 @@ def quality_figures(
     for name, decoding in ways.items():
         print(f"Another learns {settings.quality} {name} sentences.", flush=True)
         x = _ids(data, model.generate(settings.quality, settings.seed, decoding=decoding))
-        learner = _train_judge(x, data, settings)
-        figures[name] = {
-            "forward_perplexity": _likelihood(judge.score(x), x)["perplexity"],
-            "reverse_perplexity": _likelihood(learner.score(data.x_test), data.x_test)[
-                "perplexity"
-            ],
-        }
+        found = generation_perplexity(judge, learn, x, test)
+        both = {"forward_perplexity": found.forward, "reverse_perplexity": found.reverse}
+        figures[name] = {k: v if math.isfinite(v) else None for k, v in both.items()}
     return figures
 
 
@@ -233,23 +152,9 @@ def _likelihood(nll: np.ndarray, x: np.ndarray) -> dict[str, float | None]:
     nll = np.asarray(nll, np.float64)
     return {
         "nll": float(nll.mean()),
-        "nll_standard_error": _standard_error(nll),
-        "perplexity": _perplexity(float(nll.sum()), int(lengths(x).sum())),
+        "nll_standard_error": standard_error(nll),
+        "perplexity": perplexity_or_none(float(nll.sum()), int(lengths(x).sum())),
     }
-
-
-def _standard_error(values: np.ndarray) -> float | None:
-    if len(values) < 2:
-        return None
-    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
-def _perplexity(total: float, tokens: int) -> float | None:
-    """None where the estimate of a likelihood is none of words, or of a model that excludes one."""
-    if not (math.isfinite(total) and total >= 0):
-        return None
-    value = perplexity(total, tokens)
-    return value if math.isfinite(value) else None
 
 
 # ---- For a person -------------------------------------------------------------------------
@@ -304,18 +209,14 @@ def _of_bound(bound: dict[str, Any] | None) -> list[str]:
     lines = []
     normalizer = bound.get("log_normalizer")
     if normalizer:
-        ess = f"effective sample size {normalizer['effective_sample_size']:.0f} of "
-        ess += f"{normalizer['num_samples']}"
-        lines.append(
-            f"log Z of the prior: {normalizer['value']:.3f} ({ess})."
-            if normalizer["reliable"]
-            else f"log Z of the prior is not known well enough for a bound ({ess})."
-        )
+        lines.append(_of_log_z(normalizer))
     chains = f"{bound['num_chains']} chain{'s' if bound['num_chains'] > 1 else ''} each"
     if bound.get("step_scale") not in (None, 1.0):
         chains += f" of {bound['step_scale']:g} times the step sizes"
     if bound["method"] == "laplace":
-        chains = f"{bound['num_samples']} samples each around the ends of {chains[:-5]}"
+        chains = f"{bound['num_samples']} samples each, from around {bound['num_chains']} "
+        chains += f"{bound['centres']} (effective size {bound['effective_sample_size']:.1f}, at "
+        chains += f"least {bound['smallest_effective_sample_size']:.1f})"
     figures = [f"reconstruction {_with_error(bound, 'reconstruction')}"]
     if bound["kl"] is not None:
         figures.append(f"KL {_with_error(bound, 'kl')}")
@@ -336,6 +237,17 @@ def _of_bound(bound: dict[str, Any] | None) -> list[str]:
             )
         )
     return lines
+
+
+def _of_log_z(normalizer: dict[str, Any]) -> str:
+    if normalizer["method"] == "importance":
+        known = f"effective sample size {normalizer['effective_sample_size']:.0f} of "
+        known += f"{normalizer['num_samples']}"
+    else:
+        known = f"annealed chains, between {normalizer['lower']:.3f} and {normalizer['upper']:.3f}"
+    if normalizer["reliable"]:
+        return f"log Z of the prior: {normalizer['value']:.3f} ({known})."
+    return f"log Z of the prior is not known well enough for a bound ({known})."
 
 
 def _with_error(figures: dict[str, Any], name: str) -> str:

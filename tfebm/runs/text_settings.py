@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+import numpy as np
+
 from tfebm.data import TextData, load_text
 from tfebm.errors import InvalidInputError
 from tfebm.runs.settings import RunSettings, flag
@@ -187,12 +189,32 @@ def _check_labels(settings: TextRunSettings, data: TextData) -> None:
             f"--task {settings.task} needs at least two classes. The labels of {data.name} are all "
             f"{data.y_train[0]}. Give another set, or another --task."
         )
+    if settings.task == "cluster":
+        classes = len(set(data.y_train.tolist()))
+        if 0 < settings.task_examples < classes:
+            raise InvalidInputError(
+                f"--task-examples must be at least the {classes} classes of {data.name}, or 0 for "
+                f"all sentences. Received {settings.task_examples}."
+            )
+        return
     largest = max(settings.counts or (0,))
-    if settings.task == "classify" and largest > len(data.y_train):
+    if largest > len(data.y_train):
         raise InvalidInputError(
             f"--label-counts must be at most the labelled training sentences of {data.name}, "
             f"{len(data.y_train)}. Received {largest}."
         )
+    least = min(label_counts(settings, data))
+    for seed in range(settings.task_seeds):
+        if len(set(data.y_train[labelled_rows(data, least, seed)].tolist())) < 2:
+            raise InvalidInputError(
+                f"{least} labels are too few for a classifier: with seed {seed} all of them are "
+                "of one class. Give larger --label-counts, or fewer --task-seeds."
+            )
+
+
+def labelled_rows(data: TextData, number: int, seed: int) -> np.ndarray:
+    """Rows of the training set in a random order, the first `number` of them."""
+    return np.random.default_rng(seed).permutation(len(data.y_train))[:number]
 
 
 def label_counts(settings: TextRunSettings, data: TextData) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from tfebm.metrics import (
 )
 from tfebm.runs.directory import RunDirectory
 from tfebm.runs.text import posterior_means, shown, write_interpolations
-from tfebm.runs.text_settings import TextRunSettings, label_counts
+from tfebm.runs.text_settings import TextRunSettings, label_counts, labelled_rows
 
 _COMPONENTS_PCA = 4
 
@@ -51,7 +51,7 @@ def classification(model: keras.Model, data: TextData, settings: TextRunSettings
     same labels. Validation labels select the classifiers, test labels nothing.
     """
     counts = label_counts(settings, data)
-    drawn = [_labelled(data, max(counts), seed) for seed in range(settings.task_seeds)]
+    drawn = [labelled_rows(data, max(counts), seed) for seed in range(settings.task_seeds)]
     used = np.unique(np.concatenate(drawn))
     features = np.zeros((len(data.x_train), model.latent_size), np.float32)
     features[used] = _features(model, data.x_train[used], settings)
@@ -97,11 +97,6 @@ def _some(data: TextData, split: str, settings: TextRunSettings) -> tuple[np.nda
     x, y = (getattr(data, f"{name}_{split}") for name in "xy")
     rows = shown(data, settings.task_examples or len(x), split)
     return x[rows], y[rows]
-
-
-def _labelled(data: TextData, number: int, seed: int) -> np.ndarray:
-    """Rows of the training set in a random order, the first `number` of them."""
-    return np.random.default_rng(seed).permutation(len(data.y_train))[:number]
 
 
 def _features(model: keras.Model, x: np.ndarray, settings: TextRunSettings) -> np.ndarray:
