@@ -179,7 +179,7 @@ class TestRun:
         for module, name in (
             (text_runs, "write_sentences"),
             (text_runs, "look_at_latents"),
-            (text_figures, "test_figures"),
+            (text_figures, "measure"),
         ):
             monkeypatch.setattr(module, name, lambda *_: None)
         whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -261,8 +261,8 @@ def look_at_latents(
     if isinstance(model, VAE):
         means = posterior_means(model, x, 1, settings.seed)
         return LatentView(split, rows, means, active_units(means, means=True), 0)
-    rows = max(1, rows_at_once(model, x) // _CHAINS)
-    z = model.infer(x, settings.seed, _CHAINS, batch_size=rows)
+    at_once = max(1, rows_at_once(model, x) // _CHAINS)
+    z = model.infer(x, settings.seed, _CHAINS, batch_size=at_once)
     return LatentView(split, rows, z.mean(axis=1), active_units(z), _CHAINS)
 
 
