@@ -45,7 +45,7 @@ class Oracle:
     """Features that are the class of a sentence, known to the test alone."""
 
     latent_size = 3
-    generator = types.SimpleNamespace(vocabulary_size=8)
+    rows_at_once = 8
 
     def __init__(self, known):
         self.known = {}
@@ -255,7 +255,7 @@ class TestFigures:
         assert all(figures[way]["reverse_perplexity"] > 1 for way in ("greedy", "sampled"))
         assert text_figures.summary(_test(quality=figures)).count("reverse") == 2
         # Without latents all greedy sentences are one.
-        judge = types.SimpleNamespace(score=lambda x, batch_size: np.ones(len(x)))
+        judge = types.SimpleNamespace(score=lambda x, batch_size: np.ones(len(x)), rows_at_once=8)
         monkeypatch.setattr(text_figures, "_train_judge", lambda *_: judge)
         model = tfebm.LanguageModel(tfebm.AutoregressiveGenerator(TOKENIZER, 3, 4))
         assert "greedy" not in text_figures.quality_figures(model, data(), settings)
@@ -322,7 +322,7 @@ class TestFiles:
             return np.array([f"at {row[0]:.1f}" for row in z], dtype=object)
 
         ends = types.SimpleNamespace(
-            generator=Oracle.generator,
+            rows_at_once=8,
             features=lambda x, *_, **__: np.full((len(x), 2), float(x[0, 0] == 7), np.float32),
             decode_latents=decode,
         )

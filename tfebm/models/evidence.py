@@ -265,10 +265,10 @@ def laplace_bound(
         log p(x) >= E log (1/M) sum_m p(x, z_m) / q(z_m),    z_m ~ q
 
     q mixes Gaussians at the ends of `num_chains` chains (of a `VAE`: at draws of its encoder),
-    whose precision is the Hessian of -log p(x, z) there, and a tenth of the prior, which bounds
-    the weights. `tfebm.models.laplace` has the formulas. Unlike `evidence_bound` it needs no chain
-    that is a diffeomorphism, is as a rule tighter by far, and costs d Hessian-vector products a
-    chain instead of K d. The bound is the same question to every model, however it infers.
+    whose precision is the Hessian of -log p(x, z) there, and a tenth of the prior, which bounds the
+    weights. `tfebm.models.laplace` has the formulas. Unlike `evidence_bound` it needs no chain that
+    is a diffeomorphism, and costs d Hessian-vector products a chain instead of K d. The bound is
+    the same question to every model, however it infers.
 
     Args:
         model: A `ShortRunModel`, a `LatentEBM` with its log Z, or a `VAE`.

@@ -1,7 +1,7 @@
 """Importance samples of latents from Gaussians around the ends of short chains.
 
 The short-run map gives its own density, by its determinant, and with it a bound on log p(x). A map
-that learns well is often far from the posterior as a density, or no diffeomorphism at all. Where
+that learns well may be far from the posterior as a density, or no diffeomorphism at all. Where
 it arrives is a good place all the same: a Gaussian there with the curvature of -log p(x, z) as its
 precision is a proposal whose density is known, for the price of d Hessian-vector products instead
 of K d.
@@ -19,15 +19,10 @@ from tfebm.types import Tensor
 
 tfd = tfp.distributions
 
-PRIOR_SHARE = 0.1
-"""Of the samples come from N(0, prior_scale**2 I): no weight exceeds p(x | z) exp(-E(z)) / 0.1."""
+# Of the samples come from N(0, prior_scale**2 I): no weight exceeds p(x | z) exp(-E(z)) / 0.1.
+_PRIOR_SHARE = 0.1
 _WIDENING = 1.5  # of the covariance: tails that are too light cost more than width
 _SAMPLES = 0x6C61706C  # folded into a row's seed, as the parts of a latent fold 1, 2, ...
-
-
-def num_from_prior(num_samples: int) -> int:
-    """How many of the samples of a row the prior gives: a tenth, and at least one."""
-    return max(1, round(PRIOR_SHARE * num_samples))
 
 
 def log_weights(
@@ -58,7 +53,7 @@ def log_weights(
         tf.zeros([size]), scale_diag=tf.fill([size], float(model.prior_scale))
     )
     narrow = tfd.MultivariateNormalTriL(centres, factor, validate_args=False)
-    from_prior = num_from_prior(num_samples)
+    from_prior = max(1, round(_PRIOR_SHARE * num_samples))
     counts = [len(range(j, num_samples - from_prior, num_chains)) for j in range(num_chains)]
     log_shares = tf.math.log(tf.constant([from_prior, *counts], tf.float32) / num_samples)
     streams = random.fold_in(seeds, _SAMPLES)

@@ -14,8 +14,8 @@ from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
 from tfebm.types import Latents, Seed, Tensor
 
-# Rows of logits of all sentences at once in Hessian-vector products: 10,000 words take 64 MB for
-# each of several tensors, and more at once is no faster.
+# Logits of all sentences at once: 64 MB for each of several tensors, for 10,000 words and as many
+# rows as fill them; more at once is no faster.
 _LOGITS, _TYPICAL_LENGTH = 2**24, 25
 
 
@@ -142,7 +142,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     @property
     def rows_at_once(self) -> int:
-        """How many rows Hessian-vector products take at once, for a bounded memory."""
+        """How many rows are evaluated at once, for a memory that the vocabulary bounds."""
         if not self.reads_sentences:
             return 1024
         generator = self.generator

@@ -24,7 +24,6 @@ from tfebm.runs.text_settings import TextRunSettings, read_text
 SHOWN = 20  # sentences of each kind in the text files
 _PATHS, _POINTS = 5, 8  # pairs that every run interpolates, and sentences on a path
 _CHAINS = 10  # whose mean places a sentence
-_ROWS, _LOGITS = 512, 2**26  # at a time: chains, and logits of all their words
 
 CURVES = {"-log p(x | z), nats per sentence": ("generator_loss",)}
 _CHAIN_CURVES = {
@@ -261,7 +260,7 @@ def look_at_latents(
     if isinstance(model, VAE):
         means = posterior_means(model, x, 1, settings.seed)
         return LatentView(split, rows, means, active_units(means, means=True), 0)
-    at_once = max(1, rows_at_once(model, x) // _CHAINS)
+    at_once = max(1, model.rows_at_once // _CHAINS)
     z = model.infer(x, settings.seed, _CHAINS, batch_size=at_once)
     return LatentView(split, rows, z.mean(axis=1), active_units(z), _CHAINS)
 
@@ -283,14 +282,8 @@ def draw_latents(view: LatentView | None, data: TextData, run: RunDirectory) -> 
 
 def posterior_means(model: keras.Model, x: np.ndarray, num_chains: int, seed: int) -> np.ndarray:
     """`model.features`, few enough rows at a time for a large vocabulary."""
-    rows = max(1, rows_at_once(model, x) // num_chains)
+    rows = max(1, model.rows_at_once // num_chains)
     return model.features(x, num_chains, seed, batch_size=rows)
-
-
-def rows_at_once(model: keras.Model, x: np.ndarray) -> int:
-    """Chains, or sentences of a model without them, whose logits fit into the memory."""
-    words = max(1, x.shape[1]) * model.generator.vocabulary_size
-    return max(1, min(_ROWS, _LOGITS // words))
 
 
 def _strings(data: TextData, x: np.ndarray) -> list[str]:

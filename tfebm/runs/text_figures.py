@@ -12,7 +12,7 @@ from tfebm.data import TextData, evaluation_batches, lengths, sentence_batches, 
 from tfebm.generators import AutoregressiveGenerator, Greedy, Sampled
 from tfebm.metrics import generation_perplexity
 from tfebm.models import LanguageModel
-from tfebm.runs.text import LatentView, rows_at_once, training_set
+from tfebm.runs.text import LatentView, training_set
 from tfebm.runs.text_evidence import evidence_figures, perplexity_or_none, standard_error
 from tfebm.runs.text_settings import TextRunSettings
 
@@ -80,7 +80,7 @@ def _metrics(model: keras.Model, data: TextData, settings: TextRunSettings) -> d
     if data.entropy is not None:
         figures["entropy"] = data.entropy
     if isinstance(model, LanguageModel):
-        figures |= _likelihood(model.score(x, batch_size=rows_at_once(model, x)), x)
+        figures |= _likelihood(model.score(x, batch_size=model.rows_at_once), x)
     return figures
 
 
@@ -100,11 +100,11 @@ def quality_figures(
     own by the first.
     """
     train, test = training_set(data).x_train, data.x_test
-    rows = rows_at_once(model, train)
     print(f"A language model learns the {data.name} training sentences, to judge by.", flush=True)
 
     def learn(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        return functools.partial(_train_judge(x, data, settings).score, batch_size=rows)
+        learned = _train_judge(x, data, settings)
+        return functools.partial(learned.score, batch_size=learned.rows_at_once)
 
     judge = learn(train)
     figures: dict[str, Any] = {
