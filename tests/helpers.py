@@ -1,21 +1,31 @@
 """Small models that several tests share."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfebm
+from tfebm.serving import c_api, extras
 
 # Runs in a process of its own; as TensorFlow Serving does, it refuses to compile with XLA.
 STRANGER = """
-import ctypes, json, os, sys
+import json, os, sys
 for name in ("tfebm", "keras"):
     sys.modules[name] = None  # importing either would fail
+sys.path.insert(0, os.path.dirname(sys.argv[3]))
+import c_api
 import numpy as np
 import tensorflow as tf
 
-library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
-ctypes.CDLL(library)._ZN10tensorflow21DisableXlaCompilationEv()
+library = c_api.load_library()
+c_api.disable_xla(library)
 request = json.load(open(sys.argv[1]))
 arrays = {k: np.asarray(v["value"], v["dtype"]) for k, v in request["arrays"].items()}
 
@@ -33,14 +43,20 @@ for part, path in request["models"].items():
             results[f"object {name} {key}"] = plain(value.numpy())
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
+        without_python = c_api.Session(path, library)
         for name in loaded.signatures:
             signature = meta.signature_def[name]
             feed = {v.name: arrays[k] for k, v in signature.inputs.items()}
             fetch = {k: v.name for k, v in signature.outputs.items()}
             for key, value in session.run(fetch, feed).items():
                 results[f"session {name} {key}"] = plain(np.asarray(value))
+            answers = without_python.run(list(fetch.values()), feed)
+            for key, value in zip(fetch, answers, strict=True):
+                results[f"C {name} {key}"] = plain(value)
+        without_python.close()
 np.savez(sys.argv[2], **results)
 """
+WAYS = ("object", "session", "C")
 
 
 def small_model(num_features=6, latent_size=3, steps=4, noise=1.0, jit=False, **kwargs):
@@ -107,4 +123,53 @@ def signatures_of(export):
                 assert info.tensor_shape.dim[0].size == -1, (name, key)
             seen[name] = (set(signature.inputs), set(signature.outputs))
     assert seen.pop("serving_default")
+    return seen
+
+
+def strangers_answers(export, arrays, folder):
+    """What `STRANGER` gets from both parts of an export: arrays by "way signature output"."""
+    request = {
+        "models": {part: str(getattr(export, part)) for part in export._fields},
+        "arrays": {
+            k: {"value": v.tolist(), "dtype": "U" if v.dtype.kind == "U" else v.dtype.name}
+            for k, v in arrays.items()
+        },
+    }
+    (folder / "request.json").write_text(json.dumps(request))
+    answer = folder / "answer.npz"
+    arguments = [str(folder / "request.json"), str(answer), c_api.__file__]
+    subprocess.run([sys.executable, "-c", STRANGER, *arguments], check=True, cwd=folder)
+    return np.load(answer)
+
+
+def survives_malformed_requests(path, folder, count=1000, timeout=300):
+    """How many malformed requests of each kind, by signature, a version of an export survived."""
+    signatures = {
+        name: {
+            "inputs": {
+                key: {
+                    "tensor": info.name,
+                    "dtype": tf.as_dtype(info.dtype).name,
+                    "shape": [dim.size for dim in info.tensor_shape.dim[1:]],
+                }
+                for key, info in signature.inputs.items()
+            },
+            "outputs": {key: info.name for key, info in signature.outputs.items()},
+        }
+        for name, signature in extras.read_signatures(path).items()
+        if name != extras.DEFAULT_SIGNATURE
+    }
+    library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
+    request = {"path": str(path), "library": library, "signatures": signatures, "count": count}
+    (folder / "request.json").write_text(json.dumps(request))
+    script = pathlib.Path(__file__).with_name("serving") / "malformed.py"
+    done = subprocess.run(
+        [sys.executable, str(script), c_api.__file__, str(folder / "request.json")],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout)
+    assert all(sum(kinds.values()) == count for kinds in seen.values())
     return seen

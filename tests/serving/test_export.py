@@ -1,13 +1,15 @@
 """Exports are loaded as strangers load them: no tfebm, no Keras, no XLA."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import STRANGER, compiled_functions, signatures_of
+from helpers import (
+    WAYS,
+    compiled_functions,
+    signatures_of,
+    strangers_answers,
+    survives_malformed_requests,
+)
 
 import tfebm
 from tfebm import random, serving
@@ -29,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "digits")
+    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "digits", num_chains=3)
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +64,12 @@ def test_every_tensor_has_a_leading_batch_axis(exported):
         "score": ({"image", "seed"}, {"score"}),
         "infer": ({"image", "seed"}, {"latent"}),
         "reconstruct": ({"image", "seed"}, {"image"}),
+        "features": ({"image", "seed"}, {"features"}),
     }
 
 
 def test_a_stranger_gets_pythons_numbers(model, exported, arrays, tmp_path):
-    request = {
-        "models": {part: str(getattr(exported, part)) for part in exported._fields},
-        "arrays": {k: {"value": v.tolist(), "dtype": v.dtype.name} for k, v in arrays.items()},
-    }
-    (tmp_path / "request.json").write_text(json.dumps(request))
-    answer = tmp_path / "answer.npz"
-    subprocess.run(
-        [sys.executable, "-c", STRANGER, str(tmp_path / "request.json"), str(answer)],
-        check=True,
-        cwd=tmp_path,
-    )
-    results = np.load(answer)
+    results = strangers_answers(exported, arrays, tmp_path)
     seed, image = tf.constant(arrays["seed"]), tf.constant(arrays["image"])
     expected = {
         "generate image": model.generate(4, seed=seed),
@@ -86,12 +78,21 @@ def test_a_stranger_gets_pythons_numbers(model, exported, arrays, tmp_path):
         "score score": model.score(image, seed=seed),
         "infer latent": model.infer(image, seed=seed),
         "reconstruct image": model.reconstruct(image, seed=seed),
+        "features features": model.features(image, 3, seed=seed),
     }
-    for how in ("object", "session"):
+    for how in WAYS:
         for key, value in expected.items():
             np.testing.assert_allclose(
                 results[f"{how} {key}"], value, rtol=1e-5, atol=1e-5, err_msg=f"{how} {key}"
             )
+
+
+@pytest.mark.parametrize("part", ["generator", "scorer"])
+def test_malformed_requests_harm_nobody_else(exported, tmp_path, part):
+    seen = survives_malformed_requests(getattr(exported, part), tmp_path)
+    assert all(
+        {"type", "rank", "size", "empty", "missing"} <= set(kinds) for kinds in seen.values()
+    )
 
 
 def test_a_row_does_not_depend_on_its_batch_mates(exported, arrays):
@@ -127,6 +128,8 @@ def test_versions_count_up_and_never_change(model, exported):
 def test_arguments_that_cannot_be_used(model, tmp_path, name, version, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
         serving.export(model, tmp_path, name, version)
+    with pytest.raises(tfebm.InvalidInputError, match="examples are arrays"):
+        serving.export(model, tmp_path, "a", max_length=3)
 
 
 def test_a_folder_that_cannot_be_written(model, tmp_path):

@@ -1,13 +1,15 @@
 """Exports of sentence models take and give strings, in a process without tfebm."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import STRANGER, compiled_functions, signatures_of
+from helpers import (
+    WAYS,
+    compiled_functions,
+    signatures_of,
+    strangers_answers,
+    survives_malformed_requests,
+)
 
 import tfebm
 from tfebm import random, serving
@@ -32,17 +34,18 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "text")
+    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "text", num_chains=3)
 
 
 def test_signatures_are_strings_and_hold_no_function_to_compile(exported):
     assert signatures_of(exported) == {
         "generate": ({"seed"}, {"text", "latent"}),
-        "decode": ({"latent"}, {"text"}),
-        "score": ({"text", "seed"}, {"score", "reconstruction_nll"}),
-        "infer": ({"text", "seed"}, {"latent"}),
-        "reconstruct": ({"text", "seed"}, {"text"}),
-        "bound": ({"text", "seed"}, {"bound", "reconstruction_nll", "valid"}),
+        "decode": ({"latent"}, {"text", "valid"}),
+        "score": ({"text", "seed"}, {"score", "reconstruction_nll", "cut"}),
+        "infer": ({"text", "seed"}, {"latent", "cut"}),
+        "features": ({"text", "seed"}, {"features", "cut"}),
+        "reconstruct": ({"text", "seed"}, {"text", "cut"}),
+        "bound": ({"text", "seed"}, {"bound", "reconstruction_nll", "valid", "cut"}),
     }
     assert not any(compiled_functions(path) for path in exported)
 
@@ -54,21 +57,7 @@ def test_a_stranger_gets_pythons_answers(model, exported, tmp_path):
         "latent": rng.normal(size=(4, 3)).astype("float32"),
         "text": np.array(SENTENCES),
     }
-    request = {
-        "models": {part: str(getattr(exported, part)) for part in exported._fields},
-        "arrays": {
-            k: {"value": v.tolist(), "dtype": "U" if v.dtype.kind == "U" else v.dtype.name}
-            for k, v in arrays.items()
-        },
-    }
-    (tmp_path / "request.json").write_text(json.dumps(request))
-    answer = tmp_path / "answer.npz"
-    subprocess.run(
-        [sys.executable, "-c", STRANGER, str(tmp_path / "request.json"), str(answer)],
-        check=True,
-        cwd=tmp_path,
-    )
-    results = np.load(answer)
+    results = strangers_answers(exported, arrays, tmp_path)
     seed = tf.constant(arrays["seed"])
     x = model.as_rows(SENTENCES)
     log_weight, nll, valid = model.bound_rows(x, seed)
@@ -76,15 +65,18 @@ def test_a_stranger_gets_pythons_answers(model, exported, tmp_path):
         "generate text": model.generate(4, seed=seed),
         "generate latent": model.sample_prior(seed),
         "decode text": model.decode_latents(arrays["latent"]),
+        "decode valid": np.ones(4, bool),
         "score score": model.score(SENTENCES, seed=seed),
         "score reconstruction_nll": nll,
+        "score cut": np.zeros(4, bool),
         "infer latent": model.infer(SENTENCES, seed=seed),
+        "features features": model.features(SENTENCES, 3, seed=seed),
         "reconstruct text": model.reconstruct(SENTENCES, seed=seed),
         "bound bound": -log_weight.numpy(),
         "bound reconstruction_nll": nll,
         "bound valid": valid,
     }
-    for how in ("object", "session"):
+    for how in WAYS:
         for key, value in expected.items():
             found, value = results[f"{how} {key}"], np.asarray(value)
             if value.dtype == object:
@@ -102,6 +94,25 @@ def test_a_row_does_not_depend_on_its_batch_mates(exported):
     alone = score(text=tf.constant(SENTENCES[3:4]), seed=seed[3:4])
     for name, value in together.items():
         np.testing.assert_allclose(alone[name], value[3:4], rtol=1e-5)
+
+
+def test_long_sentences_are_read_up_to_the_limit(model, exported):
+    infer = tf.saved_model.load(exported.scorer).signatures["infer"]
+    words = "the cat barks a dog sleeps the"
+    texts = [words, " ".join(words.split()[:5]), "the " * 5000]
+    seed = random.as_row_seeds(0, 3)
+    found = infer(text=tf.constant(texts), seed=seed)
+    assert found["cut"].numpy().tolist() == [True, False, True]  # six tokens, the end included
+    ids = model.generator.tokenizer.tokenize(tf.constant(texts[:2]))[:, :6]
+    np.testing.assert_allclose(
+        found["latent"][:2], model.infer(ids.numpy(), seed=seed[:2]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("part", ["generator", "scorer"])
+def test_malformed_requests_harm_nobody_else(exported, tmp_path, part):
+    seen = survives_malformed_requests(getattr(exported, part), tmp_path)
+    assert all({"type", "rank", "empty", "missing"} <= set(kinds) for kinds in seen.values())
 
 
 def test_a_language_model_needs_no_seed_to_score(tmp_path):

@@ -10,10 +10,8 @@ import keras
 
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
-from tfebm.serving import signatures
+from tfebm.serving import extras, signatures
 from tfebm.serving.signatures import Exportable, Signature
-
-DEFAULT_SIGNATURE = "serving_default"
 
 
 class Export(NamedTuple):
@@ -23,7 +21,15 @@ class Export(NamedTuple):
     scorer: pathlib.Path
 
 
-def export(model: Exportable, directory: str | os.PathLike, name: str, version: int = 1) -> Export:
+def export(
+    model: Exportable,
+    directory: str | os.PathLike,
+    name: str,
+    version: int = 1,
+    *,
+    num_chains: int = 10,
+    max_length: int | None = None,
+) -> Export:
     """Writes `<directory>/<name>/generator/<version>` and `<directory>/<name>/scorer/<version>`.
 
     Both load without tfebm. Every input and output has a leading batch axis, seeds included,
@@ -37,6 +43,7 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
     | scorer    | score (default)    | image, seed      | score         |
     | scorer    | infer              | image, seed      | latent        |
     | scorer    | reconstruct        | image, seed      | image         |
+    | scorer    | features           | image, seed      | features      |
 
     `seed` is int32 `[B, 2]`, `image` float32 `[B, height, width, channels]`, `latent` float32
     `[B, d]`, all layers of a generator with several side by side (the top first), `score` float32
@@ -48,23 +55,28 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
 
     Of models of sentences:
 
-    | model     | signature          | inputs           | outputs                          |
-    |-----------|--------------------|------------------|----------------------------------|
-    | generator | generate (default) | seed             | text, latent                     |
-    | generator | decode             | latent           | text                             |
-    | scorer    | score (default)    | text, seed       | score, reconstruction_nll        |
-    | scorer    | infer              | text, seed       | latent                           |
-    | scorer    | reconstruct        | text, seed       | text                             |
-    | scorer    | bound              | text, seed       | bound, reconstruction_nll, valid |
+    | model     | signature          | inputs     | outputs                               |
+    |-----------|--------------------|------------|---------------------------------------|
+    | generator | generate (default) | seed       | text, latent                          |
+    | generator | decode             | latent     | text, valid                           |
+    | scorer    | score (default)    | text, seed | score, reconstruction_nll, cut        |
+    | scorer    | infer              | text, seed | latent, cut                           |
+    | scorer    | features           | text, seed | features, cut                         |
+    | scorer    | reconstruct        | text, seed | text, cut                             |
+    | scorer    | bound              | text, seed | bound, reconstruction_nll, valid, cut |
 
-    `text` is strings `[B]`, tokenised and put together again inside the graph. `score` is the
+    `text` is strings `[B]`, tokenised and put together again inside the graph; of one with more
+    than `max_length` tokens those are read, and `cut` (bool `[B]`) says so. `score` is the
     unnormalised -log p(x, z+), `reconstruction_nll` its part -log p(x | z+), and `bound` the upper
     bound on -log p(x) by the chain's log-determinant where `valid` (bool), nats without the
     prior's log Z; it takes K d Hessian-vector products, seconds rather than milliseconds. A
-    `LanguageModel` has `generate` without a latent, and `score` without a seed. A tokenizer with
+    `LanguageModel` has `generate` without a latent, and `score` without a seed. `decode` is `valid`
+    (bool) where the latent is finite. A tokenizer with
     `needs_tensorflow_text` asks for the operations of tensorflow-text wherever it is served.
 
-    Images are in the range of the training data, [-1, 1]. The numbers are those of
+    Images are in the range of the training data, [-1, 1]. A row with NaN is answered by NaN, and no
+    other row by anything else; a request with no rows, or whose inputs have another shape than
+    the signature's or not as many rows each, is refused with a sentence. The numbers are those of
     `generate_rows`, `infer_rows` and `score_rows` for the same seeds. The number of steps of
     each chain is fixed in the graph. No function must be compiled with XLA, which a stock
     TensorFlow Serving would refuse.
@@ -75,6 +87,9 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
         name: The model's folder in it.
         version: A positive integer, as TensorFlow Serving counts; an existing version is
             never overwritten.
+        num_chains: Chains of each example whose ends `features` averages.
+        max_length: Most tokens of a sentence that a scorer reads, its end included. Default: the
+            generator's `max_length`.
 
     Raises:
         InvalidInputError: A version that exists or is not positive, a name that is no plain
@@ -87,6 +102,14 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
         >>> served.signatures["serving_default"](seed=tf.constant([[0, 1], [0, 2]]))["image"]
     """
     checks.check_count("version", version)
+    checks.check_count("num_chains", num_chains)
+    if signatures.is_text(model):
+        max_length = model.generator.max_length if max_length is None else max_length
+        checks.check_count("max_length", max_length)
+    elif max_length is not None:
+        raise InvalidInputError(
+            "`max_length` is of sentences, but this model's examples are arrays. Leave it out."
+        )
     if not name or pathlib.PurePath(name).name != name:
         raise InvalidInputError(
             f"`name` must be a plain folder name, without separators. Received {name!r}."
@@ -101,10 +124,12 @@ def export(model: Exportable, directory: str | os.PathLike, name: str, version: 
             )
     archives = (
         _archive(model, signatures.of_generator(model), "generate"),
-        _archive(model, signatures.of_scorer(model), "score"),
+        _archive(model, signatures.of_scorer(model, num_chains, max_length), "score"),
     )
-    for archive, path in zip(archives, target, strict=True):
-        _write(archive, path)
+    about = signatures.about(model, num_chains, max_length)
+    for part, archive, path in zip(target._fields, archives, target, strict=True):
+        _write(archive, path, extras.server_name(name, part), about)
+    extras.write_configs(base)
     return target
 
 
@@ -127,10 +152,11 @@ def _archive(
     if signatures.is_text(model):
         for table in model.generator.tokenizer.resources:
             archive.track(table)
-    for name, (function, inputs) in endpoints.items():
+    for name, signature in endpoints.items():
+        function, inputs = signatures.guarded(signature)
         archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:
-            archive.add_endpoint(DEFAULT_SIGNATURE, function, input_signature=inputs)
+            archive.add_endpoint(extras.DEFAULT_SIGNATURE, function, input_signature=inputs)
     return archive
 
 
@@ -143,7 +169,9 @@ class _Weight(keras.layers.Layer):
         self.built = True
 
 
-def _write(archive: keras.export.ExportArchive, path: pathlib.Path) -> None:
+def _write(
+    archive: keras.export.ExportArchive, path: pathlib.Path, server_name: str, about: dict
+) -> None:
     # A server polls this folder: the version appears when it is complete. Names that are no
     # numbers are not versions to it.
     temporary = path.with_name(f".tmp-{path.name}")
@@ -151,6 +179,7 @@ def _write(archive: keras.export.ExportArchive, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         archive.write_out(str(temporary), verbose=False)
+        extras.write_version_extras(temporary, server_name, about)
         os.rename(temporary, path)
     except OSError as error:
         raise InvalidInputError(

@@ -1,14 +1,16 @@
 """What exports answer: functions of tensors and their inputs, by the name of the signature."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfebm.models import FlowEBM, LanguageModel, latents
+from tfebm import random
+from tfebm.models import VAE, FlowEBM, LanguageModel, latents
 from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.models.posterior_chain import PosteriorChainModel
 from tfebm.types import Tensor
+from tfebm.version import __version__
 
 Exportable = LatentVariableModel | FlowEBM
 """`LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel`, `FlowEBM`."""
@@ -39,7 +41,9 @@ def of_generator(model: Exportable) -> Mapping[str, Signature]:
         return {"text": model.decode_rows(latent, seed), "latent": latent}
 
     def decode(latent: Tensor) -> Outputs:
-        return {"text": model.decode_rows(latent)}
+        # Words have no NaN to say it with.
+        valid = tf.reduce_all(tf.math.is_finite(latent), axis=1)
+        return {"text": model.decode_rows(latent), "valid": valid}
 
     return {
         "generate": Signature(generate, [_SEED]),
@@ -62,22 +66,23 @@ def _of_image_generator(model: Exportable) -> Mapping[str, Signature]:
     }
 
 
-def of_scorer(model: Exportable) -> Mapping[str, Signature]:
-    """Those of the scorer; "score" is its default."""
+def of_scorer(
+    model: Exportable, num_chains: int, max_length: int | None
+) -> Mapping[str, Signature]:
+    """Those of the scorer; "score" is its default.
+
+    Args:
+        model: What is exported.
+        num_chains: Whose ends "features" averages.
+        max_length: Most tokens of a sentence that are read.
+    """
+    if is_text(model):
+        return _of_text_scorer(model, num_chains, max_length)
+    image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
     if isinstance(model, FlowEBM):
         functions = _of_flow_scorer(model)
-    elif isinstance(model, LanguageModel):
-        tokenize = model.generator.tokenizer.tokenize
-        nll = Signature(lambda text: {"score": model.nll_rows(tokenize(text))}, [_TEXT])
-        return {"score": nll}
-    elif is_text(model):
-        return {
-            name: Signature(function, [_TEXT, _SEED])
-            for name, function in _of_text_scorer(model).items()
-        }
     else:
-        functions = _of_image_scorer(model)
-    image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
+        functions = _of_image_scorer(model, num_chains)
     return {name: Signature(function, [image, _SEED]) for name, function in functions.items()}
 
 
@@ -91,7 +96,7 @@ def _of_flow_scorer(model: FlowEBM) -> Mapping[str, Callable]:
     return {"score": score, "infer": infer} if model.is_flow else {"score": score}
 
 
-def _of_image_scorer(model: LatentVariableModel) -> Mapping[str, Callable]:
+def _of_image_scorer(model: LatentVariableModel, num_chains: int) -> Mapping[str, Callable]:
     def score(image: Tensor, seed: Tensor) -> Outputs:
         return {"score": model.score_rows(image, seed, compiled=False)}
 
@@ -101,31 +106,107 @@ def _of_image_scorer(model: LatentVariableModel) -> Mapping[str, Callable]:
     def reconstruct(image: Tensor, seed: Tensor) -> Outputs:
         return {"image": model.reconstruct_rows(image, seed, compiled=False)}
 
-    return {"score": score, "infer": infer, "reconstruct": reconstruct}
+    functions = {"score": score, "infer": infer, "reconstruct": reconstruct}
+    # The lower layers of a ladder have no mean without a draw of those above.
+    if not (isinstance(model, VAE) and model.inference == "ladder"):
+        functions["features"] = lambda image, seed: {
+            "features": _features(model, image, seed, num_chains)
+        }
+    return functions
 
 
-def _of_text_scorer(model: LatentVariableModel) -> Mapping[str, Callable]:
-    tokenize = model.generator.tokenizer.tokenize
-
-    def score(text: Tensor, seed: Tensor) -> Outputs:
-        energy, nll = model.scores_and_errors(tokenize(text), seed, compiled=False)
+def _of_text_scorer(
+    model: LatentVariableModel, num_chains: int, max_length: int
+) -> Mapping[str, Signature]:
+    def score(x: Tensor, seed: Tensor) -> Outputs:
+        energy, nll = model.scores_and_errors(x, seed, compiled=False)
         return {"score": energy, "reconstruction_nll": nll}
 
-    def infer(text: Tensor, seed: Tensor) -> Outputs:
-        return {"latent": model.infer_rows(tokenize(text), seed, compiled=False)[:, 0]}
+    def infer(x: Tensor, seed: Tensor) -> Outputs:
+        return {"latent": model.infer_rows(x, seed, compiled=False)[:, 0]}
 
-    def reconstruct(text: Tensor, seed: Tensor) -> Outputs:
-        return {"text": model.reconstruct_rows(tokenize(text), seed, compiled=False)}
+    def features(x: Tensor, seed: Tensor) -> Outputs:
+        return {"features": _features(model, x, seed, num_chains)}
 
-    def bound(text: Tensor, seed: Tensor) -> Outputs:
-        log_weight, nll, valid = model.bound_rows(tokenize(text), seed)
+    def reconstruct(x: Tensor, seed: Tensor) -> Outputs:
+        return {"text": model.reconstruct_rows(x, seed, compiled=False)}
+
+    def bound(x: Tensor, seed: Tensor) -> Outputs:
+        log_weight, nll, valid = model.bound_rows(x, seed)
         return {
             "bound": tf.cast(-log_weight, tf.float32),
             "reconstruction_nll": nll,
             "valid": valid,
         }
 
-    return {"score": score, "infer": infer, "reconstruct": reconstruct, "bound": bound}
+    def reads(function: Callable) -> Callable:
+        """`function` of ids as one of sentences, none longer than `max_length`.
+
+        One long sentence would be padding, time and memory for all that share its batch.
+        """
+
+        def of_text(text: Tensor, *rest: Tensor) -> Outputs:
+            ids = model.generator.tokenizer.tokenize(text)
+            cut = tf.reduce_any(ids[:, max_length:] != 0, axis=1)
+            return {**function(ids[:, :max_length], *rest), "cut": cut}
+
+        return of_text
+
+    if isinstance(model, LanguageModel):
+        nll = reads(lambda x: {"score": model.nll_rows(x)})
+        return {"score": Signature(nll, [_TEXT])}
+    functions = (score, infer, features, reconstruct, bound)
+    return {f.__name__: Signature(reads(f), [_TEXT, _SEED]) for f in functions}
+
+
+def _features(model: LatentVariableModel, x: Tensor, seeds: Tensor, num_chains: int) -> Tensor:
+    """What `model.features` gives, `[B, d]`, with the memory of a single chain."""
+    if isinstance(model, VAE):
+        return model.mean_rows(x, seeds)
+    if num_chains == 1:
+        return latents.join(model.infer_rows(x, seeds, compiled=False))[:, 0]
+
+    def of_chain(chain: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        own = random.fold_in(seeds, chain)
+        return chain + 1, total + latents.join(model.infer_rows(x, own, compiled=False))[:, 0]
+
+    size = sum(latents.sizes(model.latent_size))
+    _, total = tf.while_loop(
+        lambda chain, total: chain < num_chains,
+        of_chain,
+        (0, tf.zeros([tf.shape(x)[0], size])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, size])),
+        parallel_iterations=1,
+    )
+    return total / num_chains
+
+
+def guarded(signature: Signature) -> Signature:
+    """The same, which refuses other sizes and inputs that have not as many rows each.
+
+    A server checks types, and the rank that it batches by. Anything else would be broadcast, cut,
+    or found wrong somewhere deep in the graph. A request without rows is refused as well, since
+    convolutions answer it with wrong shapes.
+    """
+    function, specs = signature
+
+    def checked(*values: Tensor) -> Outputs:
+        names = [spec.name for spec in specs]
+        values = [tf.ensure_shape(v, spec.shape) for v, spec in zip(values, specs, strict=True)]
+        rows = [tf.shape(value)[0] for value in values]
+        checks = [
+            tf.debugging.assert_equal(
+                number, rows[0], f"`{name}` must have as many rows as `{names[0]}`."
+            )
+            for name, number in zip(names[1:], rows[1:], strict=True)
+        ]
+        checks.append(
+            tf.debugging.assert_positive(rows[0], f"`{names[0]}` must have at least one row.")
+        )
+        with tf.control_dependencies(checks):
+            return function(*map(tf.identity, values))
+
+    return Signature(checked, specs)
 
 
 def is_text(model: Exportable) -> bool:
@@ -140,6 +221,25 @@ def step_sizes(model: Exportable) -> list:
     if isinstance(model, PosteriorChainModel) and model.posterior_step_size is not None:
         return [model.posterior_step_size]
     return []
+
+
+def about(model: Exportable, num_chains: int, max_length: int | None) -> dict[str, Any]:
+    """What an export is of: numbers that are fixed in its graphs, as JSON."""
+    steps = {
+        name: getattr(model, name).num_steps
+        for name in ("prior_sampler", "posterior_sampler", "sampler")
+        if hasattr(model, name)
+    }
+    tokenizer = model.generator.tokenizer if is_text(model) else None
+    return {
+        "tfebm": __version__,
+        "model": type(model).__name__,
+        "latent_size": getattr(model, "latent_size", None),
+        "num_steps": steps,
+        "feature_chains": num_chains if isinstance(model, PosteriorChainModel) else None,
+        "max_length": max_length,
+        "needs_tensorflow_text": tokenizer is not None and tokenizer.needs_tensorflow_text,
+    }
 
 
 def _latent_spec(model: Exportable) -> tf.TensorSpec:
