@@ -1,0 +1,147 @@
+"""`python -m tfebm.serving check`: good exports pass, and what a server would refuse is said."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from helpers import small_model
+
+import tfebm
+from tfebm import serving
+from tfebm.serving import check, extras
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return serving.export(small_model(), tmp_path_factory.mktemp("exports"), "vectors", version=3)
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    """A scorer that a test may spoil."""
+    return copied(exported.scorer, tmp_path / "vectors" / "scorer" / "3")
+
+
+def copied(source, target):
+    shutil.copytree(source, target)
+    return target
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tfebm.serving", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def quick(path):
+    return check.check_version(path, batch_sizes=(1,), seconds=0.0)
+
+
+def test_a_good_export_passes(exported):
+    done = command("check", exported.scorer.parents[1], "--seconds", "0.02")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (
+        "score: image float32 [B, 6], seed int32 [B, 2] -> score float32 [B]",
+        "model LatentEBM, latent_size 3, num_steps {'prior_sampler': 4, 'posterior_sampler': 4}",
+        "10 warm-up requests replayed",  # 5 signatures of the scorer, with 1 and with 8 rows
+    ):
+        assert line in done.stdout
+    assert done.stdout.count("A stock server would serve it.") == 2
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("  score ")]
+    assert [int(row[1]) for row in rows] == [1, 8, 64]
+    assert all(0 < float(row[3]) <= float(row[4]) for row in rows)  # p50 and p99
+
+
+def test_what_lies_beside_an_export(exported):
+    base = exported.scorer.parents[1]
+    models = (base / "models.config").read_text()
+    for part in extras.PARTS:
+        assert f'name: "vectors_{part}"' in models
+        assert f'base_path: "/models/vectors/{part}"' in models
+    assert "allowed_batch_sizes: 64\n" in (base / "batching.config").read_text()
+    requests = extras.read_warmup_requests(exported.generator)
+    asked = {(name, len(next(iter(inputs.values())))) for name, inputs in requests}
+    names = ("decode", "generate", "serving_default")
+    assert asked == {(name, size) for name in names for size in (1, 8)}
+
+
+def test_an_export_that_lacks_its_extras_gets_them(exported, tmp_path):
+    base = copied(exported.scorer.parents[1], tmp_path / "vectors")
+    for folder in base.glob("*/*/assets.extra"):
+        shutil.rmtree(folder)
+    (base / "models.config").unlink()
+    report = quick(base / "scorer" / "3")
+    assert "tfebm.serving extras" in report.problems[0]
+    assert len(report.problems) == 1
+    done = command("extras", base)
+    assert done.returncode == 0, done.stderr
+    assert (base / "models.config").is_file()
+    for part, path in zip(extras.PARTS, exported, strict=True):
+        written = base / part / "3" / extras.WARMUP
+        assert written.read_bytes() == (path / extras.WARMUP).read_bytes()
+
+
+def test_functions_that_must_be_compiled(tmp_path):
+    module = tf.Module()
+    compiled = tf.function(lambda seed: {"y": 2 * seed}, jit_compile=True)
+    module.f = tf.function(lambda seed: compiled(seed))
+    signature = module.f.get_concrete_function(tf.TensorSpec([None, 2], tf.int32, name="seed"))
+    path = tmp_path / "1"
+    tf.saved_model.save(module, str(path), {"serving_default": signature})
+    problems = quick(path).problems
+    assert "must be compiled with XLA" in problems[0]
+    # The process that does as a server does comes to the same end.
+    assert "cannot use it" in problems[-1]
+
+
+def test_a_variable_that_holds_nothing(tmp_path):
+    path = str(tmp_path / "1")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        seed = tf.compat.v1.placeholder(tf.int32, [None, 2], "seed")
+        kept, lost = (
+            tf.compat.v1.get_variable(name, initializer=1, use_resource=True)
+            for name in ("kept", "lost")
+        )
+        session.run(tf.compat.v1.global_variables_initializer())
+        signature = tf.compat.v1.saved_model.predict_signature_def(
+            {"seed": seed}, {"y": seed + kept + lost}
+        )
+        builder = tf.compat.v1.saved_model.Builder(path)
+        builder.add_meta_graph_and_variables(
+            *(session, ["serve"], {"serving_default": signature}),
+            saver=tf.compat.v1.train.Saver([kept]),
+        )
+        builder.save()
+    problems = quick(tmp_path / "1").problems
+    assert problems[-1] == "The variable 'lost' holds nothing."
+
+
+def test_an_output_without_a_batch_axis(tmp_path):
+    module = tf.Module()
+    module.f = tf.function(lambda seed: {"y": tf.reduce_sum(seed)})
+    signature = module.f.get_concrete_function(tf.TensorSpec([None, 2], tf.int32, name="seed"))
+    tf.saved_model.save(module, str(tmp_path / "1"), {"serving_default": signature})
+    assert "has not one row per row" in quick(tmp_path / "1").problems[-1]
+
+
+def test_folders_that_hold_no_export(copy, tmp_path):
+    done = command("check", tmp_path / "vectors")  # no generator
+    assert done.returncode == 2
+    assert "has no version of a generator" in done.stderr
+    assert "Traceback" not in done.stderr
+    with pytest.raises(tfebm.InvalidInputError, match="no version of a generator"):
+        check.newest_versions(tmp_path / "nowhere")
+    for content in (b"no protocol buffer", b""):
+        (copy / "saved_model.pb").write_bytes(content)
+        assert "cannot be read as a SavedModel" in quick(copy).problems[0]
+    (copy / "saved_model.pb").unlink()
+    assert "cannot be read as a SavedModel" in quick(copy).problems[0]
+
+
+def test_weights_that_are_lost(copy):
+    shutil.rmtree(copy / "variables")
+    assert "cannot use it" in quick(copy).problems[0]

@@ -1,0 +1,133 @@
+"""Runs one version of an export as a stock server does, and prints what it found as JSON.
+
+A script of its own, `python probe.py REQUEST`, so that neither tfebm nor Keras is there to help,
+and XLA is switched off for the whole process, as `tensorflow_model_server` has it.
+"""
+
+import json
+import os
+import sys
+import time
+
+for name in ("tfebm", "keras"):
+    sys.modules[name] = None  # importing either fails
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import c_api  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+_CALLS = 200  # at most, for each batch size
+_LEAST_CALLS = 5
+
+
+def main() -> None:
+    with open(sys.argv[1], encoding="utf-8") as file:
+        request = json.load(file)
+    if request["needs_tensorflow_text"]:
+        import tensorflow_text  # noqa: F401
+    library = c_api.load_library()
+    c_api.disable_xla(library)
+    print(json.dumps(_probe(request, library)))
+
+
+def _probe(request: dict, library: object) -> dict:
+    found: dict = {"signatures": {}}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        started = time.perf_counter()
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], request["path"])
+        found["load_seconds"] = time.perf_counter() - started
+        signatures = {c["signature"]: meta.signature_def[c["signature"]] for c in request["calls"]}
+        found["uninitialised"] = _uninitialised(session, signatures)
+        if found["uninitialised"]:
+            return found
+        other = c_api.Session(request["path"], library)
+        for call in request["calls"]:
+            signature = meta.signature_def[call["signature"]]
+            inputs = {k: _array(v) for k, v in call["inputs"].items()}
+            feed = {signature.inputs[k].name: v for k, v in inputs.items()}
+            fetch = {k: v.name for k, v in sorted(signature.outputs.items())}
+            answer = session.run(fetch, feed)
+            again = dict(zip(fetch, other.run(list(fetch.values()), feed), strict=True))
+            rows = len(next(iter(inputs.values())))
+            record = found["signatures"].setdefault(
+                call["signature"], {"replayed": 0, "difference": 0.0, "timings": []}
+            )
+            record["replayed"] += 1
+            record["difference"] = max(
+                record["difference"], *(_difference(answer[k], again[k]) for k in fetch)
+            )
+            record["batch_axis"] = all(np.shape(answer[k])[:1] == (rows,) for k in fetch)
+            if call["sizes"] and not record["timings"]:
+                run = session.make_callable(list(fetch.values()), list(feed))
+                record["timings"] = [
+                    _timing(run, list(feed.values()), size, request["seconds"])
+                    for size in call["sizes"]
+                ]
+        other.close()
+    return found
+
+
+def _uninitialised(session: tf.compat.v1.Session, signatures: dict) -> list[str]:
+    """Variables that a signature reads and that hold nothing.
+
+    A SavedModel has others too, with which TensorFlow restores and which stay empty.
+    """
+    graph = session.graph
+    outputs = [info.name for s in signatures.values() for info in s.outputs.values()]
+    waiting = [graph.get_tensor_by_name(name).op for name in outputs]
+    seen = set(waiting)
+    while waiting:
+        for tensor in waiting.pop().inputs:
+            if tensor.op not in seen:
+                seen.add(tensor.op)
+                waiting.append(tensor.op)
+    handles = [operation for operation in seen if operation.type == "VarHandleOp"]
+    with graph.as_default():
+        ready = [tf.raw_ops.VarIsInitializedOp(resource=h.outputs[0]) for h in handles]
+    found = session.run(ready)
+    return sorted(h.name for h, is_ready in zip(handles, found, strict=True) if not is_ready)
+
+
+def _array(value: dict) -> np.ndarray:
+    if value["dtype"] == "string":
+        return np.array([item.encode() for item in value["value"]], object)
+    return np.asarray(value["value"], value["dtype"]).reshape(value["shape"])
+
+
+def _difference(one: np.ndarray, two: np.ndarray) -> float:
+    """Largest relative difference; 0 or 1 for what has no numbers."""
+    one, two = np.asarray(one), np.asarray(two)
+    if one.shape != two.shape:
+        return 1.0
+    if one.dtype.kind not in "fiu":
+        return 0.0 if np.array_equal(one, two) else 1.0
+    scale = 1.0 + np.abs(one.astype(np.float64))
+    gap = np.abs(one.astype(np.float64) - two.astype(np.float64)) / scale
+    same = (one == two) | (np.isnan(one) & np.isnan(two)) if one.dtype.kind == "f" else one == two
+    return float(np.where(same, 0.0, gap).max(initial=0.0))
+
+
+def _timing(run: object, feed: list[np.ndarray], size: int, seconds: float) -> dict:
+    batch = [np.concatenate([value] * -(-size // len(value)))[:size] for value in feed]
+    run(*batch)
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < _LEAST_CALLS or (
+        len(times) < _CALLS and time.perf_counter() - started < seconds
+    ):
+        before = time.perf_counter()
+        run(*batch)
+        times.append(time.perf_counter() - before)
+    return {
+        "batch_size": size,
+        "calls": len(times),
+        "p50": float(np.percentile(times, 50)),
+        "p99": float(np.percentile(times, 99)),
+        "rows_per_second": size / float(np.median(times)),
+    }
+
+
+if __name__ == "__main__":
+    main()
