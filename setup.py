@@ -44,7 +44,7 @@ setuptools.setup(
     install_requires=INSTALL_REQUIRES,
     extras_require={
         # Tracing graphs keeps one core busy, and is most of what the tests do: two at a time.
-        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.14,<1"],
+        "test": ["pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1"],
         # The benchmarks' tables need nothing but the package and a look at the machine; PyTorch is
         # what `benchmarks/text_chain.py` compares with, in a process of its own.
         "benchmarks": ["py-cpuinfo>=9", "torch>=2.5"],

@@ -16,6 +16,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "train"))  # the scripts, as modules
 
 
+def pytest_collection_modifyitems(items):
+    """The scripts first: theirs are the longest files, and a core would wait for the last one."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests" / "train")
+
+
 @pytest.fixture(autouse=True)
 def _weights_seed():
     keras.utils.set_random_seed(0)

@@ -142,7 +142,7 @@ def strangers_answers(export, arrays, folder):
     return np.load(answer)
 
 
-def survives_malformed_requests(path, folder, count=1000, timeout=300):
+def survives_malformed_requests(path, folder, count, timeout=300):
     """How many malformed requests of each kind, by signature, a version of an export survived."""
     signatures = {
         name: {

@@ -450,8 +450,7 @@ class TestSavingAndReplicas:
         def train(scope):
             keras.utils.set_random_seed(0)
             with scope:
-                flow = tfebm.SplineFlow(2, 2, num_bins=4, hidden_units=(4,))
-                model = tfebm.FlowModel(flow)
+                model = tfebm.FlowModel(affine_flow())
                 model.compile(keras.optimizers.SGD(1e-2))
             model.fit(tf.data.Dataset.from_tensor_slices(X[:9]).batch(8).repeat(3), verbose=0)
             return weights_of(model)

@@ -88,8 +88,9 @@ def test_a_stranger_gets_pythons_numbers(model, exported, arrays, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["generator", "scorer"])
-def test_malformed_requests_harm_nobody_else(exported, tmp_path, part):
-    seen = survives_malformed_requests(getattr(exported, part), tmp_path)
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_malformed_requests_harm_nobody_else(exported, tmp_path, part, count):
+    seen = survives_malformed_requests(getattr(exported, part), tmp_path, count)
     assert all(
         {"type", "rank", "size", "empty", "missing"} <= set(kinds) for kinds in seen.values()
     )

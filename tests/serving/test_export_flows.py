@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import survives_malformed_requests
 
 import tfebm
 
@@ -42,5 +43,6 @@ def test_an_export_answers_like_the_model(tmp_path, num_levels):
     latents = scorer.signatures["infer"](image=tf.constant(x), seed=seeds)["latent"]
     np.testing.assert_allclose(latents, model.infer(x), atol=1e-5)
     for path in target:
+        assert survives_malformed_requests(path, tmp_path, 150)
         data = (path / "saved_model.pb").read_bytes()
         assert b"_XlaMustCompile\x12\x02(\x01" not in data

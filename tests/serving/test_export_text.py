@@ -110,8 +110,9 @@ def test_long_sentences_are_read_up_to_the_limit(model, exported):
 
 
 @pytest.mark.parametrize("part", ["generator", "scorer"])
-def test_malformed_requests_harm_nobody_else(exported, tmp_path, part):
-    seen = survives_malformed_requests(getattr(exported, part), tmp_path)
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_malformed_requests_harm_nobody_else(exported, tmp_path, part, count):
+    seen = survives_malformed_requests(getattr(exported, part), tmp_path, count)
     assert all({"type", "rank", "empty", "missing"} <= set(kinds) for kinds in seen.values())
 
 

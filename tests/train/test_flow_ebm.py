@@ -86,6 +86,7 @@ def test_it_is_brought_back(uninterrupted):
     assert (served / "saved_model.pb").exists()
 
 
+@pytest.mark.slow
 def test_resumed_in_both_stages_it_ends_the_same(uninterrupted, tmp_path):
     """Stopped after one step of each stage; the flow goes on, the energy starts anew."""
     output = tmp_path / "resumed"

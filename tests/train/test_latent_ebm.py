@@ -161,14 +161,21 @@ def test_a_killed_run_ends_like_one_that_was_not(uninterrupted, images, tmp_path
 
 def test_mirrored_over_virtual_devices(uninterrupted, images, tmp_path):
     output = tmp_path / "mirrored"
+    flags = ["--strategy", "mirrored", "--virtual-devices", "2", "--epochs", "1"]
+    run(images, output, *TINY, *flags)
+    assert {p.name for p in output.iterdir()} == FILES
+    # Two replicas see one device's noise: the epoch's figures agree to float rounding.
+    one, two = (read_metrics(path)["epochs"][0]["metrics"] for path in (uninterrupted, output))
+    assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_mirrored_run_is_resumed_within_an_epoch(uninterrupted, images, tmp_path):
+    output = tmp_path / "mirrored"
     # Eleven steps: the resumed run begins with the last batch of an epoch, of 3 images, which
     # two replicas cannot share evenly.
     flags = ["--strategy", "mirrored", "--virtual-devices", "2", "--steps", "11", "--epochs", "3"]
     run(images, output, *TINY, *flags)
-    assert {p.name for p in output.iterdir()} == FILES
-    # Two replicas see one device's noise: the first epoch's figures agree to float rounding.
-    one, two = (read_metrics(path)["epochs"][0]["metrics"] for path in (uninterrupted, output))
-    assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
     # The steps can be raised later; the second epoch, begun before, is reported as one.
     run(images, output, "--resume", "--steps", "12")
     metrics = read_metrics(output)
