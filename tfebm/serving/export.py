@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
@@ -155,12 +154,9 @@ def _archive(
             archive.track(table)
     for name, signature in endpoints.items():
         function, inputs = signatures.guarded(signature)
-        # Traced here, so that both names of the default share its traces.
-        function = tf.function(function, input_signature=inputs, autograph=False)
-        function.get_concrete_function()
-        archive.add_endpoint(name, function)
+        archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:
-            archive.add_endpoint(extras.DEFAULT_SIGNATURE, function)
+            archive.add_endpoint(extras.DEFAULT_SIGNATURE, function, input_signature=inputs)
     return archive
 
 
