@@ -48,6 +48,11 @@ setuptools.setup(
         # The benchmarks' tables need nothing but the package and a look at the machine; PyTorch is
         # what `benchmarks/text_chain.py` compares with, in a process of its own.
         "benchmarks": ["py-cpuinfo>=9", "torch>=2.5"],
+        # For `train/score.py`. TensorFlow 2.21 needs protobuf 6 or 7; Beam takes 6 from 2.69 on,
+        # and 2.72 is the oldest that was tried. 2.77 still refuses protobuf 7, Pillow 13 and
+        # PyArrow 26: installing it moves these down, and so it is no part of `test`. google-crc32c
+        # has the checksums of TFRecord files, which none of Beam's own dependencies has.
+        "beam": ["apache-beam>=2.72,<3", "google-crc32c>=1.5,<2", "pyarrow>=17"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -14,6 +14,11 @@ _MARGIN = 2  # pixels between images of a grid
 _SHORT_SIDE = 640  # small grids are enlarged to about this many pixels, each pixel a square
 
 
+def to_pixels(images: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] as uint8; NaN pixels, of a run that went wrong, are black."""
+    return np.rint(np.nan_to_num((images + 1.0) * 127.5)).clip(0, 255).astype(np.uint8)
+
+
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """Images `[N, H, W, C]` in [-1, 1] as one uint8 picture, row by row, white between."""
     rows = math.ceil(len(images) / columns)
@@ -23,9 +28,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
         255,
         np.uint8,
     )
-    # NaN pixels of a run that went wrong are drawn black.
-    pixels = np.rint(np.nan_to_num((images + 1.0) * 127.5)).clip(0, 255).astype(np.uint8)
-    for i, image in enumerate(pixels):
+    for i, image in enumerate(to_pixels(images)):
         top = _MARGIN + (i // columns) * (height + _MARGIN)
         left = _MARGIN + (i % columns) * (width + _MARGIN)
         picture[top : top + height, left : left + width] = image

@@ -171,6 +171,30 @@ def resize(images: np.ndarray, size: int | None) -> np.ndarray:
     return resized
 
 
+def decode_image(file: Any, size: int | None = None) -> np.ndarray:
+    """An image file as uint8 `[height, width, 1 or 3]`, upright, without its transparency.
+
+    Args:
+        file: A path, or a file open for reading bytes.
+        size: As `image_size` of `load_images`.
+
+    Raises:
+        OSError: It is no image, or cut off, or of a mode without 8 or 16 bits; other kinds of
+            damage raise what the decoder raises.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as picture:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        if picture.mode in ("I", "F"):
+            raise OSError(f"its pixels are of mode {picture.mode}, not of 8 or 16 bits")
+        grey = picture.mode in ("1", "L", "LA")
+        picture = picture.convert("L" if grey else "RGB")
+        return _to_array(_square(picture, size) if size else picture)
+
+
 def pad_images(data: ImageData, size: int) -> ImageData:
     """`data` with black pixels around every image, up to `size` x `size`.
 
@@ -276,19 +300,11 @@ def _load_folder(path: pathlib.Path, image_size: int | None) -> ImageData:
 
 
 def _read_files(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     def read(path: pathlib.Path) -> np.ndarray:
         try:
-            with Image.open(path) as picture:
-                picture = ImageOps.exif_transpose(picture)
-                if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
-                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-                if picture.mode in ("I", "F"):
-                    raise OSError(f"its pixels are of mode {picture.mode}, not of 8 or 16 bits")
-                grey = picture.mode in ("1", "L", "LA")
-                picture = picture.convert("L" if grey else "RGB")
-                return _to_array(_square(picture, image_size) if image_size else picture)
+            return decode_image(path, image_size)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InvalidInputError(
                 f"The image {path} cannot be read: {error}. Remove or repair it."

@@ -3,11 +3,20 @@
 from tfebm.runs.command import run_command
 from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
 from tfebm.runs.session import Session, open_session
-from tfebm.runs.settings import ImageRunSettings, RunSettings, flag, parse, resumed
+from tfebm.runs.settings import (
+    FlagSettings,
+    ImageRunSettings,
+    RunSettings,
+    flag,
+    parse,
+    parse_known,
+    resumed,
+)
 from tfebm.runs.strategy import make_strategy
 from tfebm.runs.text_settings import TextRunSettings
 
 __all__ = [
+    "FlagSettings",
     "ImageRunSettings",
     "Run",
     "RunDirectory",
@@ -20,6 +29,7 @@ __all__ = [
     "make_strategy",
     "open_session",
     "parse",
+    "parse_known",
     "resumed",
     "run_command",
 ]

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from tfebm.errors import InvalidInputError
 from tfebm.runs.strategy import STRATEGIES
 
+S = TypeVar("S", bound="FlagSettings")
 T = TypeVar("T", bound="RunSettings")
 
 
@@ -30,7 +31,16 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
+class FlagSettings:
+    """Settings of a program: fields made by `flag`, whose values are checked."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_value(field, getattr(self, field.name))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings(FlagSettings):
     """What every training script has in common; the flags of its data are its own."""
 
     data_dir: str | None = flag(
@@ -68,8 +78,7 @@ class RunSettings:
     overwrite: bool = flag(False, "replace an existing run in the output folder", operational=True)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_value(field, getattr(self, field.name))
+        super().__post_init__()
         if self.resume and self.overwrite:
             raise InvalidInputError(
                 "--resume goes on with a run and --overwrite deletes it. Received both; give one."
@@ -158,6 +167,36 @@ def parse(
     asked = {**(presets[preset] if preset else {}), **given}
     try:
         return settings_class(**{**presets[preset or choose(given)], **given}), asked
+    except InvalidInputError as error:
+        parser.error(str(error))
+
+
+def parse_known(
+    settings_class: type[S], description: str, argv: Sequence[str] | None = None
+) -> tuple[S, list[str]]:
+    """Reads the command line of a program without presets, some of whose flags are not its own.
+
+    Args:
+        settings_class: The program's settings.
+        description: Of the program.
+        argv: Default: the program's own.
+
+    Returns:
+        The settings, and the words that they do not know, in their order.
+
+    Raises:
+        SystemExit: As `parse`.
+    """
+    parser = _Parser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for field in dataclasses.fields(settings_class):
+        _add_flag(parser, field, field.default)
+    given, rest = parser.parse_known_args(argv)
+    try:
+        return settings_class(**vars(given)), rest
     except InvalidInputError as error:
         parser.error(str(error))
 

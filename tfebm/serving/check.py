@@ -53,7 +53,7 @@ def check_version(
     """
     try:
         signatures = extras.read_signatures(path)
-    except (OSError, DecodeError, IndexError) as error:
+    except (OSError, ValueError) as error:
         return VersionReport(path, {}, {}, {}, [f"It cannot be read as a SavedModel: {error}"])
     problems = []
     compiled = must_compile(path)

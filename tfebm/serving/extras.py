@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfebm import files
@@ -74,10 +75,24 @@ def server_name(name: str, part: str) -> str:
 
 def read_signatures(path: pathlib.Path) -> dict[str, Any]:
     """`SignatureDef`s by name, read from the file alone: nothing is loaded."""
-    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    return parse_signatures((path / "saved_model.pb").read_bytes())
+
+
+def parse_signatures(saved_model: bytes) -> dict[str, Any]:
+    """`SignatureDef`s by name of the content of a `saved_model.pb`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        graphs = saved_model_pb2.SavedModel.FromString(saved_model).meta_graphs
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+    if not graphs:
+        raise ValueError("it holds no graph")
     return {
         name: signature
-        for name, signature in saved.meta_graphs[0].signature_def.items()
+        for name, signature in graphs[0].signature_def.items()
         if not name.startswith("__")
     }
 

@@ -1,0 +1,389 @@
+"""Scores files in bulk, and draws in bulk, with an export and Apache Beam's `RunInference`.
+
+The answer for a row depends on its key and the seed alone, to float rounding: on no batch, no
+bundle, no order and no runner.
+"""
+
+import argparse
+import difflib
+import glob
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+try:
+    import apache_beam as beam
+    import google_crc32c  # noqa: F401
+    from apache_beam.io import fileio
+    from apache_beam.io.filesystem import BeamIOError
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.ml.inference.base import RunInference
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineState
+
+    from tfebm.serving import bulk_steps
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"Bulk jobs run on Apache Beam, and {error.name} is not installed. Install it with "
+        "`pip install 'tfebm[beam]'`.",
+        name=error.name,
+    ) from None
+
+from tfebm.data import checks
+from tfebm.errors import InvalidInputError
+from tfebm.serving import records, served
+
+IN_PROCESS = "DirectRunner"
+"""The default runner: this process, or several of this machine with Beam's `--direct_...` flags."""
+# Beam's own DirectRunner would first download another runner, Prism, and else take this one.
+_IN_PROCESS_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+TABLES = ("csv", "parquet")
+PICTURES = ("png", "tfrecord")
+_SUMMARY = "-summary.json"
+_NUMBER = "[0-9]" * 5
+# All that jobs write, behind their output.
+_WRITTEN = (
+    *(f"-{_NUMBER}-of-{_NUMBER}.{ending}" for ending in ("csv", "parquet", "tfrecord")),
+    f"-errors-{_NUMBER}-of-{_NUMBER}.csv",
+    f"-{'[0-9]' * 8}.png",
+    _SUMMARY,
+)
+
+
+def score(
+    model: str,
+    pattern: str,
+    output: str,
+    *,
+    format: str = "csv",
+    seed: int = 0,
+    batch_size: int = 64,
+    signature: str = "score",
+    input_format: str | None = None,
+    feature: str | None = None,
+    key_feature: str | None = None,
+    resize: bool = False,
+    overwrite: bool = False,
+    runner: str = IN_PROCESS,
+    flags: Sequence[str] = (),
+) -> dict[str, int]:
+    """Scores the records of files.
+
+    Writes `<output>-*.csv` (or `.parquet`) with a row for each record, its key and the signature's
+    outputs of one value a row; `<output>-errors-*.csv` with the key and the reason of each record
+    that cannot be read; and `<output>-summary.json`. Rows are in no order.
+
+    A row's noise is keyed by (seed, key): `tfebm.serving.records.key_seeds`. Keys are
+    "file:number", the file below the fixed part of the glob and the number from 1 on; of images
+    "file"; or what `key_feature` holds, which then also survives that records move to other files.
+
+    Args:
+        model: The folder of an export, or of one of its versions.
+        pattern: A glob of files, all of one kind; `.gz` is unpacked.
+        output: The common start of the files written; its folder is made.
+        format: "csv" or "parquet".
+        seed: Of the noise, 64 bits.
+        batch_size: Records that are read and scored at a time.
+        signature: Of the scorer.
+        input_format: "tfrecord", "image" or "text"; by default as the files' names say.
+        feature: Of the `tf.train.Example`s in TFRecord files; "image" or "text" by default.
+        key_feature: Likewise, one with the record's key.
+        resize: Cut and resize images of another size rather than report them.
+        overwrite: Delete what an earlier job wrote under `output`.
+        runner: A Beam runner; the default one works in this process.
+        flags: For Beam's `PipelineOptions`.
+
+    Returns:
+        Counts: "read", "scored", "unreadable", and "flagged", those of the scored whose score is
+        NaN or infinite. Read is scored and unreadable.
+
+    Raises:
+        InvalidInputError: A model, files or flags that cannot be used.
+
+    Example:
+
+        >>> counts = score("savedmodels/mnist5k", "photos/*.png", "scores/photos", seed=1)
+    """
+    checks.check_count("batch_size", batch_size)
+    served.check_seed(seed)
+    _check_choice("format", format, TABLES)
+    found = served.find(model, "scorer", signature)
+    if not found.columns:
+        raise InvalidInputError(
+            f"The signature {signature!r} gives no single value a row; it gives "
+            f"{', '.join(sorted(found.outputs))}. Take another one, such as 'score'."
+        )
+    pattern = _absolute(pattern)
+    paths = _matching(pattern)
+    kind = _kind(paths, input_format, found.input)
+    if resize:
+        records.check_resize(found.shape)
+    decoder = records.Decoder(
+        kind, found.input, found.shape, feature or found.input, key_feature, resize
+    )
+    pipeline = _pipeline(runner, flags)
+    output = _prepare(output, overwrite, keep=paths)
+    base = re.match(r"[^*?\[]*/", pattern)[0]
+
+    read = (
+        pipeline
+        | "List" >> fileio.MatchFiles(pattern)
+        | "Names" >> beam.Map(lambda file: file.path)
+        | "Spread files" >> beam.Reshuffle()
+        | "Read"
+        >> beam.ParDo(bulk_steps.Read(base, kind, batch_size)).with_outputs(
+            *bulk_steps.TAGS, main="blocks"
+        )
+    )
+    blocks = read.blocks
+    if runner != IN_PROCESS:
+        # Here a block would only be copied, and all of them held in memory.
+        blocks = blocks | "Spread blocks" >> beam.Reshuffle()
+    decoded = blocks | "Decode" >> beam.ParDo(bulk_steps.Decode(decoder, seed)).with_outputs(
+        *bulk_steps.TAGS, main="rows"
+    )
+    answers = decoded.rows | RunInference(
+        bulk_steps.SavedModelHandler(found, list(found.columns)).with_no_batching()
+    )
+    bulk_steps.write_table(answers, output, format, found.columns)
+    broken = (read.broken, decoded.broken) | "Broken" >> beam.Flatten()
+    _ = broken | "Errors" >> bulk_steps.lines_to(
+        f"{output}-errors", ("key", "reason"), bulk_steps.broken_as_csv
+    )
+    counts = [
+        read.counts,
+        answers | "Count scored" >> beam.FlatMap(bulk_steps.count_answers, "scored"),
+        broken | "Count broken" >> beam.Map(lambda block: ("unreadable", len(block))),
+    ]
+    counted = _run(pipeline, counts, output, ("read", "scored", "unreadable", "flagged"))
+    if counted["read"] != counted["scored"] + counted["unreadable"]:
+        raise RuntimeError(f"Records were lost: {counted}. Run the job again.")
+    return counted
+
+
+def generate(
+    model: str,
+    number: int,
+    output: str,
+    *,
+    format: str | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    overwrite: bool = False,
+    runner: str = IN_PROCESS,
+    flags: Sequence[str] = (),
+) -> dict[str, int]:
+    """Draws images or texts from an export's generator.
+
+    Keys are the numbers 0, 1, ... as "00000000"; number i is row i of the model's own
+    `generate(number, seed=seed)`. Images are written as `<output>-<key>.png`, or as TFRecord files
+    of `tf.train.Example`s with the features "key" and "image" (an encoded PNG, or the floats of
+    what is no image), texts as a table of keys and texts; `<output>-summary.json` besides.
+
+    Args:
+        model: The folder of an export, or of one of its versions.
+        number: How many.
+        output: The common start of the files written; its folder is made.
+        format: "png" or "tfrecord" for images, "csv" or "parquet" for texts; the first by default.
+        seed: 64 bits.
+        batch_size: Drawn at a time.
+        overwrite: Delete what an earlier job wrote under `output`.
+        runner: A Beam runner; the default one works in this process.
+        flags: For Beam's `PipelineOptions`.
+
+    Returns:
+        Counts: "generated", and "flagged", those with a NaN or an infinity in them.
+
+    Raises:
+        InvalidInputError: A model or flags that cannot be used.
+
+    Example:
+
+        >>> counts = generate("savedmodels/mnist5k", 1000, "samples/digits", seed=1)
+    """
+    checks.check_count("number", number)
+    if number >= 2**31:
+        raise InvalidInputError(f"At most 2**31 - 1 can be drawn. Received {number}.")
+    checks.check_count("batch_size", batch_size)
+    served.check_seed(seed)
+    found = served.find(model, "generator", "generate")
+    kind = "text" if "text" in found.outputs else "image"
+    shape = found.outputs[kind]
+    forms = TABLES if kind == "text" else PICTURES
+    if len(shape) != 3 and kind == "image":
+        forms = PICTURES[1:]
+    format = format or forms[0]
+    _check_choice("format", format, forms)
+    if format == "png" and shape[-1] not in bulk_steps.CHANNELS:
+        raise InvalidInputError(
+            f"A PNG has 1 to 4 channels; the model's images have {shape[-1]}. Take 'tfrecord'."
+        )
+    pipeline = _pipeline(runner, flags)
+    output = _prepare(output, overwrite)
+
+    answers = (
+        pipeline
+        | beam.Create([number])
+        | "Ranges" >> beam.FlatMap(bulk_steps.ranges, batch_size)
+        | "Spread" >> beam.Reshuffle()
+        | "Seeds" >> beam.Map(bulk_steps.numbered, seed, max(8, len(str(number - 1))))
+        | RunInference(bulk_steps.SavedModelHandler(found, [kind]).with_no_batching())
+    )
+    if kind == "text":
+        bulk_steps.write_table(answers, output, format, {"text": "string"})
+    elif format == "png":
+        _ = answers | "Write" >> beam.Map(bulk_steps.write_pngs, output)
+    else:
+        _ = (
+            answers
+            | "Examples" >> beam.FlatMap(bulk_steps.as_examples)
+            | "Write" >> beam.io.WriteToTFRecord(output, file_name_suffix=".tfrecord")
+        )
+    counts = [answers | "Count" >> beam.FlatMap(bulk_steps.count_answers, "generated")]
+    counted = _run(pipeline, counts, output, ("generated", "flagged"))
+    if counted["generated"] != number:
+        raise RuntimeError(f"{number} were asked for: {counted}. Run the job again.")
+    return counted
+
+
+def _pipeline(runner: str, flags: Sequence[str]) -> beam.Pipeline:
+    def refuse(message: str) -> NoReturn:
+        raise InvalidInputError(
+            f"A flag of Beam's cannot be used: {message}. See its documentation."
+        )
+
+    parsers = []
+
+    def keep(parser: argparse.ArgumentParser) -> None:
+        parser.error = refuse  # which would print the usage of every flag, and exit
+        parsers.append(parser)
+
+    name = _IN_PROCESS_CLASS if runner == IN_PROCESS else runner
+    try:
+        options = PipelineOptions(list(flags), runner=name)
+        options.get_all_options(add_extra_args_fn=keep)
+        unknown = parsers[0].parse_known_args(list(flags))[1]
+        # Other runners have flags that are known only where they run.
+        if unknown and runner == IN_PROCESS:
+            known = [o for action in parsers[0]._actions for o in action.option_strings]
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else " See --help, and Beam's documentation."
+            raise InvalidInputError(
+                f"Neither this program nor Beam's pipeline options know {' '.join(unknown)}.{hint}"
+            )
+        return beam.Pipeline(options=options)
+    except InvalidInputError:
+        raise
+    except (ValueError, ImportError, AttributeError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"The runner {runner!r} cannot be used with these flags: {error} Give another one, or "
+            f"leave it out for {IN_PROCESS}."
+        ) from None
+
+
+def _run(
+    pipeline: beam.Pipeline,
+    counts: Sequence[beam.PCollection],
+    output: str,
+    names: Sequence[str],
+) -> dict[str, int]:
+    """Runs it to its end; the sums of the counts, which are also in a file."""
+    summary = f"{output}{_SUMMARY}"
+    _ = (
+        counts
+        | "Counts" >> beam.Flatten()
+        | beam.CombinePerKey(sum)
+        | beam.combiners.ToDict()
+        | "Summary" >> beam.Map(bulk_steps.as_json, names)
+        | "Write summary" >> beam.io.WriteToText(summary, shard_name_template="")
+    )
+    state = pipeline.run().wait_until_finish()
+    if state != PipelineState.DONE:
+        raise RuntimeError(f"The job ended as {state}. Its runner's log says why.")
+    with FileSystems.open(summary) as file:
+        return json.loads(file.read())
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _matching(pattern: str) -> list[str]:
+    try:
+        paths = [file.path for file in FileSystems.match([pattern])[0].metadata_list]
+    except (BeamIOError, ValueError) as error:
+        raise InvalidInputError(f"{pattern} cannot be listed: {error}. Check the path.") from None
+    if not paths or any(map(os.path.isdir, paths)):
+        raise InvalidInputError(
+            f"No file matches {pattern}. Give the path of a file or a glob of files, in quotes, "
+            "such as 'photos/*.png'."
+        )
+    return paths
+
+
+def _kind(paths: Sequence[str], kind: str | None, needed: str) -> str:
+    """What the files are, where the model can take it."""
+    if kind is None:
+        kinds = {path: records.kind_of(path) for path in paths}
+        kind = kinds[paths[0]]
+        other = next((path for path in paths if kinds[path] != kind), None)
+        if kind is None or other is not None:
+            raise InvalidInputError(
+                f"The names do not say what kind of files these are, or say several: {paths[0]}"
+                f"{f', {other}' if other else ''}. Give the input format, one of "
+                f"{', '.join(records.KINDS)}, or a glob of files of one kind."
+            )
+    _check_choice("input_format", kind, records.KINDS)
+    if kind not in ("tfrecord", needed):
+        raise InvalidInputError(
+            f"The model scores {needed}s, and {paths[0]} is to be read as {kind}. Give files of "
+            f"{needed}s, or TFRecord files."
+        )
+    return kind
+
+
+def _prepare(output: str, overwrite: bool, keep: Sequence[str] = ()) -> str:
+    """The start of the output's names, where nothing lies yet."""
+    if not output or output.endswith("/"):
+        raise InvalidInputError(
+            "The output is the start of the names of files, such as scores/photos. Received "
+            f"{output!r}."
+        )
+    output = _absolute(output)
+    if "://" not in output:
+        try:
+            pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInputError(
+                f"The folder of {output} cannot be made: {error.strerror}. Give another output."
+            ) from None
+    start = glob.escape(output)
+    found = [
+        file.path
+        for match in FileSystems.match([start + ending for ending in _WRITTEN])
+        for file in match.metadata_list
+    ]
+    kept = set(keep).intersection(found)
+    if kept:
+        raise InvalidInputError(
+            f"The files to be scored have names that the output will have, {min(kept)} for one. "
+            "Give another output."
+        )
+    if found and not overwrite:
+        raise InvalidInputError(
+            f"An earlier job wrote {found[0]}{f' and {len(found) - 1} more' if found[1:] else ''}. "
+            "Give another output, or --overwrite."
+        )
+    if found:
+        FileSystems.delete(found)
+    return output
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidInputError(
+            f"`{name}` must be one of {', '.join(choices)} here. Received {value!r}."
+        )

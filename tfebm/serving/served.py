@@ -1,0 +1,165 @@
+"""An export as a bulk job sees it: what it takes and gives, without loading it; and loaded."""
+
+import json
+import posixpath
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfebm.errors import InvalidInputError
+from tfebm.serving import extras
+
+_SAVED_MODEL = "saved_model.pb"
+_LARGEST_SEED = 2**63
+
+
+class Served(NamedTuple):
+    """One signature of one version of an export."""
+
+    path: str
+    """The version's folder."""
+    signature: str
+    input: str | None
+    """What its examples are: "image" or "text"; None where it draws them."""
+    shape: tuple[int, ...]
+    """Of an example; `()` for a text."""
+    takes_seed: bool
+    columns: dict[str, str]
+    """Outputs of one value a row, their dtypes by name; "score" first."""
+    outputs: dict[str, tuple[int, ...]]
+    """Shapes of all outputs, of a row."""
+    needs_tensorflow_text: bool
+
+
+def find(directory: str, part: str, signature: str) -> Served:
+    """Looks up a signature of an export; its graph is not loaded.
+
+    Args:
+        directory: `<directory>/<name>` as `tfebm.serving.export` writes it, whose newest version is
+            taken, or the folder of a version itself. Any file system that TensorFlow reads.
+        part: "scorer" or "generator".
+        signature: Of that part.
+
+    Raises:
+        InvalidInputError: No export there, or one without that part or signature.
+    """
+    path = _version(directory, part)
+    try:
+        with tf.io.gfile.GFile(posixpath.join(path, _SAVED_MODEL), "rb") as file:
+            signatures = extras.parse_signatures(file.read())
+    except (tf.errors.OpError, ValueError) as error:
+        raise InvalidInputError(
+            f"{path} cannot be read as a SavedModel: {error}. Export the model again."
+        ) from None
+    found = signatures.get(signature)
+    own = sorted(set(signatures) - {extras.DEFAULT_SIGNATURE})
+    if found is None:
+        raise InvalidInputError(
+            f"{path} has no signature {signature!r}. It has {', '.join(own) or 'none'}. Give one "
+            f"of these, or the export of a {part}."
+        )
+    examples = [name for name in found.inputs if name != "seed"]
+    unknown = [name for name in examples if name not in ("image", "text")]
+    if unknown or len(examples) != (part == "scorer"):
+        raise InvalidInputError(
+            f"A signature of a {part} takes "
+            f"{'an image or a text' if part == 'scorer' else 'nothing but a seed'} here. "
+            f"{signature!r} of {path} takes {', '.join(found.inputs)}. Its signatures are "
+            f"{', '.join(own)}."
+        )
+    name = examples[0] if examples else None
+
+    def row_shape(info: Any) -> tuple[int, ...]:
+        return tuple(dim.size for dim in info.tensor_shape.dim[1:])
+
+    columns = {
+        key: tf.as_dtype(info.dtype).name
+        for key, info in sorted(
+            found.outputs.items(), key=lambda item: (item[0] != "score", item[0])
+        )
+        if len(info.tensor_shape.dim) == 1 and info.dtype != tf.string.as_datatype_enum
+    }
+    return Served(
+        path,
+        signature,
+        name,
+        row_shape(found.inputs[name]) if name else (),
+        "seed" in found.inputs,
+        columns,
+        {key: row_shape(info) for key, info in found.outputs.items()},
+        _needs_tensorflow_text(path),
+    )
+
+
+class Loaded:
+    """A signature of an export in memory, called with arrays.
+
+    An export is data: a graph of TensorFlow's own operations, and weights.
+
+    Args:
+        served: Which.
+    """
+
+    def __init__(self, served: Served) -> None:
+        if served.needs_tensorflow_text:
+            import tensorflow_text  # noqa: F401
+        self._served = served
+        self._loaded = tf.saved_model.load(served.path)  # owns the variables
+        self._function = self._loaded.signatures[served.signature]
+
+    def __call__(self, values: Any, seeds: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by their names.
+
+        Args:
+            values: `[B, *shape]` float32, or B strings as bytes; ignored where none are taken.
+            seeds: int32 `[B, 2]`; ignored where none are taken.
+        """
+        served, given = self._served, {}
+        if served.input:
+            dtype = tf.string if served.input == "text" else tf.float32
+            given[served.input] = tf.constant(values, dtype)
+        if served.takes_seed:
+            given["seed"] = tf.constant(seeds, tf.int32)
+        return {name: value.numpy() for name, value in self._function(**given).items()}
+
+
+def check_seed(seed: int) -> None:
+    """Raises `InvalidInputError` unless `seed` fits into 64 bits."""
+    if not -_LARGEST_SEED <= seed < _LARGEST_SEED:
+        raise InvalidInputError(
+            f"The seed must be a whole number of 64 bits, within +-2**63. Received {seed}."
+        )
+
+
+def _version(directory: str, part: str) -> str:
+    directory = directory.rstrip("/") or "/"
+    if _is_version(directory):
+        return directory
+    for folder in (posixpath.join(directory, part), directory):
+        try:
+            names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+        except tf.errors.OpError:
+            continue
+        versions = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+        for number in versions:
+            path = posixpath.join(folder, str(number))
+            if _is_version(path):
+                return path
+    raise InvalidInputError(
+        f"There is no export of a {part} in {directory}. Give the folder <directory>/<name> that "
+        f"`tfebm.serving.export` wrote, with {part}/<version> in it, or the folder of a version."
+    )
+
+
+def _is_version(path: str) -> bool:
+    return tf.io.gfile.exists(posixpath.join(path, _SAVED_MODEL))
+
+
+def _needs_tensorflow_text(path: str) -> bool:
+    about = posixpath.join(path, extras.METADATA.as_posix())
+    try:
+        with tf.io.gfile.GFile(about) as file:
+            return bool(json.loads(file.read()).get("needs_tensorflow_text"))
+    except (tf.errors.OpError, ValueError):  # exports from before have no such file
+        return False
