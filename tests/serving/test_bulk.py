@@ -131,7 +131,8 @@ def test_image_files(folder, digits, images, tmp_path):
     inside.mkdir(parents=True)
     for i, image in enumerate(images):
         (inside / f"{i}.png").write_bytes(png(image))
-    (inside / "cut.png").write_bytes(png(np.tile(images[0], (9, 9)))[:300])
+    whole = png(np.tile(images[0], (9, 9)))
+    (inside / "cut.png").write_bytes(whole[: len(whole) // 2])
     (inside / "none.jpg").write_bytes(b"no image")
     Image.fromarray(images[0]).resize((8, 9)).save(inside / "large.png")
     given = (str(folder / "digits"), str(tmp_path / "photos" / "*" / "*"))
@@ -211,6 +212,8 @@ def test_texts(folder, texts, tmp_path):
     keys = ["in.txt:1", "in.txt:2", "in.txt:4", "in.txt:5"]
     expected = bare_scores(folder, "texts", keys, 0, text=SENTENCES)
     assert set(keys) <= set(found)
+    assert {found[k]["cut"] for k in keys} == {"false"}
+    assert not expected.pop("cut").any()
     for name, values in expected.items():
         np.testing.assert_allclose([float(found[k][name]) for k in keys], values, rtol=1e-5)
 
@@ -258,7 +261,10 @@ def files(tmp_path_factory, images):
         ({"pattern": ""}, "No file matches"),
         ({"pattern": "a.*"}, "or say several"),
         ({"pattern": "a.txt"}, "scores images, and .*a.txt is to be read as text"),
-        ({"signature": "guess"}, "no signature 'guess'. It has infer, reconstruct, score"),
+        (
+            {"signature": "guess"},
+            "no signature 'guess'. It has features, infer",
+        ),
         ({"signature": "infer"}, "no single value a row; it gives latent"),
         ({"format": "xlsx"}, "one of csv, parquet here. Received 'xlsx'"),
         ({"input_format": "pickle"}, "one of tfrecord, image, text"),
@@ -288,7 +294,7 @@ def test_what_cannot_be_used_is_a_sentence(folder, digits, files, monkeypatch, c
         ({"number": 2**31}, "At most"),
         ({"format": "csv"}, "one of png, tfrecord here. Received 'csv'"),
         ({"model": "texts", "format": "png"}, "one of csv, parquet here"),
-        ({"model": "digits/scorer/1"}, "no signature 'generate'. It has infer"),
+        ({"model": "digits/scorer/1"}, "no signature 'generate'. It has features, infer"),
     ],
 )
 def test_drawing_what_cannot_be_drawn(folder, digits, texts, tmp_path, changes, message):
