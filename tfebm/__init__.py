@@ -30,7 +30,7 @@ from tfebm import (
     tokenizers,
 )
 from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
-from tfebm.errors import InvalidInputError, TrainingDiverged
+from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost
 from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
@@ -74,6 +74,7 @@ __all__ = [
     "ShortRunModel",
     "SplineFlow",
     "TrainingDiverged",
+    "WorkerLost",
     "__version__",
     "callbacks",
     "data",

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early and is not a bug."""
+"""The ways in which a run ends early and is not a bug."""
 
 
 class InvalidInputError(ValueError):
@@ -13,4 +13,12 @@ class TrainingDiverged(RuntimeError):
     """A loss, an energy, a latent or a weight is no longer a usable number.
 
     The message names the step and the term. Command lines exit with code 1.
+    """
+
+
+class WorkerLost(RuntimeError):
+    """Another worker of the same job did not come, or is gone.
+
+    The job can be started again as a whole. Command lines exit with code 138, which cluster
+    operators take for one that is worth another try.
     """

@@ -241,11 +241,11 @@ def train(
     """The first two stages, each from where it was left."""
     with strategy.scope():
         flow = make_flow(settings, data)
-    done = _saved_step(run, "flow")
+    done = training.saved_step(run, "flow", strategy)
     stage = training.Stage("flow", settings.flow_epochs)
     last = training.num_steps(settings, len(data.x_train), settings.flow_epochs)
     # Before the flow moves on: a run that is killed meanwhile must not find the old energy.
-    if done < last and _saved_step(run, "energy"):
+    if done < last and tfebm.callbacks.complete_checkpoints(run.checkpoints / "energy"):
         print("The flow is trained further, and the energy over it starts anew.", flush=True)
         shutil.rmtree(run.checkpoints / "energy")
     if not done:  # a flow that is restored has seen data
@@ -262,7 +262,7 @@ def train(
         )
     looks = [tfebm.callbacks.ChainDiagnostics(**_looks(settings))]
     stage = training.Stage("energy", settings.epochs)
-    log = training.train(model, data, settings, run, looks, stage, log)
+    log = training.train(model, data, settings, run, looks=looks, stage=stage, log=log)
     return flow, model, log
 
 
@@ -275,12 +275,6 @@ def _looks(settings: Settings) -> dict[str, int]:
 def _limited(settings: Settings, steps: int) -> int:
     """`steps`, or `--steps` where that is less; 8 are needed to say anything."""
     return max(8, min(steps, settings.steps or steps))
-
-
-def _saved_step(run: RunDirectory, stage: str) -> int:
-    """The step of the newest checkpoint of a stage; 0 without one."""
-    found = tfebm.callbacks.complete_checkpoints(run.checkpoints / stage)
-    return int(found[-1].name.rsplit("-", 1)[-1]) if found else 0
 
 
 def draw(
@@ -335,6 +329,7 @@ def main() -> None:
     session.announce()
 
     flow, model, log = train(settings, data, run, strategy)
+    flow, model = session.alone(flow), session.alone(model)
     run.save_model(model)
     print("Diagnosis: chains in the latent space and in the data space.", flush=True)
     view, about = evaluation.view_of(data, settings.seed)
@@ -356,6 +351,7 @@ def main() -> None:
     print(evaluation.summary(test, found))
     first = "density.png" if isinstance(data, PointData) else "samples.png"
     print(f"Everything is in {run.path}: look at mixing.png and {first} first.")
+    session.close()
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ def main() -> None:
     session.announce()
 
     samples = tfebm.callbacks.SampleGrid(run.picture("samples"))
-    log = training.train(model, data, settings, run, [samples])
+    log = training.train(model, data, settings, run, looks=[samples])
+    model = session.alone(model)
     run.save_model(model)
     images.draw_images(model, data, run)
     pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
@@ -147,6 +148,7 @@ def main() -> None:
     print(training.cost(final))
     print(images.reconstruction_sentence(final["test"]))
     print(f"Everything is in {run.path}: look at samples.png first.")
+    session.close()
 
 
 if __name__ == "__main__":

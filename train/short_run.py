@@ -296,7 +296,8 @@ def main() -> None:
 
     looks = [tfebm.callbacks.SampleGrid(run.picture("samples"))]
     tuner = make_tuner(settings, data, run) if settings.has_chain else None
-    log = training.train(model, data, settings, run, [*looks, *([tuner] if tuner else [])])
+    log = training.train(model, data, settings, run, [tuner] if tuner else [], looks)
+    model = session.alone(model)
     if tuner and settings.step_size != "fixed":
         tuner.set_model(model)
         tuner.tune(len(log.epochs))
@@ -311,6 +312,7 @@ def main() -> None:
     print(training.cost(final))
     print(summary(final["test"]))
     print(f"Everything is in {run.path}: look at samples.png and layers.png first.")
+    session.close()
 
 
 if __name__ == "__main__":

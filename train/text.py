@@ -273,16 +273,22 @@ def main() -> None:
     )
     _, settings, run, strategy, data, asked = session
     before = text.finished(run, settings, data)
-    with strategy.scope():
-        model = text.saved_model(run, data) if before else make_model(settings, data)
+    trained = session.chief_says(before is not None)
+    if before:
+        model = text.saved_model(run, data)
+    elif not trained:
+        with strategy.scope():
+            model = make_model(settings, data)
     session.announce()
     text.begin(run, data)
 
-    if before:
+    if trained:
+        session.leave_to_chief()
         print(f"The run in {run.path} is finished, and its model is used as it is.", flush=True)
         log, final = text.saved_log(run, settings, before), before["final"]
     else:
         log = training.train(model, text.training_set(data), settings, run)
+        model = session.alone(model)
         run.save_model(model)
         pictures.save_curves(run.picture("curves"), log.epochs, text.CURVES_OF[settings.model])
     session.export(model)
@@ -306,6 +312,7 @@ def main() -> None:
     if settings.task != "generate":
         log.write({**final, **text_tasks.run_task(model, data, run, settings)})
     print(f"Everything is in {run.path}: look at samples.txt first.")
+    session.close()
 
 
 if __name__ == "__main__":

@@ -207,7 +207,8 @@ class TestStrategy:
     @pytest.mark.parametrize(
         ("name", "devices", "message"),
         [
-            ("multiworker", 0, "not supported yet"),
+            ("multiworker", 0, "TF_CONFIG, which is not set"),
+            ("multiworker", 2, "Use 'mirrored'"),
             ("none", 2, "Use 'mirrored'"),
             ("mirrored", -1, "at least 0"),
             ("tpu", 0, "one of"),

@@ -242,7 +242,8 @@ class TestBadInput:
             ("--preset laptap", "laptop, svhn"),
             ("--image-size 40", "28, 32, 64, 128 pixels"),
             ("--layout cifar10", "`stages` end at an image of shape (32, 32, 1)"),
-            ("--strategy multiworker", "not supported yet"),
+            ("--strategy multiworker", "TF_CONFIG, which is not set"),
+            ("--resume-or-begin --overwrite", "Received both"),
             ("--resume", "no run to resume"),
         ],
     )

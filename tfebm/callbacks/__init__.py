@@ -1,7 +1,7 @@
 """Keras callbacks: checkpoints, divergence, pictures of samples, records of epochs."""
 
 from tfebm.callbacks.chain_diagnostics import ChainDiagnostics
-from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints
+from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints, newest_checkpoint, step_of
 from tfebm.callbacks.divergence import StopOnDivergence
 from tfebm.callbacks.run_log import RunLog
 from tfebm.callbacks.sample_grid import SampleGrid
@@ -15,4 +15,6 @@ __all__ = [
     "StepSizeTuner",
     "StopOnDivergence",
     "complete_checkpoints",
+    "newest_checkpoint",
+    "step_of",
 ]

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfebm import files
 from tfebm.callbacks.divergence import check_weights
 from tfebm.errors import InvalidInputError
+from tfebm.models import workers
 
 _PREFIX, _TEMPORARY = "step-", ".tmp-"
 _WEIGHTS, _STATE = "state.weights.h5", "state.json"
@@ -23,6 +25,8 @@ class Checkpoint(keras.callbacks.Callback):
     A checkpoint is a folder `step-XXXXXXXX` that is filled under another name, flushed to the
     disk and renamed: it is complete or it is not there. (`keras.callbacks.BackupAndRestore`
     forgets the batch within the epoch, writes in place, and deletes itself at the end.)
+
+    Under several workers each of them has this callback, with a directory of its own.
 
     Args:
         directory: Where the folders go; made when missing.
@@ -61,21 +65,29 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> dict[str, Any] | None:
         """Loads the newest checkpoint into a compiled model.
 
+        Of several workers, which must all call it, the newest that each of them has; those after
+        it are removed.
+
         Returns:
             Its `step`, `epoch` and `extra`; None when there is none.
 
         Raises:
-            InvalidInputError: The newest checkpoint is damaged, or of another model.
+            InvalidInputError: The newest checkpoint is damaged, or of another model; workers
+                whose checkpoints have no step in common.
         """
-        paths = complete_checkpoints(self.directory)
-        if not paths:
+        path = newest_checkpoint(self.directory, model.distribute_strategy)
+        if workers.count(model.distribute_strategy) > 1:
+            for later in complete_checkpoints(self.directory):
+                if path is None or later > path:
+                    _discard(later)
+        if path is None:
             return None
-        state = _read_state(paths[-1])
+        state = _read_state(path)
         try:
-            model.load_weights(paths[-1] / _WEIGHTS)
+            model.load_weights(path / _WEIGHTS)
         except (ValueError, KeyError, OSError) as error:
             raise InvalidInputError(
-                f"The checkpoint {paths[-1]} does not fit the model: {error} Resume with the "
+                f"The checkpoint {path} does not fit the model: {error} Resume with the "
                 "settings that it was saved with."
             ) from None
         self._restored = state
@@ -90,6 +102,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._metrics = self._restored["metrics"] if self._restored else None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if self.keep < 2 and workers.count(self.model.distribute_strategy) > 1:
+            raise InvalidInputError(
+                "Several workers do not save at the same moment, and need two checkpoints to have "
+                f"one in common. Received `keep={self.keep}`; give at least 2."
+            )
         self._saved = int(self.model.step.numpy())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -160,7 +177,45 @@ def _discard(path: pathlib.Path) -> None:
 def complete_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
     """The finished checkpoints of a folder, oldest first; half-written ones are never among
     them."""
-    return sorted(p for p in pathlib.Path(directory).glob(f"{_PREFIX}*") if p.is_dir())
+    found = pathlib.Path(directory).glob(f"{_PREFIX}*")
+    return sorted(p for p in found if p.is_dir() and p.name.removeprefix(_PREFIX).isdecimal())
+
+
+def step_of(path: pathlib.Path) -> int:
+    """The training step of a checkpoint."""
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def newest_checkpoint(
+    directory: str | os.PathLike, strategy: tf.distribute.Strategy | None = None
+) -> pathlib.Path | None:
+    """The newest finished checkpoint of a folder; None where there is none.
+
+    Args:
+        directory: Of several workers, this one's.
+        strategy: Under one of several workers, which must all call this, the newest checkpoint is
+            that of the largest step that all of them have.
+
+    Raises:
+        InvalidInputError: Workers whose checkpoints have no step in common.
+    """
+    paths = {step_of(path): path for path in complete_checkpoints(directory)}
+    steps = workers.lists(list(paths), strategy or tf.distribute.get_strategy())
+    common = set(steps[0]).intersection(*steps[1:])
+    if common:
+        return paths[max(common)]
+    # A worker saves its second checkpoint when all have saved their first: with fewer, the job was
+    # stopped at its very first save, and nothing is lost but that.
+    if max(map(len, steps)) > 1:
+        held = "; ".join(
+            f"worker {i} has {', '.join(map(str, sorted(each))) or 'none'}"
+            for i, each in enumerate(steps)
+        )
+        raise InvalidInputError(
+            f"The workers have no checkpoint in common, by step: {held}. Give each its own folder "
+            "of the run back, or start another run in another --output."
+        )
+    return None
 
 
 def _read_state(path: pathlib.Path) -> dict[str, Any]:

@@ -18,16 +18,19 @@ class RunLog(keras.callbacks.Callback):
     replaced in one piece.
 
     Args:
-        path: Of `metrics.json`.
+        path: Of `metrics.json`; None keeps the records without writing them.
         settings: The run's settings, as JSON.
         epochs: Records of an earlier part of the run, from its checkpoint.
     """
 
     def __init__(
-        self, path: str | os.PathLike, settings: dict[str, Any], epochs: list[dict] | None = None
+        self,
+        path: str | os.PathLike | None,
+        settings: dict[str, Any],
+        epochs: list[dict] | None = None,
     ) -> None:
         super().__init__()
-        self.path = pathlib.Path(path)
+        self.path = None if path is None else pathlib.Path(path)
         self.settings = settings
         self.epochs = list(epochs or [])
         self.stage: str | None = None
@@ -52,5 +55,7 @@ class RunLog(keras.callbacks.Callback):
 
     def write(self, final: dict[str, Any] | None) -> None:
         """Writes the file; `final` holds the figures of the finished run."""
+        if self.path is None:
+            return
         record = {"settings": self.settings, "epochs": self.epochs, "final": final}
         files.write_json(self.path, record)

@@ -13,7 +13,7 @@ import numpy as np
 from tfebm import files
 from tfebm.data import checks, to_float
 from tfebm.errors import InvalidInputError
-from tfebm.models import tune_step_size
+from tfebm.models import tune_step_size, workers
 from tfebm.samplers import Tuning, step_size
 from tfebm.samplers.tuning import NoStepSize
 
@@ -173,6 +173,7 @@ class StepSizeTuner(keras.callbacks.Callback):
                 reason = str(error)
         if found is None:
             warnings.warn(f"The step sizes stay as they are. {reason}", stacklevel=2)
+        self._follow_chief()
         seconds = time.monotonic() - started
         self._seconds += seconds
         table = self.model.posterior_step_size.numpy()
@@ -190,6 +191,14 @@ class StepSizeTuner(keras.callbacks.Callback):
         if self.path is not None:
             files.write_json(self.path, self.records)
         return found
+
+    def _follow_chief(self) -> None:
+        # Each worker searches by itself, with the same examples and noise; on unlike machines two
+        # candidates that are nearly equal could change places.
+        strategy = self.model.distribute_strategy
+        if workers.count(strategy) > 1:
+            variable = self.model.posterior_step_size
+            variable.assign(workers.from_chief([variable.numpy()], strategy)[0])
 
     def draw_examples(self, step: int, number: int) -> np.ndarray:
         """Examples for a search at `step`, float32 in [-1, 1]."""

@@ -1,5 +1,6 @@
 """Keras models; the only place with a `train_step`."""
 
+from tfebm.models import workers
 from tfebm.models.evidence import (
     EvidenceBound,
     LaplaceBound,
@@ -32,4 +33,5 @@ __all__ = [
     "laplace_bound",
     "text_sampler",
     "tune_step_size",
+    "workers",
 ]

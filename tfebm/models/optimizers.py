@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.models import workers
 from tfebm.types import Tensor
 
 _NOT_OURS = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -97,9 +98,12 @@ class OptimizersModel(keras.Model):
     ) -> keras.callbacks.History:
         """`keras.Model.fit`; labels are ignored, and every example counts the same.
 
+        Under several workers every one of them gives the same `tf.data.Dataset` of global
+        batches, and learns its part of each.
+
         Raises:
             ValueError: `sample_weight` or `class_weight`, or data that the networks cannot
-                take, before any training starts.
+                take, before any training starts; under several workers, data in any other form.
         """
         for name in ("sample_weight", "class_weight"):
             if kwargs.get(name) is not None:
@@ -120,6 +124,12 @@ class OptimizersModel(keras.Model):
             validation = validation[0]
         if validation is not None:
             self.check_data(validation)
+        if self._has_peers():
+            x, kwargs["steps_per_epoch"] = self._shared(x, kwargs.get("steps_per_epoch"))
+            if validation is not None:
+                steps = kwargs.get("validation_steps")
+                kwargs["validation_data"], steps = self._shared(validation, steps)
+                kwargs["validation_steps"] = steps
         history = super().fit(x, None if _is_array(x) else y, *args, **kwargs)
         for name, network in self.optimized.items():
             if name != "optimizer":  # for that one Keras does it (moving averages of weights)
@@ -131,7 +141,24 @@ class OptimizersModel(keras.Model):
         """`keras.Model.evaluate`; `x` must be what `fit` takes."""
         if "_use_cached_eval_dataset" not in kwargs:  # else `fit` calls, which has checked it
             self.check_data(x)
+            if self._has_peers():
+                x, kwargs["steps"] = self._shared(x, kwargs.get("steps"))
         return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.predict`, of one worker."""
+        if self._has_peers():
+            raise InvalidInputError(
+                "`predict` answers one caller, and several workers would wait for each other in "
+                "it. Save the model, and load it in a program without the strategy."
+            )
+        return super().predict(x, *args, **kwargs)
+
+    def _has_peers(self) -> bool:
+        return workers.count(self.distribute_strategy) > 1
+
+    def _shared(self, batches: Any, steps: int | None) -> tuple[Any, int]:
+        return workers.share_batches(batches, steps, self.distribute_strategy)
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         # Everything is built already. Keras would average the first batch over the replicas to

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.models import workers
 from tfebm.types import Tensor
 
 
@@ -71,4 +72,8 @@ def update(
     for name, of_rows in values.items():
         mean = tf.math.divide_no_nan(tf.reduce_sum(weights * of_rows), rows)
         trackers[name].update_state(mean, sample_weight=rows)
-    return {name: trackers[name].result() for name in values}
+    logs = {name: trackers[name].result() for name in values}
+    if workers.count(tf.distribute.get_strategy()) > 1:
+        # Keras averages the logs of workers along their first axis, which a scalar lacks.
+        logs = {name: tf.reshape(value, [1]) for name, value in logs.items()}
+    return logs

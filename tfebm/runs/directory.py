@@ -14,7 +14,7 @@ from tfebm.errors import InvalidInputError
 from tfebm.version import __version__
 
 _FILES = ("config.json", "metrics.json", "model.keras")
-_FOLDERS = ("checkpoints", "logs")
+_FOLDERS = ("checkpoints", "logs", "workers")
 # What a script may leave beside them, and its successor in the folder might not overwrite.
 _PICTURES = ("curves", "density", "interpolation", "latents", "layers", "mixing")
 _PICTURES += ("reconstructions", "samples", "steps")
@@ -40,7 +40,8 @@ class RunDirectory:
     """Paths of a run's files.
 
     `config.json` (settings), `metrics.json` (settings, a record per epoch, a final record),
-    `model.keras`, `checkpoints/`, `logs/` (TensorBoard), and pictures.
+    `model.keras`, `checkpoints/`, `logs/` (TensorBoard), and pictures. Of several workers the
+    chief has all of it, and the others their settings and checkpoints, in `workers/`.
     """
 
     path: pathlib.Path
@@ -64,6 +65,10 @@ class RunDirectory:
     @property
     def logs(self) -> pathlib.Path:
         return self.path / "logs"
+
+    def of_worker(self, place: int) -> "RunDirectory":
+        """The folder of one of several workers; the chief's, 0, is this one."""
+        return RunDirectory(self.path / "workers" / str(place)) if place else self
 
     def picture(self, name: str) -> pathlib.Path:
         return self.path / f"{name}.png"

@@ -1,19 +1,31 @@
 """How a training script begins and ends."""
 
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfebm import serving
 from tfebm.data import ImageData, load_images
+from tfebm.errors import InvalidInputError
+from tfebm.models import workers
 from tfebm.runs import training
+from tfebm.runs.cluster import read_cluster
 from tfebm.runs.directory import RunDirectory, check_writable
 from tfebm.runs.settings import ImageRunSettings, RunSettings, parse, resumed
 from tfebm.runs.strategy import make_strategy
 from tfebm.version import __version__
+
+M = TypeVar("M", bound=keras.Model)
 
 
 class Session(NamedTuple):
@@ -23,6 +35,7 @@ class Session(NamedTuple):
     """Of the program and of its exports."""
     settings: RunSettings
     run: RunDirectory
+    """Of several workers, this one's."""
     strategy: tf.distribute.Strategy
     data: Any
     asked: Mapping[str, Any]
@@ -31,8 +44,43 @@ class Session(NamedTuple):
     def announce(self) -> None:
         """Writes the settings, into the folder and on the screen: from here on there is a run."""
         start = self.run.write_settings if self.settings.resume else self.run.begin
+        others = not workers.is_chief(self.strategy)
+        # The chief removes an earlier run, the other workers' part too, before they begin theirs.
+        if others:
+            workers.wait(self.strategy)
+            self.run.path.mkdir(parents=True, exist_ok=True)
         start(self.name, self.settings.to_record())
+        if not others:
+            workers.wait(self.strategy)
         print(f"tfebm {__version__}, {self.name}:\n{self.settings.describe()}", flush=True)
+
+    def chief_says(self, yes: bool) -> bool:
+        """What the chief answers, on every worker."""
+        answer = workers.from_chief([np.array([yes], "int32")], self.strategy)
+        return bool(answer[0][0])
+
+    def alone(self, model: M) -> M:
+        """The model for all that comes after training, which the chief does alone.
+
+        It is `model` itself where there is one worker. Of several the chief goes on, with a copy
+        that needs nobody else. The others wait until it calls `close`, so that a chief that dies
+        is missed and the whole job started again, and then end: for them this does not return.
+        """
+        if workers.count(self.strategy) == 1:
+            return model
+        self.leave_to_chief()
+        return workers.without_strategy(model)
+
+    def leave_to_chief(self) -> None:
+        """Returns to the chief alone; the other workers wait until it is done, and end."""
+        if not workers.is_chief(self.strategy):
+            workers.wait(self.strategy)
+            raise SystemExit(0)
+
+    def close(self) -> None:
+        """Lets the other workers go."""
+        with contextlib.suppress(tf.errors.OpError):  # one that has died has nothing left to do
+            workers.wait(self.strategy)
 
     def export(self, model: keras.Model) -> None:
         """Writes the SavedModels that `--export` asks for."""
@@ -68,20 +116,61 @@ def open_session(
         examples: Data to what is trained on.
 
     Raises:
-        InvalidInputError: Flags, data or folders that cannot be used.
+        InvalidInputError: Flags, data or folders that cannot be used; workers whose flags or data
+            are not the same.
+        WorkerLost: A worker that has not come.
         SystemExit: As `tfebm.runs.parse`.
     """
     settings, asked = parse(settings_class, presets, default_preset, description)
-    run = RunDirectory(pathlib.Path(settings.output))
+    run = _own_directory(settings, asked)
+    if settings.resume_or_begin and not settings.resume:
+        settings = dataclasses.replace(settings, resume=run.config.exists())
     if settings.resume:
         settings = resumed(settings_class, run.read_settings(), settings, asked)
     else:
         run.check_free(settings.overwrite)
-    strategy = make_strategy(settings.strategy, settings.virtual_devices)
+    strategy = make_strategy(settings.strategy, settings.virtual_devices, settings.worker_timeout)
+    if not workers.is_chief(strategy):
+        place, others = workers.place(strategy), workers.count(strategy)
+        print(f"Worker {place} of {others}, counted from 0: worker 0 reports.", flush=True)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, to the end of the process
     data = load(settings)
     training.check_batch_size(settings, len(examples(data)), strategy.num_replicas_in_sync)
     check_writable(run.path, "--output")
-    if settings.export:
+    if workers.count(strategy) > 1:
+        _check_alike(settings, examples(data), strategy)
+    if settings.export and workers.is_chief(strategy):
         check_writable(pathlib.Path(settings.export), "--export")
     training.make_deterministic(settings.seed)
     return Session(name, settings, run, strategy, data, asked)
+
+
+def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> RunDirectory:
+    """The folder of the run, or of this worker's part in it."""
+    run = RunDirectory(pathlib.Path(settings.output))
+    strategy = settings.strategy
+    if settings.resume and "strategy" not in asked:
+        strategy = run.read_settings().get("strategy")
+    return run.of_worker(read_cluster().place) if strategy == "multiworker" else run
+
+
+def _check_alike(settings: RunSettings, x: np.ndarray, strategy: tf.distribute.Strategy) -> None:
+    """Raises `InvalidInputError`, on all workers, unless they compute the same on the same data."""
+    digest = hashlib.sha256(np.ascontiguousarray(x)).hexdigest()
+    record = {
+        **settings.to_record(),
+        "checkpoint_every": settings.checkpoint_every,  # saving waits for all
+        "the training data": f"{x.dtype} {list(x.shape)} {digest[:16]}",
+    }
+    first, *others = map(json.loads, workers.texts(json.dumps(record), strategy))
+    differences = [
+        f"{name}: {first[name]} on worker 0, {other.get(name)} on worker {i}"
+        for i, other in enumerate(others, 1)
+        for name in first
+        if other.get(name) != first[name]
+    ]
+    if differences:
+        raise InvalidInputError(
+            "All workers must be given the same flags and the same data. Received "
+            f"{'; '.join(differences)}."
+        )

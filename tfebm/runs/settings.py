@@ -50,6 +50,9 @@ class RunSettings(FlagSettings):
     virtual_devices: int = flag(
         0, "split the CPU into N devices, to try `mirrored` without GPUs", least=0
     )
+    worker_timeout: int = flag(
+        600, "seconds that `multiworker` waits for all workers", least=1, operational=True
+    )
     epochs: int = flag(200, "passes over the data", least=1)
     steps: int = flag(0, "stop after so many batches in all (0: no limit)", least=0)
     batch_size: int = flag(100, "examples per step, over all replicas", least=1)
@@ -72,6 +75,11 @@ class RunSettings(FlagSettings):
         "go on from the newest checkpoint; may raise --epochs and --steps",
         operational=True,
     )
+    resume_or_begin: bool = flag(
+        False,
+        "--resume where there is a run, and begin one where there is none; for jobs that restart",
+        operational=True,
+    )
     export: str | None = flag(
         None, "also export SavedModels into this folder", type=str, metavar="DIR", operational=True
     )
@@ -82,6 +90,11 @@ class RunSettings(FlagSettings):
         if self.resume and self.overwrite:
             raise InvalidInputError(
                 "--resume goes on with a run and --overwrite deletes it. Received both; give one."
+            )
+        if self.resume_or_begin and self.overwrite:
+            raise InvalidInputError(
+                "--resume-or-begin goes on with a run where there is one, and --overwrite deletes "
+                "it. Received both; give one."
             )
 
     def to_record(self) -> dict[str, Any]:

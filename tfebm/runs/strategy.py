@@ -1,41 +1,48 @@
 """Distribution strategies by name."""
 
+import signal
+import threading
+
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.runs.cluster import meet, read_cluster
 
 STRATEGIES = ("none", "mirrored", "multiworker")
 
 
-def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy:
+def make_strategy(
+    name: str, virtual_devices: int = 0, worker_timeout: float = 600.0
+) -> tf.distribute.Strategy:
     """The strategy that a run trains under.
 
     Args:
-        name: "none" (one device), or "mirrored" (all GPUs of this machine, or its CPU).
+        name: "none" (one device), "mirrored" (all GPUs of this machine, or its CPU), or
+            "multiworker" (those of all workers that the environment variable `TF_CONFIG` names).
+            The last one must come before TensorFlow's first operation.
         virtual_devices: Split the CPU into so many devices and mirror over them: a way to try
             "mirrored" without GPUs. Must come before TensorFlow's first operation.
+        worker_timeout: Seconds that "multiworker" waits for the other workers.
 
     Raises:
-        InvalidInputError: A name that is not known or not supported yet, or virtual devices
-            where they have no meaning or come too late.
+        InvalidInputError: A name that is not known, virtual devices where they have no meaning or
+            come too late, or a `TF_CONFIG` that cannot be used.
+        WorkerLost: A worker that has not come in time.
     """
     if name not in STRATEGIES:
         raise InvalidInputError(f"The strategy must be one of {STRATEGIES}. Received {name!r}.")
-    if name == "multiworker":
-        raise InvalidInputError(
-            "The strategy 'multiworker' is not supported yet. Use 'mirrored' for several GPUs of "
-            "one machine."
-        )
     if virtual_devices < 0:
         raise InvalidInputError(
             f"The number of virtual devices must be at least 0. Received {virtual_devices}."
         )
+    if name != "mirrored" and virtual_devices:
+        raise InvalidInputError(
+            f"Virtual devices are replicas of the strategy 'mirrored'. Received "
+            f"{virtual_devices} of them with the strategy {name!r}. Use 'mirrored'."
+        )
+    if name == "multiworker":
+        return _multi_worker(worker_timeout)
     if name == "none":
-        if virtual_devices:
-            raise InvalidInputError(
-                f"Virtual devices are replicas of the strategy 'mirrored'. Received "
-                f"{virtual_devices} of them with the strategy 'none'. Use 'mirrored'."
-            )
         return tf.distribute.get_strategy()
     if not virtual_devices:
         return tf.distribute.MirroredStrategy()
@@ -51,3 +58,26 @@ def make_strategy(name: str, virtual_devices: int = 0) -> tf.distribute.Strategy
                 "virtual devices before the first operation."
             ) from None
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(virtual_devices)])
+
+
+def _multi_worker(timeout: float) -> tf.distribute.Strategy:
+    cluster = read_cluster()
+    if cluster.is_chief:
+        print(f"Waiting for {len(cluster.addresses)} workers: {', '.join(cluster.addresses)}.")
+    meet(cluster, timeout)
+    # TensorFlow now connects to those that have just answered. Should one of them have gone, or
+    # belong to another cluster, it would wait in native code, where only a signal reaches it.
+    alarmed = threading.current_thread() is threading.main_thread()
+    if alarmed:
+        before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"The workers must meet before TensorFlow's first operation: {error}"
+        ) from None
+    finally:
+        if alarmed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)

@@ -20,6 +20,7 @@ from tfebm.data import (
     training_batches,
 )
 from tfebm.errors import InvalidInputError
+from tfebm.models import workers
 from tfebm.runs.directory import RunDirectory
 from tfebm.runs.settings import RunSettings
 
@@ -70,6 +71,12 @@ def segments(first_step: int, last_step: int, per_epoch: int) -> list[tuple[int,
     return plan
 
 
+def saved_step(run: RunDirectory, stage: str, strategy: tf.distribute.Strategy) -> int:
+    """The step that a stage goes on from, of several workers that of all; 0 at its beginning."""
+    found = callbacks.newest_checkpoint(run.checkpoints / stage, strategy)
+    return callbacks.step_of(found) if found else 0
+
+
 class Stage(NamedTuple):
     """One of several models that a run trains one after the other."""
 
@@ -85,21 +92,25 @@ def train(
     settings: RunSettings,
     run: RunDirectory,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    looks: Sequence[keras.callbacks.Callback] = (),
     stage: Stage | None = None,
     log: callbacks.RunLog | None = None,
 ) -> callbacks.RunLog:
     """Trains a compiled model to the end of its settings, from its newest checkpoint if any.
 
     A run that was interrupted, by a kill too, ends with the weights of one that was not, bit
-    for bit, on the same machine with the same flags.
+    for bit, on the same machine with the same flags. Several workers go on from the newest
+    checkpoint that all of them have.
 
     Args:
         model: With a weight `step`.
         data: `x_train` is trained on; sentences in batches of like length.
         settings: Of the run.
-        run: Its folder.
+        run: Its folder; of several workers this one's.
         extra_callbacks: Beside those for divergence, records, TensorBoard and checkpoints; they
             come first, so that what they add to the logs is recorded.
+        looks: Further ones, before these, that change nothing in the model: pictures, figures. Of
+            several workers the chief has them alone.
         stage: Of a run of several; the whole run otherwise.
         log: Of the stages before.
 
@@ -108,13 +119,17 @@ def train(
     """
     name = stage.name if stage else ""
     epochs = stage.epochs if stage else settings.epochs
-    log = log or callbacks.RunLog(run.metrics, settings.to_record())
+    strategy = model.distribute_strategy
+    is_chief = workers.is_chief(strategy)
+    log = log or callbacks.RunLog(run.metrics if is_chief else None, settings.to_record())
     log.stage = name or None
     checkpoint = callbacks.Checkpoint(
         run.checkpoints / name, every=settings.checkpoint_every, extra_state=lambda: log.epochs
     )
     per_epoch = steps_per_epoch(len(data.x_train), settings.batch_size)
-    state = checkpoint.restore(model) if settings.resume else None
+    # Several workers find out together; one that begins has none.
+    several = workers.count(strategy) > 1
+    state = checkpoint.restore(model) if settings.resume or several else None
     first_step = 0
     if state is not None:
         first_step = state["step"]
@@ -122,8 +137,12 @@ def train(
         if first_step % per_epoch:
             checkpoint.continue_epoch()
         print(f"Resumed {f'the stage {name} ' if name else ''}at step {first_step}.", flush=True)
-    board = keras.callbacks.TensorBoard(run.logs / name, write_graph=False)
-    every = [callbacks.StopOnDivergence(), *extra_callbacks, log, board, checkpoint]
+    workers.copy_from_chief(model)
+    writers = [checkpoint]
+    if is_chief:
+        writers = [keras.callbacks.TensorBoard(run.logs / name, write_graph=False), checkpoint]
+        extra_callbacks = [*looks, *extra_callbacks]
+    every = [callbacks.StopOnDivergence(), *extra_callbacks, log, *writers]
     last_step = num_steps(settings, len(data.x_train), epochs)
     make_batches = sentence_batches if isinstance(data, TextData) else training_batches
     for first_epoch, last_epoch, steps in segments(first_step, last_step, per_epoch):
@@ -136,7 +155,7 @@ def train(
             shuffle=False,
             callbacks=every,
             # A bar with the time left for a person, a line per epoch for a log file.
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
         )
         first_step += (last_epoch - first_epoch) * steps
     return log
