@@ -30,7 +30,7 @@ from tfebm import (
     tokenizers,
 )
 from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost
+from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
 from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
@@ -75,6 +75,7 @@ __all__ = [
     "SplineFlow",
     "TrainingDiverged",
     "WorkerLost",
+    "WriteFailed",
     "__version__",
     "callbacks",
     "data",

@@ -22,3 +22,10 @@ class WorkerLost(RuntimeError):
     The job can be started again as a whole. Command lines exit with code 138, which cluster
     operators take for one that is worth another try.
     """
+
+
+class WriteFailed(OSError):
+    """A file or a folder could not be written, on a full disk most often.
+
+    What was there under its name before is there still, whole. Command lines exit with code 3.
+    """

@@ -1,10 +1,69 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
-from collections.abc import Callable
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import tensorflow as tf
+
+from tfebm.errors import WriteFailed
+
+interrupted = threading.Event()
+"""Set by who handles an interrupt: from then on nothing is put under its name."""
+
+_TEMPORARY = ".tmp-"
+_REASONS = {os.strerror(code) for code in errno.errorcode}
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Raises `WriteFailed`, one sentence, for what keeps `path` from being written."""
+    try:
+        yield
+    except WriteFailed:
+        raise
+    except OSError as error:
+        raise _write_failed(path, error.strerror or str(error)) from error
+    except tf.errors.OpError as error:
+        # TensorFlow writes "<path>; <the system's words>" under codes that mean other things too.
+        reason = next((text for text in _REASONS if f"; {text}" in error.message), None)
+        if reason is None:
+            raise
+        raise _write_failed(path, reason) from error
+
+
+def _write_failed(path: str | os.PathLike, reason: str) -> WriteFailed:
+    return WriteFailed(f"{os.fspath(path)} cannot be written: {reason}.")
+
+
+def temporary(path: pathlib.Path) -> pathlib.Path:
+    """Where `path` is filled; keeps the suffix, which Keras looks at."""
+    return path.with_name(f"{_TEMPORARY}{path.name}")
+
+
+@contextlib.contextmanager
+def filling(*paths: pathlib.Path) -> Iterator[None]:
+    """Leaves nothing at `paths` when it is cut short: a full disk needs the room."""
+    for path in paths:
+        _remove(path)
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            _remove(path)
+        raise
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def sync(path: pathlib.Path) -> None:
@@ -16,19 +75,86 @@ def sync(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-    """Lets `write` fill a file beside `path`, and renames it onto `path` when it is complete."""
-    temporary = path.with_name(f".tmp-{path.name}")  # keeps the suffix, which Keras looks at
-    write(temporary)
-    sync(temporary)
-    os.replace(temporary, path)
+def sync_folder(path: pathlib.Path) -> None:
+    """Waits until a folder is on the disk with everything in it."""
+    for entry in path.rglob("*"):
+        sync(entry)
+    sync(path)
+
+
+def put(beside: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives what was filled and synced its name."""
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    os.replace(beside, path)
     sync(path.parent)
+
+
+def replace_file(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """Lets `write` fill a file beside `path`, and renames it onto `path` when it is complete.
+
+    Raises:
+        WriteFailed: As on a full disk; `path` is what it was.
+    """
+    beside = temporary(path)
+    with writing(path), filling(beside):
+        write(beside)
+        sync(beside)
+        put(beside, path)
+
+
+def replace_folder(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+    """The same for a folder, which `write` finds empty; parents are made.
+
+    Raises:
+        WriteFailed: As on a full disk.
+    """
+    beside = temporary(path)
+    with writing(path), filling(beside):
+        beside.mkdir(parents=True)
+        write(beside)
+        sync_folder(beside)
+        with _put_aside(path):
+            put(beside, path)
+
+
+def discard(path: pathlib.Path) -> None:
+    """Removes a folder if it is there; cut short, it leaves no half of it under its name.
+
+    Raises:
+        WriteFailed: A folder that cannot be changed.
+    """
+    with writing(path), _put_aside(path):
+        pass
+
+
+@contextlib.contextmanager
+def _put_aside(path: pathlib.Path) -> Iterator[None]:
+    # Removed behind the block, which has to be short: in it neither the old nor the new is there.
+    doomed = path.with_name(f"{_TEMPORARY}old-{path.name}")
+    _remove(doomed)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, doomed)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.rename(doomed, path)
+        raise
+    if doomed.exists():
+        shutil.rmtree(doomed)
+
+
+def sweep(directory: pathlib.Path) -> None:
+    """Removes what a process that was killed had begun in a folder that nobody else writes."""
+    for path in directory.glob(f"{_TEMPORARY}*"):
+        _remove(path)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes strict JSON in one piece; a number that JSON has no name for is refused."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -19,7 +19,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import dataclasses
 import difflib
 import pathlib
-import shutil
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -247,7 +246,7 @@ def train(
     # Before the flow moves on: a run that is killed meanwhile must not find the old energy.
     if done < last and tfebm.callbacks.complete_checkpoints(run.checkpoints / "energy"):
         print("The flow is trained further, and the energy over it starts anew.", flush=True)
-        shutil.rmtree(run.checkpoints / "energy")
+        files.discard(run.checkpoints / "energy")
     if not done:  # a flow that is restored has seen data
         flow.initialize(tfebm.data.to_float(data.x_train[:512]))
     log = training.train(flow, data, settings, run, stage=stage)

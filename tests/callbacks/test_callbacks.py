@@ -72,7 +72,7 @@ class TestCheckpoint:
         def die(*args, **kwargs):
             raise Killed
 
-        for owner, name in ((model, "save_weights"), (files, "write_json"), (os, "rename")):
+        for owner, name in ((model, "save_weights"), (files, "write_json"), (os, "replace")):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, die)
                 with pytest.raises(Killed):
@@ -82,6 +82,15 @@ class TestCheckpoint:
                 np.testing.assert_array_equal(value, kept[path])
         fit(model, Checkpoint(tmp_path))  # and what was left of them is swept away
         assert not list(tmp_path.glob(".tmp-*"))
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path):
+        model = compiled()
+        fit(model, Checkpoint(tmp_path / "checkpoints"))
+        (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+        (tmp_path / "checkpoints").write_text("in its place")
+        with pytest.raises(tfebm.WriteFailed, match="step-00000006 cannot be written: Not a dir"):
+            fit(model, Checkpoint(tmp_path / "checkpoints"))
+        assert Checkpoint(tmp_path / "elsewhere").restore(compiled())["step"] == 3
 
     def test_damage_is_named_and_not_loaded(self, tmp_path):
         fit(compiled(), Checkpoint(tmp_path))

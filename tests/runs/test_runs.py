@@ -1,7 +1,11 @@
 import dataclasses
+import pathlib
+import shutil
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfebm
 from tfebm.runs import (
@@ -146,9 +150,56 @@ class TestDirectory:
 
     def test_folders_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        for path in (tmp_path / "file", tmp_path / "file" / "run", pathlib.Path("/proc/run")):
             with pytest.raises(tfebm.InvalidInputError, match=r"cannot be written.*--export"):
                 check_writable(path, "--export")
+        check_writable(tmp_path / "run", "--export")
+        assert list((tmp_path / "run").iterdir()) == []
+
+    def test_a_beginning_that_is_cut_short_leaves_no_half_of_a_checkpoint(
+        self, tmp_path, monkeypatch
+    ):
+        run = RunDirectory(tmp_path)
+        for name in ("checkpoints/step-00000001", "checkpoints/flow/step-00000001"):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "state.json").write_text("{}")
+        (tmp_path / ".tmp-model.keras").write_text("half")
+        rmtree = shutil.rmtree
+
+        def die(path, **options):
+            if path.exists():
+                (path / "step-00000001" / "state.json").unlink()
+                raise KeyboardInterrupt
+            rmtree(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", die)
+            with pytest.raises(KeyboardInterrupt):
+                run.begin("test", {"a": 1})
+        assert not run.checkpoints.exists()
+        run.begin("test", {"a": 1})
+        assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+    def test_a_resumed_run_sweeps_what_a_kill_left(self, tmp_path):
+        run = RunDirectory(tmp_path)
+        for folder in ("", "checkpoints", "checkpoints/flow"):
+            half = tmp_path / folder / ".tmp-step-00000001"
+            half.mkdir(parents=True)
+            (half / "state.json").write_text("{")
+        run.write_settings("test", {})
+        assert not list(tmp_path.rglob(".tmp-*"))
+        assert (tmp_path / "checkpoints" / "flow").is_dir()
+
+    @pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_end", "on_train_end"])
+    def test_logs_on_a_full_disk(self, tmp_path, monkeypatch, hook):
+        def full(*_):  # in TensorFlow's words
+            message = f"{tmp_path}/events.out.tfevents; No space left on device"
+            raise tf.errors.ResourceExhaustedError(None, None, message)
+
+        monkeypatch.setattr(keras.callbacks.TensorBoard, hook, full)
+        board = training._Board(tmp_path)
+        with pytest.raises(tfebm.WriteFailed, match="cannot be written: No space left on device"):
+            getattr(board, hook)(*([0] if hook == "on_epoch_end" else []))
 
     def test_nothing_to_resume_or_load(self, tmp_path):
         with pytest.raises(tfebm.InvalidInputError, match="no run to resume"):

@@ -1,5 +1,8 @@
 """Exports are loaded as strangers load them: no tfebm, no Keras, no XLA."""
 
+import shutil
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,3 +140,34 @@ def test_a_folder_that_cannot_be_written(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(tfebm.InvalidInputError, match="cannot be written"):
         serving.export(model, tmp_path / "file", "digits")
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        # In TensorFlow's words, of the code that a GPU without memory has too.
+        (
+            tf.errors.ResourceExhaustedError(None, None, "x/variables; No space left on device"),
+            tfebm.WriteFailed,
+        ),
+    ],
+)
+def test_an_export_that_is_cut_short_leaves_neither_part(
+    model, exported, tmp_path, monkeypatch, error, raised
+):
+    written = []
+
+    class Archive:
+        def write_out(self, path, verbose):
+            shutil.copytree(exported.generator, path)
+            written.append(path)
+            if len(written) == 2:
+                raise error
+
+    monkeypatch.setattr(sys.modules["tfebm.serving.export"], "_archive", lambda *_: Archive())
+    with pytest.raises(raised):
+        serving.export(model, tmp_path, "digits")
+    assert len(written) == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert serving.next_version(tmp_path, "digits") == 1

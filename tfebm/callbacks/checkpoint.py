@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill at any moment, and restore a run bit for bit."""
 
 import hashlib
+import io
 import os
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,7 @@ from tfebm.callbacks.divergence import check_weights
 from tfebm.errors import InvalidInputError
 from tfebm.models import workers
 
-_PREFIX, _TEMPORARY = "step-", ".tmp-"
+_PREFIX = "step-"
 _WEIGHTS, _STATE = "state.weights.h5", "state.json"
 
 
@@ -79,7 +79,7 @@ class Checkpoint(keras.callbacks.Callback):
         if workers.count(model.distribute_strategy) > 1:
             for later in complete_checkpoints(self.directory):
                 if path is None or later > path:
-                    _discard(later)
+                    files.discard(later)
         if path is None:
             return None
         state = _read_state(path)
@@ -130,15 +130,16 @@ class Checkpoint(keras.callbacks.Callback):
         self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of the model as it is now."""
+        """Writes a checkpoint of the model as it is now.
+
+        Raises:
+            TrainingDiverged: Weights that are not finite.
+            WriteFailed: As on a full disk; the checkpoints before are kept.
+        """
         check_weights(self.model)
         step = int(self.model.step.numpy())
-        final = self.directory / f"{_PREFIX}{step:08d}"
-        temporary = self.directory / f"{_TEMPORARY}{final.name}"
-        self.directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        self.model.save_weights(temporary / _WEIGHTS)
+        weights = _WeightsInMemory()
+        self.model.save_weights(weights)
         state = {
             "step": step,
             "epoch": self._epoch,
@@ -146,32 +147,31 @@ class Checkpoint(keras.callbacks.Callback):
                 [variable.numpy().tolist() for variable in metric.variables]
                 for metric in self.model.metrics
             ],
-            "sha256": _digest(temporary / _WEIGHTS),
+            "sha256": hashlib.sha256(weights.getbuffer()).hexdigest(),
             "extra": self.extra_state(),
         }
-        files.write_json(temporary / _STATE, state)
-        files.sync(temporary / _WEIGHTS)
-        files.sync(temporary)
-        if final.exists():  # by `every`, at the end of an epoch of unknown length
-            _discard(final)
-        os.rename(temporary, final)
-        files.sync(self.directory)
+
+        def fill(folder: pathlib.Path) -> None:
+            (folder / _WEIGHTS).write_bytes(weights.getbuffer())
+            files.write_json(folder / _STATE, state)
+
+        # It may be there: by `every`, at the end of an epoch of unknown length.
+        files.replace_folder(self.directory / f"{_PREFIX}{step:08d}", fill)
         self._saved = step
-        self._remove_old()
-
-    def _remove_old(self) -> None:
         for path in complete_checkpoints(self.directory)[: -self.keep]:
-            _discard(path)
-        for path in self.directory.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(path, ignore_errors=True)
+            files.discard(path)
+        files.sweep(self.directory)
 
 
-def _discard(path: pathlib.Path) -> None:
-    # Out of the list first: a removal that is cut short must not leave half of one in it.
-    doomed = path.with_name(f"{_TEMPORARY}old-{path.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.rename(path, doomed)
-    shutil.rmtree(doomed)
+class _WeightsInMemory(io.BytesIO):
+    """A file of weights to Keras, which looks at the name and takes a buffer.
+
+    HDF5 does not get over a full disk: it holds on to the file, tries again when the process ends
+    and brings it down by a segmentation fault. So it does not see the disk.
+    """
+
+    def __str__(self) -> str:
+        return _WEIGHTS
 
 
 def complete_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:

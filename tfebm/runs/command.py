@@ -1,25 +1,34 @@
 """Running a script's `main` with exit codes that mean something."""
 
+import contextlib
+import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost
+from tfebm import files
+from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
 from tfebm.runs.settings import fail
 
 # 128 and a signal that means nothing: operators restart a process whose code is above 127.
 LOST_WORKER = 128 + 10
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WHERE = "from the newest checkpoint with --resume"
+_SECONDS = 1.0
+
 
 def run_command(main: Callable[[], None]) -> None:
-    """Calls `main`; 0 when done, 2 for input that cannot be used, 1 for a run that diverged,
-    138 for a lost worker, 130 for an interrupt, each of them with a sentence instead of a
-    traceback.
+    """Calls `main`; 0 when done, 1 for a run that diverged, 2 for input that cannot be used, 3 for
+    a file that cannot be written, 130 for an interrupt, 138 for a lost worker. All but 0 say why in
+    a sentence or two, without a traceback.
     """
     try:
-        main()
+        with _interrupts_that_get_through():
+            main()
     except InvalidInputError as error:
         fail(str(error), 2)
     except TrainingDiverged as error:
@@ -35,8 +44,15 @@ def run_command(main: Callable[[], None]) -> None:
             "--resume; train/launch.py and cluster operators do.",
             LOST_WORKER,
         )
+    except WriteFailed as error:
+        fail(f"{error} Make room for it, and go on {_WHERE}.", 3)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        # What is printed goes to a file on a full disk.
+        fail(f"The output cannot be written: {error.strerror}. Make room, and go on {_WHERE}.", 3)
     except KeyboardInterrupt:
-        fail("Interrupted. Go on from the newest checkpoint with --resume.", 128 + signal.SIGINT)
+        fail(f"Interrupted. Go on {_WHERE}.", 128 + signal.SIGINT)
 
 
 def _is_loss(error: tf.errors.OpError) -> bool:
@@ -44,3 +60,38 @@ def _is_loss(error: tf.errors.OpError) -> bool:
     kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     has_peers = bool(os.environ.get("TF_CONFIG"))
     return has_peers and (isinstance(error, kinds) or "Collective ops is aborted" in error.message)
+
+
+@contextlib.contextmanager
+def _interrupts_that_get_through() -> Iterator[None]:
+    """Raises `KeyboardInterrupt` where Ctrl-C is pressed, again each second, and at the end.
+
+    TensorFlow's C++ asks Python objects for attributes while it traces, and takes whatever is
+    raised there for "no": an interrupt is lost now and then, and the graph may be another one. So
+    nothing is put under its name any more from the first one on.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # as in the background of a shell, where Ctrl-C is for somebody else
+        return
+
+    def interrupt(*_: Any) -> None:
+        files.interrupted.set()
+        signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGALRM)
+    }
+    try:
+        try:
+            yield
+        except Exception:
+            if not files.interrupted.is_set():
+                raise
+        if files.interrupted.is_set():
+            raise KeyboardInterrupt
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        files.interrupted.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import tempfile
 import zipfile
 from typing import Any
 
@@ -24,11 +25,9 @@ _OTHERS += ("reconstructions.txt", "interpolations.txt")
 
 def check_writable(path: pathlib.Path, flag: str) -> None:
     """Raises `InvalidInputError` where a folder, given by `flag`, cannot be made or written."""
-    probe = path / f".tmp-probe-{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=path).close()  # has no name that a kill could leave behind
     except OSError as error:
         raise InvalidInputError(
             f"The folder {path} cannot be written: {error.strerror}. Give another {flag}."
@@ -102,15 +101,18 @@ class RunDirectory:
     def begin(self, program: str, settings: dict[str, Any]) -> None:
         """Removes an earlier run and writes `config.json`, the start of a new one."""
         # Only what a run writes is removed, whatever else a user keeps there.
-        for name in _FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for folder in (self.checkpoints, self.path / "workers"):
+            files.discard(folder)
+        shutil.rmtree(self.logs, ignore_errors=True)
         others = (self.path / name for name in _OTHERS)
         for path in (self.metrics, self.model, *map(self.picture, _PICTURES), *others):
             path.unlink(missing_ok=True)
         self.write_settings(program, settings)
 
     def write_settings(self, program: str, settings: dict[str, Any]) -> None:
-        """Writes `config.json`."""
+        """Writes `config.json`, after what a killed process left half done is removed."""
+        for folder in (self.path, self.checkpoints, *self.checkpoints.glob("*/")):
+            files.sweep(folder)
         record = {"program": program, "tfebm": __version__, "settings": settings}
         files.write_json(self.config, record)
 

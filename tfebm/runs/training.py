@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tfebm import callbacks
+from tfebm import callbacks, files
 from tfebm.data import (
     ImageData,
     PointData,
@@ -140,7 +140,7 @@ def train(
     workers.copy_from_chief(model)
     writers = [checkpoint]
     if is_chief:
-        writers = [keras.callbacks.TensorBoard(run.logs / name, write_graph=False), checkpoint]
+        writers = [_Board(run.logs / name, write_graph=False), checkpoint]
         extra_callbacks = [*looks, *extra_callbacks]
     every = [callbacks.StopOnDivergence(), *extra_callbacks, log, *writers]
     last_step = num_steps(settings, len(data.x_train), epochs)
@@ -159,6 +159,22 @@ def train(
         )
         first_step += (last_epoch - first_epoch) * steps
     return log
+
+
+class _Board(keras.callbacks.TensorBoard):
+    """Keras' own; a full disk is told in a sentence."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        with files.writing(self.log_dir):
+            super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        with files.writing(self.log_dir):
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        with files.writing(self.log_dir):
+            super().on_train_end(logs)
 
 
 def finish(

@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
 
+from tfebm import files
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.serving import extras, signatures
@@ -93,7 +93,8 @@ def export(
 
     Raises:
         InvalidInputError: A version that exists or is not positive, a name that is no plain
-            folder name, or a folder that cannot be written.
+            folder name, or a folder that cannot be made.
+        WriteFailed: As on a full disk; neither version appears.
 
     Example:
 
@@ -122,14 +123,31 @@ def export(
                 f"The export {path} exists, and a served version must not change. Give a higher "
                 "`version`, or remove it."
             )
+    for path in target:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.sweep(path.parent)
+        except OSError as error:
+            raise InvalidInputError(
+                f"The export folder {path.parent} cannot be written: {error.strerror}. Give "
+                "another one."
+            ) from None
     archives = (
         _archive(model, signatures.of_generator(model), "generate"),
         _archive(model, signatures.of_scorer(model, num_chains, max_length), "score"),
     )
     about = signatures.about(model, num_chains, max_length)
-    for part, archive, path in zip(target._fields, archives, target, strict=True):
-        _write(archive, path, extras.server_name(name, part), about)
-    extras.write_configs(base)
+    # A server polls these folders: a version appears when it is complete, and the other part's is
+    # too. Names that are no numbers are not versions to it.
+    beside = [files.temporary(path) for path in target]
+    with files.writing(base), files.filling(*beside):
+        for part, archive, folder in zip(target._fields, archives, beside, strict=True):
+            archive.write_out(str(folder), verbose=False)
+            extras.write_version_extras(folder, extras.server_name(name, part), about)
+            files.sync_folder(folder)
+        extras.write_configs(base)
+        for folder, path in zip(beside, target, strict=True):
+            files.put(folder, path)
     return target
 
 
@@ -167,21 +185,3 @@ class _Weight(keras.layers.Layer):
         super().__init__()
         self.weight = weight
         self.built = True
-
-
-def _write(
-    archive: keras.export.ExportArchive, path: pathlib.Path, server_name: str, about: dict
-) -> None:
-    # A server polls this folder: the version appears when it is complete. Names that are no
-    # numbers are not versions to it.
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        archive.write_out(str(temporary), verbose=False)
-        extras.write_version_extras(temporary, server_name, about)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise InvalidInputError(
-            f"The export folder {path.parent} cannot be written: {error}. Give another one."
-        ) from None
