@@ -31,6 +31,9 @@ INSTALL_REQUIRES = [
     "mlxtend>=0.23.4,<0.26",
 ]
 
+# Of `savedmodels/client.py`: protocol buffers and stubs, which go with their TensorFlow.
+CLIENT = ["tensorflow-serving-api~=2.21.0"]
+
 setuptools.setup(
     name="tfebm",
     version=VERSION,
@@ -44,7 +47,10 @@ setuptools.setup(
     install_requires=INSTALL_REQUIRES,
     extras_require={
         # Tracing graphs keeps one core busy, and is most of what the tests do: two at a time.
-        "test": ["pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1"],
+        "test": ["pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1", *CLIENT],
+        "client": CLIENT,
+        # Other runtimes that take exports, with the versions that were tried.
+        "interop": ["openvino>=2026.4,<2027", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<1.18"],
         # The benchmarks' tables need nothing but the package and a look at the machine; PyTorch is
         # what `benchmarks/text_chain.py` compares with, in a process of its own.
         "benchmarks": ["py-cpuinfo>=9", "torch>=2.5"],

@@ -26,7 +26,7 @@ def _weights_seed():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root():
     """The checkout."""
     return ROOT

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
@@ -173,3 +175,32 @@ def survives_malformed_requests(path, folder, count, timeout=300):
     seen = json.loads(done.stdout)
     assert all(sum(kinds.values()) == count for kinds in seen.values())
     return seen
+
+
+def shell_commands(path, program):
+    """Words of a Markdown file's commands that begin with `program`."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith(program)]
+
+
+def rest_inputs(body, signature):
+    """Arrays by the inputs of a `SignatureDef`, of the body of a request to TensorFlow Serving's
+    REST: rows are under "instances", columns under "inputs", and a single input may go without its
+    name."""
+    assert ("instances" in body) != ("inputs" in body)
+    rows = body.get("instances")
+    if rows is None:
+        columns = body["inputs"]
+    elif isinstance(rows[0], dict):
+        assert all(set(row) == set(rows[0]) for row in rows)
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+    else:
+        columns = rows
+    if not isinstance(columns, dict):
+        (name,) = signature.inputs
+        columns = {name: columns}
+    return {
+        name: np.asarray(column, tf.as_dtype(signature.inputs[name].dtype).as_numpy_dtype)
+        for name, column in columns.items()
+    }

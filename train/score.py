@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.run_command(main)
+    runs.run_command(main, again="start again")

@@ -1,11 +1,16 @@
 """Exports of sentence models take and give strings, in a process without tfebm."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import (
     WAYS,
     compiled_functions,
+    graphs,
+    rest_inputs,
+    shell_commands,
     signatures_of,
     strangers_answers,
     survives_malformed_requests,
@@ -114,6 +119,17 @@ def test_long_sentences_are_read_up_to_the_limit(model, exported):
 def test_malformed_requests_harm_nobody_else(exported, tmp_path, part, count):
     seen = survives_malformed_requests(getattr(exported, part), tmp_path, count)
     assert all({"type", "rank", "empty", "missing"} <= set(kinds) for kinds in seen.values())
+
+
+def test_the_readme_s_rest_request(exported, root):
+    commands = shell_commands(root / "savedmodels" / "README.md", "curl")
+    (request,) = [words[-1] for words in commands if "/text_scorer:" in words[1]]
+    body = json.loads(request)
+    name = body["signature_name"]
+    inputs = rest_inputs(body, graphs(exported.scorer).signature_def[name])
+    signature = tf.saved_model.load(exported.scorer).signatures[name]
+    answer = signature(**{key: tf.constant(value) for key, value in inputs.items()})
+    assert answer["score"].shape == [1]
 
 
 def test_a_language_model_needs_no_seed_to_score(tmp_path):

@@ -109,7 +109,7 @@ def test_a_killed_run_ends_like_one_that_was_not(quick, tmp_path, pattern, place
 
 def assert_interrupted(process, code):
     assert code == INTERRUPTED, process.text
-    assert "Interrupted. Go on from the newest checkpoint with --resume." in process.text
+    assert "Interrupted. To finish, go on from the newest checkpoint with --resume." in process.text
     assert "Traceback" not in process.text
 
 

@@ -17,14 +17,21 @@ from tfebm.runs.settings import fail
 LOST_WORKER = 128 + 10
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WHERE = "from the newest checkpoint with --resume"
 _SECONDS = 1.0
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Calls `main`; 0 when done, 1 for a run that diverged, 2 for input that cannot be used, 3 for
-    a file that cannot be written, 130 for an interrupt, 138 for a lost worker. All but 0 say why in
-    a sentence or two, without a traceback.
+def run_command(
+    main: Callable[[], None], again: str = "go on from the newest checkpoint with --resume"
+) -> None:
+    """Calls `main`, and ends the process unless all went well.
+
+    Exit codes: 0 when done, 1 for a run that diverged, 2 for input that cannot be used, 3 for a
+    file that cannot be written, 130 for an interrupt, 138 for a lost worker. All but 0 say why in a
+    sentence or two, without a traceback.
+
+    Args:
+        main: The command.
+        again: What a person does after 3 and 130, as the end of a sentence.
     """
     try:
         with _interrupts_that_get_through():
@@ -45,14 +52,14 @@ def run_command(main: Callable[[], None]) -> None:
             LOST_WORKER,
         )
     except WriteFailed as error:
-        fail(f"{error} Make room for it, and go on {_WHERE}.", 3)
+        fail(f"{error} Make room for it, and {again}.", 3)
     except OSError as error:
         if error.errno not in _FULL:
             raise
         # What is printed goes to a file on a full disk.
-        fail(f"The output cannot be written: {error.strerror}. Make room, and go on {_WHERE}.", 3)
+        fail(f"The output cannot be written: {error.strerror}. Make room, and {again}.", 3)
     except KeyboardInterrupt:
-        fail(f"Interrupted. Go on {_WHERE}.", 128 + signal.SIGINT)
+        fail(f"Interrupted. To finish, {again}.", 128 + signal.SIGINT)
 
 
 def _is_loss(error: tf.errors.OpError) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m tfebm.serving check DIR`: what a stock TensorFlow Serving would find in an export."""
+"""What a stock TensorFlow Serving would find in an export; what it and other runtimes need."""
 
 import os
 
@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from tfebm import runs
-from tfebm.serving import check, extras
+from tfebm.serving import check, extras, make_portable
 
 
 def main() -> None:
@@ -21,6 +21,8 @@ def main() -> None:
         "code 1 where anything would fail there",
         "extras": "write the warm-up requests and the server's settings beside an export that "
         "lacks them",
+        "portable": "write the signatures for runtimes without gradients (OpenVINO, ONNX), each as "
+        "a SavedModel of a fixed batch size",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -34,6 +36,17 @@ def main() -> None:
             command.add_argument(
                 "--seconds", type=float, default=1.0, help="for each timing (default: 1)"
             )
+        if name == "portable":
+            command.add_argument(
+                "--batch-size", type=int, default=1, help="rows of a call (default: 1)"
+            )
+            command.add_argument(
+                "--output",
+                type=pathlib.Path,
+                default=pathlib.Path("portable"),
+                metavar="DIR",
+                help="DIR/<signature> is written for each (default: portable)",
+            )
     arguments = parser.parse_args()
     versions = check.newest_versions(arguments.directory)
     if arguments.command == "extras":
@@ -44,6 +57,12 @@ def main() -> None:
                 extras.write_version_extras(path, name, {})
         extras.write_configs(base)
         return
+    if arguments.command == "portable":
+        for path in versions:
+            for name in sorted(extras.read_signatures(path)):
+                if name != extras.DEFAULT_SIGNATURE:
+                    print(make_portable(path, name, arguments.output, arguments.batch_size))
+        return
     reports = [check.check_version(path, seconds=arguments.seconds) for path in versions]
     print("\n\n".join(map(check.describe, reports)))
     if any(report.problems for report in reports):
@@ -51,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runs.run_command(main)
+    runs.run_command(main, again="start again")

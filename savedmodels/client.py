@@ -1,0 +1,419 @@
+"""Asks TensorFlow Serving for new images or sentences, or for scores, over gRPC.
+
+  python savedmodels/client.py generate --model mnist5k_generator --count 64 --output grid.png
+  python savedmodels/client.py score --model mnist5k_scorer --input photos/
+  python savedmodels/client.py score --model text_scorer --input sentences.txt --output scores.csv
+
+It needs `pip install tensorflow-serving-api pillow` and this file, neither tfebm nor Keras. What a
+model takes and gives it learns from the server.
+"""
+
+import os
+
+# TensorFlow's notes on its build are no news here; its errors are.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import argparse
+import csv
+import io
+import itertools
+import pathlib
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+try:
+    import grpc
+    import numpy as np
+    from PIL import Image, ImageOps
+    from tensorflow import make_ndarray, make_tensor_proto
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}. The client needs `pip install tensorflow-serving-api pillow`.")
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_COLUMNS = 8  # of a grid
+_MARGIN = 2  # pixels between its images
+_SHOWN = 5  # names of files in a message, at most
+_ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class ClientError(Exception):
+    """What was asked for cannot be had; the message says why, and what to do."""
+
+
+class ServedModel:
+    """A model of a server: the signatures that it has, and their answers.
+
+    Args:
+        server: `host:port` of the server's gRPC.
+        model: A name of its `models.config`.
+        timeout: Seconds for each answer.
+
+    Raises:
+        ClientError: No answer, or a model that the server does not know.
+
+    Example:
+
+        >>> model = ServedModel("localhost:8500", "mnist5k_generator")
+        >>> model.ask("generate", {"seed": np.array([[0, 1], [0, 2]], np.int32)})["image"].shape
+        (2, 28, 28, 1)
+    """
+
+    def __init__(self, server: str, model: str, timeout: float = 60.0) -> None:
+        self.server, self.name, self.timeout = server, model, timeout
+        channel = grpc.insecure_channel(server, options=_ANY_SIZE)
+        self._service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = model
+        answer = self._call(self._service.GetModelMetadata, request)
+        found = get_model_metadata_pb2.SignatureDefMap()
+        answer.metadata["signature_def"].Unpack(found)
+        self.signatures = {
+            name: signature
+            for name, signature in found.signature_def.items()
+            if not name.startswith("__")
+        }
+
+    def shapes(self, signature: str) -> tuple[dict[str, tuple], dict[str, tuple]]:
+        """Shapes of the inputs and of the outputs of a signature by name, -1 for the rows.
+
+        Raises:
+            ClientError: A model that lacks it.
+        """
+        if signature not in self.signatures:
+            part = "generator" if signature == "generate" else "scorer"
+            raise ClientError(
+                f"The model {self.name!r} has no signature {signature!r}, only "
+                f"{', '.join(sorted(self.signatures))}. Give a {part}: <name>_{part}."
+            )
+        found = self.signatures[signature]
+        inputs, outputs = (
+            {name: tuple(dim.size for dim in info.tensor_shape.dim) for name, info in side.items()}
+            for side in (found.inputs, found.outputs)
+        )
+        return inputs, outputs
+
+    def ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One request.
+
+        Args:
+            signature: Its name.
+            inputs: Arrays with a row for each example, as many in all of them.
+
+        Raises:
+            ClientError: The server's reason for having no answer.
+        """
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self.name
+        request.model_spec.signature_name = signature
+        for name, value in inputs.items():
+            request.inputs[name].CopyFrom(make_tensor_proto(value))
+        answer = self._call(self._service.Predict, request)
+        return {name: make_ndarray(value) for name, value in answer.outputs.items()}
+
+    def _call(self, method: Callable, request: Any) -> Any:
+        try:
+            return method(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise ClientError(self._why(error.code(), error.details())) from None
+
+    def _why(self, code: grpc.StatusCode, details: str) -> str:
+        if code == grpc.StatusCode.UNAVAILABLE:
+            return (
+                f"No server answers at {self.server}: {details}. Start it, or give the address of "
+                "its gRPC, host:port, with --server; the port is 8500 by default, 8501 is REST's."
+            )
+        if code == grpc.StatusCode.NOT_FOUND:
+            return (
+                f"The server at {self.server} has no model {self.name!r}: {details}. Give a name "
+                "of its models.config with --model: <name>_generator or <name>_scorer."
+            )
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return (
+                f"The server at {self.server} did not answer within {self.timeout:g} seconds. Give "
+                "it more with --timeout, or fewer rows at once with --batch-size."
+            )
+        return f"The server at {self.server} refused the request ({code.name}): {details}"
+
+
+def _kind(model: ServedModel, shapes: dict[str, tuple]) -> str:
+    """What the model is of, "image" or "text"."""
+    if "text" in shapes:
+        return "text"
+    if len(shapes.get("image", ())) != 4:
+        raise ClientError(
+            f"The model {model.name!r} is of neither images nor sentences, but of {shapes}. Ask it "
+            "from a program of yours."
+        )
+    return "image"
+
+
+# ---- New images and sentences -------------------------------------------------------------
+
+
+def generate(model: ServedModel, count: int, seed: int, batch_size: int) -> np.ndarray:
+    """New images `[count, height, width, channels]` in [-1, 1], or strings `[count]`.
+
+    Row i is that of the seed (`seed`, i), whatever the batch size and the count.
+    """
+    _, outputs = model.shapes("generate")
+    name = _kind(model, outputs)
+    seeds = np.stack([np.full(count, seed), np.arange(count)], axis=1).astype(np.int32)
+    starts = range(0, count, batch_size)
+    rows = [model.ask("generate", {"seed": seeds[i : i + batch_size]})[name] for i in starts]
+    return np.concatenate(rows)
+
+
+def grid(images: np.ndarray) -> Image.Image:
+    """Images `[N, H, W, C]` in [-1, 1] as one picture, row by row, white between."""
+    pixels = np.rint(np.nan_to_num((images + 1.0) * 127.5)).clip(0, 255).astype(np.uint8)
+    height, width = (side + _MARGIN for side in images.shape[1:3])
+    columns = min(_COLUMNS, len(images))
+    rows = -(-len(images) // columns)
+    mode = "L" if images.shape[-1] == 1 else "RGB"
+    picture = Image.new(mode, (columns * width + _MARGIN, rows * height + _MARGIN), "white")
+    for i, image in enumerate(pixels):
+        corner = (_MARGIN + i % columns * width, _MARGIN + i // columns * height)
+        picture.paste(Image.fromarray(image[..., 0] if mode == "L" else image), corner)
+    return picture
+
+
+# ---- Scores -------------------------------------------------------------------------------
+
+
+def row_seeds(rows: np.ndarray, seed: int) -> np.ndarray:
+    """A seed for each row, int32 `[N, 2]`, by what the row holds: its score then depends neither
+    on its place nor on its neighbours, and equal rows get equal scores."""
+    contents = [row if isinstance(row, bytes) else row.tobytes() for row in rows]
+    words = np.array([zlib.crc32(content) for content in contents], np.uint32).view(np.int32)
+    return np.stack([np.full(len(rows), seed, np.int32), words], axis=1)
+
+
+def score(
+    model: ServedModel, rows: Iterator[tuple[str, Any]], seed: int, batch_size: int
+) -> tuple[list[str], list[list]]:
+    """The names of the columns and their rows: each example's name, its score and what else the
+    server says of it.
+
+    Args:
+        model: A scorer.
+        rows: Names of examples and the examples, as the model takes them.
+        seed: Of the inference.
+        batch_size: Examples a request.
+    """
+    inputs, outputs = model.shapes("score")
+    data = _kind(model, inputs)
+    columns = sorted(outputs, key=lambda name: (name != "score", name))
+    table: list[list] = []
+    for names, examples in _batches(rows, batch_size):
+        array = np.array(examples, object) if data == "text" else np.stack(examples)
+        request = {data: array}
+        if "seed" in inputs:
+            request["seed"] = row_seeds(array, seed)
+        answer = model.ask("score", request)
+        table += zip(names, *(answer[name].tolist() for name in columns), strict=True)
+    return ["file" if data == "image" else "text", *columns], table
+
+
+def _batches(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[tuple[list, list]]:
+    while batch := list(itertools.islice(rows, size)):
+        names, examples = zip(*batch, strict=True)
+        yield list(names), list(examples)
+
+
+def read_images(
+    source: pathlib.Path, shape: tuple[int, int, int], resize: bool, left_out: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and pixels, float32 `[height, width, channels]` in [-1, 1], of an image or of all
+    images under a folder.
+
+    Args:
+        source: The file or the folder.
+        shape: Of an image of the model.
+        resize: Whether the middle of images of another size is cut out and resampled.
+        left_out: Takes the names of files that cannot be read.
+
+    Raises:
+        ClientError: No images, or one of another size.
+    """
+    files = [source] if source.is_file() else sorted(source.rglob("*"))
+    files = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+    if not files:
+        raise ClientError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    height, width, channels = shape
+    for file in files:
+        name = file.name if file == source else str(file.relative_to(source))
+        try:
+            with Image.open(file) as opened:
+                picture = ImageOps.exif_transpose(opened)
+                if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
+                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+                if picture.mode in ("I", "F"):
+                    raise OSError("pixels of neither 8 nor 16 bits")
+                picture = picture.convert("L" if channels == 1 else "RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            left_out.append(name)
+            continue
+        if picture.size != (width, height):
+            if not resize:
+                raise ClientError(
+                    f"{file} has {picture.width} x {picture.height} pixels, and the model takes "
+                    f"images of {width} x {height}. Give --resize to have the middle cut out and "
+                    "resampled, as for training."
+                )
+            picture = _fit(picture, width, height)
+        pixels = np.asarray(picture, np.float32).reshape(shape)
+        yield name, pixels / np.float32(127.5) - np.float32(1.0)
+
+
+def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
+    scale = min(picture.width / width, picture.height / height)
+    cut = round(width * scale), round(height * scale)
+    left, top = (picture.width - cut[0]) // 2, (picture.height - cut[1]) // 2
+    # Cut before it is resampled: the filter would reach over the edges of a `box`.
+    picture = picture.crop((left, top, left + cut[0], top + cut[1]))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def read_sentences(source: pathlib.Path, left_out: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The lines of a text file, as strings and in UTF-8; the numbers of those that are empty or
+    not UTF-8 go to `left_out`.
+
+    Raises:
+        ClientError: A file that is missing, or has no lines.
+    """
+    try:
+        lines = source.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    except OSError as error:
+        raise ClientError(f"{source} cannot be read: {error.strerror}. Give a text file.") from None
+    if not lines:
+        raise ClientError(f"{source} is empty. A file of sentences, one a line, is needed.")
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            text = ""
+        if not text:
+            left_out.append(f"line {number}")
+            continue
+        yield text, text.encode("utf-8")
+
+
+# ---- The command --------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Its flags; those of the process by default.
+
+    Raises:
+        ClientError: What was asked for cannot be had.
+    """
+    arguments = _parser().parse_args(argv)
+    run = _generate if arguments.command == "generate" else _score
+    run(ServedModel(arguments.server, arguments.model, arguments.timeout), arguments)
+
+
+def _generate(model: ServedModel, arguments: argparse.Namespace) -> None:
+    rows = generate(model, arguments.count, arguments.seed, arguments.batch_size)
+    if rows.ndim == 1:
+        _write("".join(f"{row.decode('utf-8')}\n" for row in rows), arguments.output)
+        return
+    output = arguments.output or pathlib.Path("grid.png")
+    try:
+        grid(rows).save(output)
+    except (OSError, ValueError) as error:
+        raise ClientError(f"{output} cannot be written: {error}. Give a .png file.") from None
+    print(f"{len(rows)} images are in {output}.")
+
+
+def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
+    inputs, _ = model.shapes("score")
+    source, left_out = arguments.input, []
+    if not source.exists():
+        raise ClientError(f"There is no {str(source)!r}. Check the path.")
+    is_text = _kind(model, inputs) == "text"
+    rows = (
+        read_sentences(source, left_out)
+        if is_text
+        else read_images(source, inputs["image"][1:], arguments.resize, left_out)
+    )
+    columns, table = score(model, rows, arguments.seed, arguments.batch_size)
+    if left_out:
+        what = "empty or not UTF-8" if is_text else "unreadable"
+        more = ", ..." if len(left_out) > _SHOWN else ""
+        print(
+            f"{len(left_out)} of {len(left_out) + len(table)} were left out as {what}: "
+            f"{', '.join(left_out[:_SHOWN])}{more}.",
+            file=sys.stderr,
+        )
+    if not table:
+        raise ClientError(f"Nothing in {source} can be scored.")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *table])
+    _write(text.getvalue(), arguments.output)
+
+
+def _write(text: str, output: pathlib.Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise ClientError(f"{output} cannot be written: {error.strerror}.") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawn = commands.add_parser("generate", help="new images as a grid, or new sentences as lines")
+    drawn.add_argument("--count", type=_number(int, 1), default=64, help="how many (default: 64)")
+    scored = commands.add_parser("score", help="a score for each image or sentence, as CSV")
+    what = "an image, a folder of images, or a text file with a sentence a line"
+    scored.add_argument("--input", type=pathlib.Path, required=True, help=what)
+    what = "cut and resample images of another size"
+    scored.add_argument("--resize", action="store_true", help=what)
+    pictures = "grid.png for images, standard output for sentences"
+    for command, written in ((drawn, pictures), (scored, "standard output")):
+        add, seeds = command.add_argument, _number(int, -(2**31), 2**31 - 1)
+        add("--server", default="localhost:8500", help="its gRPC (default: localhost:8500)")
+        add("--model", required=True, help="<name>_generator or <name>_scorer")
+        add("--seed", type=seeds, default=0, help="of the noise, 32 bits (default: 0)")
+        add("--output", type=pathlib.Path, metavar="FILE", help=f"default: {written}")
+        most = "rows a request, at most the server's max_batch_size (default: 64)"
+        add("--batch-size", type=_number(int, 1), default=64, help=most)
+        seconds = "seconds for a request (default: 60)"
+        add("--timeout", type=_number(float, 0.001), default=60.0, help=seconds)
+    return parser
+
+
+def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not within {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = "number"  # as argparse calls what is none
+    return parse
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ClientError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
