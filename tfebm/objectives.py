@@ -39,6 +39,31 @@ def energy_contrast(
     return mean_over_global_batch(energy_posterior - energy_prior, weights, count)
 
 
+def energy_penalty(
+    energy_posterior: Tensor, energy_prior: Tensor, weights: Tensor, count: Tensor
+) -> Tensor:
+    """`mean E(z+)**2 + mean E(z-)**2`, which keeps energies small.
+
+    `energy_contrast` with `alpha` times this is smallest at
+
+        E = (p-(z) - p+(z)) / (2 alpha (p-(z) + p+(z)))
+
+    of the densities p+ of z+ and p- of z-: no energy is beyond `1 / (2 alpha)` in size, however
+    far apart the two chains are.
+
+    Args:
+        energy_posterior: `E(z+)`, `[B]`.
+        energy_prior: `E(z-)`, `[B]`.
+        weights: `[B]`, see above.
+        count: A scalar, see above.
+
+    References: Y. Du, I. Mordatch. Implicit Generation and Modeling with Energy-Based Models.
+    NeurIPS 2019, section 3.3.
+    """
+    squares = energy_posterior**2 + energy_prior**2
+    return mean_over_global_batch(squares, weights, count)
+
+
 def noise_contrast(
     energy_data: Tensor, energy_noise: Tensor, weights: Tensor, count: Tensor
 ) -> Tensor:

@@ -72,6 +72,9 @@ class Settings(TextRunSettings):
     prior_steps: int = flag(40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6)
     prior_step_size: float = flag(0.5, "s_0; the noise has this standard deviation", least=0.0)
     energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
+    energy_l2: float = flag(
+        0.1, "weight of latent_ebm's squared energies in their loss (0: none)", least=0.0
+    )
     kl_warmup: float = flag(0.0, "epochs over which the VAE's KL weight rises to 1", least=0.0)
     free_bits: float = flag(0.0, "nats of KL that each of the VAE's units has free", least=0.0)
     learning_rate: float = flag(2e-3, "of decoder and encoder (Adam)", above=0.0)
@@ -221,7 +224,8 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
         settings.prior_steps, settings.prior_step_size, jit_compile=_jit(settings)
     )
     energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
-    model = tfebm.LatentEBM(generator, energy, prior_sampler=prior, **shared)
+    shared |= {"prior_sampler": prior, "energy_l2": settings.energy_l2}
+    model = tfebm.LatentEBM(generator, energy, **shared)
     of_energy = keras.optimizers.AdamW(
         settings.energy_learning_rate, weight_decay=1e-3, global_clipnorm=1.0
     )

@@ -85,6 +85,26 @@ class TestFit:
         # 20 steps of 2 * 50 * 1e-3 shrink by 0.9 each, besides what the zero data do.
         assert np.linalg.norm(generator.layers[0].kernel) < before * 0.9**20 * 1.5
 
+    def test_squared_energies_bound_what_the_energy_learns(self):
+        """Chains that can never meet: z+ is at 1 and z- at -1, and E is linear."""
+        model = tfebm.LatentEBM(
+            keras.layers.Dense(6),
+            keras.layers.Dense(1, kernel_initializer="zeros"),
+            latent_size=1,
+            prior_sampler=tfebm.ShortRunLangevin(0, 0.1),
+            posterior_sampler=tfebm.ShortRunLangevin(0, 0.1),
+            energy_l2=0.25,
+        )
+        model._posterior_chain = lambda *_, **__: (tf.zeros([20, 1]), tf.fill([20, 1], 1.0))
+        model._prior_chain = lambda *_, **__: (tf.zeros([20, 1]), tf.fill([20, 1], -1.0))
+        model.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.5))
+        logs = model.fit(X, batch_size=20, epochs=40, verbose=0).history
+        # No further than 1 / (2 alpha) from 0, and there: p+ and p- have nothing in common.
+        assert logs["energy_posterior"][-1] == pytest.approx(-2.0, abs=1e-3)
+        assert logs["energy_prior"][-1] == pytest.approx(2.0, abs=1e-3)
+        # Of E alone, not of its loss, per row.
+        assert logs["energy_grad_norm"][-1] == pytest.approx(2.0, abs=1e-3)
+
     def test_a_constant_energy_trains_the_generator(self):
         model = tfebm.LatentEBM(
             keras.layers.Dense(6), keras.layers.Lambda(lambda z: 0 * z[:, 0]), latent_size=3

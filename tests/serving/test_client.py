@@ -292,7 +292,7 @@ def test_the_command_says_why_in_a_sentence(root, server, monkeypatch, capsys):
     ("command", "model", "flags", "message"),
     [
         ("generate", "letters", (), "no model 'letters'.*Servable not found.*models.config"),
-        ("generate", "mnist5k_scorer", (), "no signature 'generate', only features, infer, .*_generator"),
+        ("generate", "mnist5k_scorer", (), "no signature 'generate', only features, .*_generator"),
         ("score", "text_generator", ("--input", "a.txt"), "no signature 'score'.*_scorer"),
         ("generate", "points", (), "neither images nor sentences"),
         ("generate", "colours", ("--count", 65, "--batch-size", 65), "refused.*INVALID.*size 65"),

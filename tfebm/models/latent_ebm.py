@@ -1,5 +1,6 @@
 """The latent-space energy-based prior over a generator."""
 
+import math
 from typing import Any, ClassVar
 
 import keras
@@ -48,12 +49,16 @@ class LatentEBM(PosteriorChainModel):
         num_chains: Chains per example while training; the losses average over them.
         scale_by_sigma: Learn the generator on `-log p(x | z)` itself, with its
             `1 / (2 sigma**2)`; matters for optimizers that are not scale free, like SGD.
+        energy_l2: alpha >= 0, adds `alpha * (mean E(z+)**2 + mean E(z-)**2)` to the energy's loss,
+            which bounds its values by `1 / (2 alpha)`. Default: 0; over sentences 0.1: their chain
+            for z+ has no noise and that for z- has, so that they never meet, and the energy grows
+            as long as it is trained.
         seed: Of all noise in training, together with the step and the global row.
         **kwargs: Of `keras.Model`.
 
     Raises:
         InvalidInputError: A latent size that does not fit the networks, an energy that is not one
-            value per row, or a network that computes in float16.
+            value per row, a network that computes in float16, or a negative `energy_l2`.
 
     Example:
 
@@ -80,6 +85,7 @@ class LatentEBM(PosteriorChainModel):
         "displacement_posterior",
         "displacement_prior",
     )
+    config_values: ClassVar = (*PosteriorChainModel.config_values, "energy_l2")
     config_parts: ClassVar = (
         "generator",
         "energy",
@@ -99,6 +105,7 @@ class LatentEBM(PosteriorChainModel):
         prior_scale: float = 1.0,
         num_chains: int = 1,
         scale_by_sigma: bool = False,
+        energy_l2: float | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -118,6 +125,13 @@ class LatentEBM(PosteriorChainModel):
         )
         default = ShortRunLangevin(40, 0.5) if of_sentences else ShortRunLangevin(60, 0.4)
         self.prior_sampler = prior_sampler or default
+        if energy_l2 is None:
+            energy_l2 = 0.1 if of_sentences else 0.0
+        if not (math.isfinite(energy_l2) and energy_l2 >= 0):
+            raise InvalidInputError(
+                f"`energy_l2` must be a number of at least 0. Received {energy_l2!r}."
+            )
+        self.energy_l2 = float(energy_l2)
 
     def build_others(self) -> None:
         shape = (self.total_latent_size,)
@@ -232,18 +246,23 @@ class LatentEBM(PosteriorChainModel):
         )
         energy_weights = [v.value for v in self.energy.trainable_variables]
         with tf.GradientTape() as tape:
-            tape.watch(z_posterior)
-            energy_posterior = self.tilt(z_posterior, training)
+            with tf.GradientTape(watch_accessed_variables=False) as of_rows:
+                of_rows.watch(z_posterior)
+                energy_posterior = self.tilt(z_posterior, training)
             energy_prior = self.tilt(z_prior, training)
-            contrast = objectives.energy_contrast(energy_posterior, energy_prior, weights, count)
-            regularized = contrast + networks.regularization(self.energy)
-        energy_grads, z_grads = gradients(tape, regularized, energy_weights, z_posterior)
+            energies = energy_posterior, energy_prior
+            loss = objectives.energy_contrast(*energies, weights, count)
+            if self.energy_l2:
+                loss += self.energy_l2 * objectives.energy_penalty(*energies, weights, count)
+            loss += networks.regularization(self.energy)
+        energy_grads, _ = gradients(tape, loss, energy_weights)
+        _, z_grads = gradients(of_rows, energy_posterior, [], z_posterior)
         moved = tf.nest.map_structure(tf.subtract, z_prior, prior_start)
         seen |= {
             "energy_posterior": energy_posterior,
             "energy_prior": energy_prior,
             "energy_gap": energy_posterior - energy_prior,
-            "energy_grad_norm": row_norms(z_grads) * count,
+            "energy_grad_norm": row_norms(z_grads),
             "displacement_prior": row_norms(tf.nest.flatten(moved)),
         }
         logs = replicas.update(self._trackers, seen, weights)
