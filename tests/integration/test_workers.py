@@ -38,7 +38,13 @@ report = {
     "history": train(model, [checkpoint]),
     "lists": workers.lists(range(place + 1), strategy),
     "texts": workers.texts(f"I am {place}.", strategy),
-    "chief's": workers.from_chief([np.full(2, place + 7.0)], strategy)[0].tolist(),
+    "chief's": [
+        array.tolist()
+        for array in workers.from_chief(
+            [np.full((1, 2), place + 7.0), np.zeros((2, 0)), np.array([place + 3], "int32")],
+            strategy,
+        )
+    ],
     "refused": [],
 }
 calls = (
@@ -177,7 +183,7 @@ def test_what_workers_tell_each_other(two):
         found = report(two, place)
         assert found["lists"] == [[0], [0, 1]]
         assert found["texts"] == ["I am 0.", "I am 1."]
-        assert found["chief's"] == [7.0, 7.0]
+        assert found["chief's"] == [[[7.0, 7.0]], [[], []], [3]]
 
 
 def test_what_they_cannot_do_is_a_sentence(two):

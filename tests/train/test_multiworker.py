@@ -194,7 +194,7 @@ def test_workers_that_were_given_different_flags(data, tmp_path):
     for seed, config in enumerate(launch.cluster_configs(2)):
         command = [sys.executable, str(TRAIN / "latent_ebm.py"), "--strategy", "multiworker"]
         command += ["--dataset", data["images"], "--output", str(tmp_path / "run")]
-        command += ["--seed", str(seed)]
+        command += ["--seed", str(seed), "--batch-size", "5"]
         environ = {**os.environ, "TF_CONFIG": config}
         processes.append(
             subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -210,7 +210,7 @@ def test_a_worker_that_does_not_come(data, tmp_path):
     config = launch.cluster_configs(2)[0]
     command = [sys.executable, str(TRAIN / "latent_ebm.py"), "--strategy", "multiworker"]
     command += ["--dataset", data["images"], "--output", str(tmp_path / "run")]
-    command += ["--worker-timeout", "7"]
+    command += ["--worker-timeout", "7", "--batch-size", "5"]
     environ = {**os.environ, "TF_CONFIG": config}
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     address = json.loads(config)["cluster"]["worker"][1]

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.types import Tensor
 
 M = TypeVar("M")
 
@@ -156,19 +157,32 @@ def texts(text: str, strategy: tf.distribute.Strategy) -> list[str]:
 
 def _sum(arrays: Sequence[np.ndarray], strategy: tf.distribute.Strategy) -> list[np.ndarray]:
     """Sums over the workers, whatever their number of replicas."""
+    # All of a type at once: many small sums take long, and an empty one crashes the process.
+    sums: list[Any] = [None] * len(arrays)
+    for dtype in sorted({array.dtype.str for array in arrays}):
+        places = [i for i, array in enumerate(arrays) if array.dtype.str == dtype]
+        joined = _sum_vector(np.concatenate([arrays[i].ravel() for i in places]), strategy)
+        ends = np.cumsum([arrays[i].size for i in places])
+        for i, part in zip(places, np.split(joined, ends[:-1]), strict=True):
+            sums[i] = part.reshape(arrays[i].shape)
+    return sums
+
+
+def _sum_vector(vector: np.ndarray, strategy: tf.distribute.Strategy) -> np.ndarray:
+    if not vector.size:
+        return vector
     local = strategy.num_replicas_in_sync // count(strategy)
 
-    def share(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    def share(values: Tensor) -> Tensor:
         context = tf.distribute.get_replica_context()
         counts = tf.equal(context.replica_id_in_sync_group % local, 0)
-        mine = [tf.where(counts, value, tf.zeros_like(value)) for value in values]
-        return [context.all_reduce(tf.distribute.ReduceOp.SUM, value) for value in mine]
+        mine = tf.where(counts, values, tf.zeros_like(values))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
     @tf.function(autograph=False)
-    def total(values: list[tf.Tensor]) -> Any:
+    def total(values: Tensor) -> Any:
         return strategy.run(share, args=(values,))
 
-    values = [tf.constant(array) for array in arrays]
     # Concrete: TensorFlow warns of functions that are traced time and again.
-    sums = total.get_concrete_function([tf.TensorSpec(v.shape, v.dtype) for v in values])(values)
-    return [strategy.experimental_local_results(value)[0].numpy() for value in sums]
+    sums = total.get_concrete_function(tf.TensorSpec(vector.shape, vector.dtype))
+    return strategy.experimental_local_results(sums(tf.constant(vector)))[0].numpy()
