@@ -19,6 +19,7 @@ import io
 import itertools
 import pathlib
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,6 +40,7 @@ except ModuleNotFoundError as error:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _COLUMNS = 8  # of a grid
 _MARGIN = 2  # pixels between its images
+_PAUSES = (0.1, 0.5, 2.0)  # seconds before another try at a server whose queue is full
 _SHOWN = 5  # names of files in a message, at most
 _ANY_SIZE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -67,6 +69,7 @@ class ServedModel:
 
     def __init__(self, server: str, model: str, timeout: float = 60.0) -> None:
         self.server, self.name, self.timeout = server, model, timeout
+        self._answered = False  # yet
         channel = grpc.insecure_channel(server, options=_ANY_SIZE)
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -118,12 +121,25 @@ class ServedModel:
         return {name: make_ndarray(value) for name, value in answer.outputs.items()}
 
     def _call(self, method: Callable, request: Any) -> Any:
-        try:
-            return method(request, timeout=self.timeout)
-        except grpc.RpcError as error:
-            raise ClientError(self._why(error.code(), error.details())) from None
+        pauses = list(_PAUSES)
+        while True:
+            try:
+                answer = method(request, timeout=self.timeout)
+            except grpc.RpcError as error:
+                busy = self._answered and error.code() == grpc.StatusCode.UNAVAILABLE
+                if not (busy and pauses):
+                    raise ClientError(self._why(error.code(), error.details())) from None
+                time.sleep(pauses.pop(0))
+            else:
+                self._answered = True
+                return answer
 
     def _why(self, code: grpc.StatusCode, details: str) -> str:
+        if code == grpc.StatusCode.UNAVAILABLE and self._answered:
+            return (
+                f"The server at {self.server} is busy, or has gone: {details}. Try again, or give "
+                "fewer rows at once with --batch-size."
+            )
         if code == grpc.StatusCode.UNAVAILABLE:
             return (
                 f"No server answers at {self.server}: {details}. Start it, or give the address of "
@@ -257,7 +273,7 @@ def read_images(
                 if picture.mode in ("I", "F"):
                     raise OSError("pixels of neither 8 nor 16 bits")
                 picture = picture.convert("L" if channels == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except Exception:  # damaged bytes raise whatever their decoder stumbles over
             left_out.append(name)
             continue
         if picture.size != (width, height):
@@ -318,6 +334,9 @@ def main(argv: list[str] | None = None) -> None:
         ClientError: What was asked for cannot be had.
     """
     arguments = _parser().parse_args(argv)
+    folder = arguments.output.parent if arguments.output else pathlib.Path()
+    if not folder.is_dir():  # before anything is asked for
+        raise ClientError(f"There is no folder {str(folder)!r} for --output. Make it first.")
     run = _generate if arguments.command == "generate" else _score
     run(ServedModel(arguments.server, arguments.model, arguments.timeout), arguments)
 
@@ -367,7 +386,8 @@ def _write(text: str, output: pathlib.Path | None) -> None:
         sys.stdout.write(text)
         return
     try:
-        output.write_text(text, encoding="utf-8", newline="")
+        # Names of files need not be UTF-8.
+        output.write_bytes(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ClientError(f"{output} cannot be written: {error.strerror}.") from None
 

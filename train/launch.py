@@ -56,6 +56,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
             "--overwrite cannot be told from a run's own beginning when the job starts again. Give "
             "--restarts 0 with it, before the script, or remove the folder."
         )
+    if found.gpus and len(_gpus(found.workers)) < found.workers:
+        parser.error(
+            f"--gpus needs a GPU for each of the {found.workers} workers. CUDA_VISIBLE_DEVICES "
+            f"names {len(_gpus(found.workers))}."
+        )
     return found
 
 
@@ -72,10 +77,17 @@ def cluster_configs(num_workers: int) -> list[str]:
     ]
 
 
+def _gpus(num_workers: int) -> list[str]:
+    """A GPU for each worker, of those that this process may use."""
+    shared = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shared.split(",") if shared else [str(i) for i in range(num_workers)]
+
+
 def _start(arguments: argparse.Namespace, flags: list[str]) -> list[subprocess.Popen]:
     processes = []
+    gpus = _gpus(arguments.workers)
     for i, config in enumerate(cluster_configs(arguments.workers)):
-        devices = str(i) if arguments.gpus else "-1"
+        devices = gpus[i] if arguments.gpus else "-1"
         environ = {**os.environ, "TF_CONFIG": config, "CUDA_VISIBLE_DEVICES": devices}
         # Last, so that it wins over another strategy among the flags.
         command = [sys.executable, arguments.script, *flags, "--strategy", "multiworker"]
@@ -111,7 +123,8 @@ def _wait(processes: list[subprocess.Popen]) -> dict[int, int]:
 
 
 def _mendable(code: int) -> bool:
-    return code < 0 or (code >= 128 and code != _INTERRUPTED)
+    interrupted = code in (_INTERRUPTED, -signal.SIGINT)
+    return not interrupted and (code < 0 or code >= 128)
 
 
 def _named(code: int) -> str:
@@ -139,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         final = [code for code in codes.values() if not _mendable(code)]
         if final:
-            return final[0]
+            return _INTERRUPTED if final[0] < 0 else final[0]
         lost = "; ".join(f"worker {i} {_named(code)}" for i, code in codes.items())
         if attempt < arguments.restarts:
             print(

@@ -73,7 +73,10 @@ class Settings(TextRunSettings):
     prior_step_size: float = flag(0.5, "s_0; the noise has this standard deviation", least=0.0)
     energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
     energy_l2: float = flag(
-        0.1, "weight of latent_ebm's squared energies in their loss (0: none)", least=0.0
+        0.1,
+        "weight of latent_ebm's squared energies in their loss (0: none)",
+        least=0.0,
+        before=0.0,
     )
     kl_warmup: float = flag(0.0, "epochs over which the VAE's KL weight rises to 1", least=0.0)
     free_bits: float = flag(0.0, "nats of KL that each of the VAE's units has free", least=0.0)

@@ -105,6 +105,14 @@ class TestFit:
         # Of E alone, not of its loss, per row.
         assert logs["energy_grad_norm"][-1] == pytest.approx(2.0, abs=1e-3)
 
+    def test_files_from_before_have_no_squared_energies(self):
+        config = small_model(energy_l2=0.5).get_config()
+        assert tfebm.LatentEBM.from_config(config).energy_l2 == 0.5
+        del config["energy_l2"]
+        assert tfebm.LatentEBM.from_config(config).energy_l2 == 0.0
+        with pytest.raises(tfebm.InvalidInputError, match="`energy_l2` must be a number"):
+            small_model(energy_l2=-1.0)
+
     def test_a_constant_energy_trains_the_generator(self):
         model = tfebm.LatentEBM(
             keras.layers.Dense(6), keras.layers.Lambda(lambda z: 0 * z[:, 0]), latent_size=3

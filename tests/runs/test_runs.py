@@ -24,6 +24,7 @@ from tfebm.runs import (
 class Settings(RunSettings):
     size: int = flag(3, "a size", least=1)
     rate: float = flag(0.5, "a rate", above=0.0, most=1.0)
+    weight: float = flag(0.1, "a weight", least=0.0, before=0.0)
 
 
 PRESETS = {"small": {}, "large": {"size": 100, "epochs": 9}}
@@ -117,6 +118,14 @@ class TestResume:
         with pytest.raises(tfebm.InvalidInputError, match="saved settings cannot be used"):
             self.resume(saved={**self.saved, "size": "three"})
 
+    def test_a_run_from_before_there_was_the_flag(self):
+        saved = {name: value for name, value in self.saved.items() if name != "weight"}
+        assert self.resume(saved=saved).weight == 0.0
+        assert self.resume("--weight", "0", saved=saved).weight == 0.0
+        with pytest.raises(tfebm.InvalidInputError, match=r"--weight 0.0 was saved, 0.1 is asked"):
+            self.resume("--weight", "0.1", saved=saved)
+        assert self.resume().weight == 0.1
+
     def test_no_limit_cannot_be_lowered_to_one(self):
         saved = Settings(steps=0).to_record()
         with pytest.raises(tfebm.InvalidInputError, match="--steps 0 was saved, 9"):
@@ -200,6 +209,15 @@ class TestDirectory:
         board = training._Board(tmp_path)
         with pytest.raises(tfebm.WriteFailed, match="cannot be written: No space left on device"):
             getattr(board, hook)(*([0] if hook == "on_epoch_end" else []))
+
+    def test_a_worker_that_has_not_begun_is_no_run(self, tmp_path):
+        run = RunDirectory(tmp_path / "run")
+        other = run.of_worker(1)
+        other.path.mkdir(parents=True)
+        run.check_free(overwrite=False)
+        other.begin("program", {})
+        with pytest.raises(tfebm.InvalidInputError, match=r"already holds a run \(workers\)"):
+            run.check_free(overwrite=False)
 
     def test_nothing_to_resume_or_load(self, tmp_path):
         with pytest.raises(tfebm.InvalidInputError, match="no run to resume"):

@@ -3,7 +3,9 @@
 import csv
 import importlib.util
 import io
+import os
 import runpy
+import struct
 import subprocess
 import sys
 
@@ -205,6 +207,52 @@ def test_scored_images(run, module, server, tmp_path, capsys):
     np.testing.assert_allclose(float(value), expected["deep/5.png"], rtol=1e-4)
 
 
+def test_damage_of_any_kind_is_left_out(run, module, tmp_path, monkeypatch, capsys):
+    name = os.fsdecode(b"caf\xe9.png")  # as in archives of another age
+    for file in (name, "odd.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / file)
+    transpose = module.ImageOps.exif_transpose
+
+    def stumble(picture):  # as Pillow does over a date where a number should be
+        if picture.filename.endswith("odd.png"):
+            raise struct.error("required argument is not an integer")
+        return transpose(picture)
+
+    monkeypatch.setattr(module.ImageOps, "exif_transpose", stumble)
+    run("score", "colours", "--input", tmp_path, "--output", tmp_path / "scores.csv")
+    assert "1 of 2 were left out as unreadable: odd.png." in capsys.readouterr().err
+    _, [[found, *_]] = table((tmp_path / "scores.csv").read_text("utf-8"))
+    assert found == "caf\\udce9.png"
+
+
+def test_a_server_that_is_busy(module, server, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(module, "_PAUSES", (0.01, 0.01))
+    model = module.ServedModel(server[0], "colours")
+    refusals = []
+    answer = model._service.Predict
+
+    class Full(module.grpc.RpcError):
+        def code(self):
+            return module.grpc.StatusCode.UNAVAILABLE
+
+        def details(self):
+            return "The batch scheduling queue is full"
+
+    def predict(request, timeout):
+        if refusals:
+            raise refusals.pop()
+        return answer(request, timeout=timeout)
+
+    model._service.Predict = predict
+    seed = {"seed": np.zeros((1, 2), np.int32)}
+    refusals[:] = [Full(), Full()]
+    assert model.ask("generate", seed)["image"].shape == (1, 6, 4, 3)
+    refusals[:] = [Full(), Full(), Full()]
+    with pytest.raises(module.ClientError, match=r"is busy, or has gone: The batch.*--batch-size"):
+        model.ask("generate", seed)
+
+
 def test_pixels_are_those_of_training(run, tmp_path, capsys):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
@@ -296,8 +344,8 @@ def test_the_command_says_why_in_a_sentence(root, server, monkeypatch, capsys):
         ("score", "text_generator", ("--input", "a.txt"), "no signature 'score'.*_scorer"),
         ("generate", "points", (), "neither images nor sentences"),
         ("generate", "colours", ("--count", 65, "--batch-size", 65), "refused.*INVALID.*size 65"),
-        ("generate", "colours", ("--output", "no/where.png"), "no/where.png cannot be written"),
-        ("generate", "text_generator", ("--output", "no/where.txt"), "cannot be written: No such"),
+        ("generate", "colours", ("--output", "no/where.png"), "no folder 'no' for --output"),
+        ("generate", "text_generator", ("--output", "empty"), "empty cannot be written: Is a dir"),
         ("score", "colours", ("--input", "a.png", "--seed", -1), "(?s)refused.*no negative seeds"),
         ("score", "colours", ("--input", "nothing"), "There is no 'nothing'"),
         ("score", "colours", ("--input", "empty"), "empty holds no images"),

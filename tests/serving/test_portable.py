@@ -1,5 +1,7 @@
 """Signatures at a fixed batch size and without gradients, for other runtimes."""
 
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +14,13 @@ from helpers import graphs
 import tfebm
 from tfebm import serving
 
-ACTIVATIONS = ("elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh")
+ACTIVATIONS = ("elu", "gelu", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus")
+ACTIVATIONS += ("softsign", "tanh")
+OTHERS = {
+    "normalized": lambda x: x * tf.math.rsqrt(1.0 + tf.reduce_sum(x * x, axis=-1, keepdims=True)),
+    "square_root": lambda x: tf.sqrt(1.0 + x * x),
+    "reciprocal": lambda x: tf.math.reciprocal(2.0 + x * x),
+}
 
 
 class Derivatives(tf.Module):
@@ -25,8 +33,8 @@ class Derivatives(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")], autograph=False)
     def derivatives(self, x):
         outputs = {}
-        for name in ACTIVATIONS:
-            activation = keras.activations.get(name)
+        for name in (*ACTIVATIONS, *OTHERS):
+            activation = OTHERS.get(name) or keras.activations.get(name)
 
             def step(k, x, activation=activation):
                 with tf.GradientTape() as tape:
@@ -46,6 +54,13 @@ class Derivatives(tf.Module):
     def branches(self, x):
         return {"x": tf.cond(tf.reduce_sum(x) > 0.0, lambda: x + self.weight[0], lambda: -x)}
 
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")], autograph=False)
+    def convolved(self, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            pooled = tf.nn.max_pool2d(x[:, :, tf.newaxis, tf.newaxis], 2, 1, "SAME")
+        return {"x": tape.gradient(pooled, x)}
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def upper(self, text):
         return {"upper": tf.strings.upper(text)}
@@ -55,7 +70,7 @@ class Derivatives(tf.Module):
 def derivatives(tmp_path_factory):
     path = tmp_path_factory.mktemp("derivatives")
     module = Derivatives()
-    names = ("derivatives", "branches", "upper")
+    names = ("derivatives", "branches", "convolved", "upper")
     tf.saved_model.save(module, path, {name: getattr(module, name) for name in names})
     return path
 
@@ -81,7 +96,7 @@ def test_derivatives_of_activations(derivatives, tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     expected = ask(derivatives, "derivatives", x=x)
     answer = ask(path, "serving_default", x=x)
-    assert sorted(answer) == sorted(ACTIVATIONS)
+    assert sorted(answer) == sorted([*ACTIVATIONS, *OTHERS])
     for name, value in answer.items():
         assert np.abs(value - x).max() > 0.05, name
         np.testing.assert_allclose(value, expected[name], atol=2e-6, err_msg=name)
@@ -138,6 +153,7 @@ def test_the_chain_of_a_flow(tmp_path):
         ("energies", 1, "no signature 'energies'. Give one of branches, derivatives"),
         ("upper", 1, "of strings.*serve it with TensorFlow"),
         ("branches", 1, "type '(Stateless)?If'.*only loops"),
+        ("convolved", 1, "type 'MaxPoolGrad': a derivative"),
         ("derivatives", 0, "`batch_size`"),
     ],
 )
@@ -155,6 +171,19 @@ def test_folders_that_do_not_do(derivatives, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(tfebm.WriteFailed, match="cannot be written"):
         serving.make_portable(derivatives, "derivatives", tmp_path / "file")
+
+
+@pytest.mark.parametrize("command", ["portable", "extras"])
+def test_a_copy_that_is_not_finished(root, tmp_path, monkeypatch, capsys, command):
+    shutil.copytree(root / "savedmodels" / "mnist5k", tmp_path / "digits")
+    (tmp_path / "digits" / "scorer" / "1" / "saved_model.pb").write_bytes(b"torn")
+    flags = ["--output", str(tmp_path / "written")] if command == "portable" else []
+    monkeypatch.setattr(sys, "argv", ["serving", command, str(tmp_path / "digits"), *flags])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("tfebm.serving", run_name="__main__")
+    assert stop.value.code == 2
+    assert "cannot be read as a SavedModel" in capsys.readouterr().err
+    assert not (tmp_path / "written").exists()
 
 
 @pytest.mark.slow

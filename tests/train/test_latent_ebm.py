@@ -229,7 +229,7 @@ def test_a_file_that_cannot_be_written_ends_the_run(tmp_path, capsys):
         tfebm.runs.run_command(lambda: files.write_json(tmp_path / "gone" / "a.json", {}))
     assert stop.value.code == 3
     error = capsys.readouterr().err
-    assert "a.json cannot be written: No such file or directory. Make room for it" in error
+    assert "a.json cannot be written: No such file or directory. Mend that, and go on" in error
     assert error.count("\n") == 1
 
 

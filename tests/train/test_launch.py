@@ -62,16 +62,25 @@ class TestEnds:
             assert len(set(config["cluster"]["worker"])) == 2
             assert found["devices"] == "-1"
 
-    def test_a_gpu_each(self, job, tmp_path):
+    def test_a_gpu_each(self, job, tmp_path, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         assert job([[0, 0, 0]], options=("--workers", "3", "--gpus")) == 0
         assert [seen(tmp_path, place, 0)["devices"] for place in range(3)] == ["0", "1", "2"]
 
     def test_one_that_does_not_end_with_the_others_is_ended(self, job):
         assert job([[0, "hang"]]) == 0
 
-    @pytest.mark.parametrize("code", [1, 2, 130])
+    def test_of_the_gpus_that_it_may_use(self, job, tmp_path, monkeypatch, capsys):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+        assert job([[0, 0]], options=("--workers", "2", "--gpus")) == 0
+        assert [seen(tmp_path, place, 0)["devices"] for place in range(2)] == ["4", "7"]
+        with pytest.raises(SystemExit):
+            job([[0, 0, 0]], options=("--workers", "3", "--gpus"))
+        assert "CUDA_VISIBLE_DEVICES names 2" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("code", [1, 2, 130, -signal.SIGINT])
     def test_what_a_restart_cannot_mend(self, job, tmp_path, code):
-        assert job([[code, "hang"]]) == code
+        assert job([[code, "hang"]]) == (code if code > 0 else 130)
         assert len(list(tmp_path.glob("seen-*"))) == 2
 
     def test_a_lost_worker_starts_all_again(self, job, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,36 @@ def test_by_hand_a_finished_run_is_raised(data, uninterrupted, tmp_path):
     assert read_metrics(uninterrupted)["final"]["steps"] == 25
 
 
+def start_both(flags, *, code):
+    """Two workers as an operator starts them; what they say."""
+    command = [sys.executable, str(TRAIN / "latent_ebm.py"), *map(str, flags)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen(command, env={**os.environ, "TF_CONFIG": config}, **pipes)
+        for config in launch.cluster_configs(2)
+    ]
+    said = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [code, code], said[0][1][-3000:]
+    return ["".join(each) for each in said]
+
+
+def test_a_backup_that_is_gone_is_not_begun_anew(data, uninterrupted, tmp_path):
+    """Without `--strategy`: it is the saved one."""
+    output = tmp_path / "run"
+    shutil.copytree(uninterrupted, output)
+    shutil.move(output / "workers", tmp_path / "workers")
+    before = sorted(path.name for path in (output / "checkpoints").iterdir())
+    flags = ["--resume-or-begin", "--epochs", "6", "--dataset", data["images"], *IMAGES]
+    flags += ["--latent-size", "3", "--epochs", "6", "--output", output]
+    for text in start_both(flags, code=2):
+        assert "Worker 1 has no part of the run that the others go on with" in text
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == before
+    shutil.rmtree(output / "workers")
+    shutil.move(tmp_path / "workers", output / "workers")
+    start_both(flags, code=0)
+    assert read_metrics(output)["final"]["steps"] == 30
+
+
 def test_a_finished_text_run_is_asked_for_more(data, tmp_path):
     output = tmp_path / "run"
     flags = ["--dataset", data["text"], "--output", output]
@@ -204,6 +235,9 @@ def test_workers_that_were_given_different_flags(data, tmp_path):
         assert process.returncode == 2
         assert "Received seed: 0 on worker 0, 1 on worker 1." in errors
     assert not (tmp_path / "run" / "config.json").exists()
+    # And in the same folder with the same ones:
+    flags = [*IMAGES, "--latent-size", "3", "--epochs", "1", "--dataset", data["images"]]
+    run(*launched("latent_ebm.py", *flags, "--output", tmp_path / "run"))
 
 
 def test_a_worker_that_does_not_come(data, tmp_path):

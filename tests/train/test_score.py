@@ -63,7 +63,7 @@ def test_without_beam_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "tfebm.serving.bulk", raising=False)
     monkeypatch.delattr(serving, "bulk", raising=False)
     assert call(monkeypatch, "--model", "m", "--input", "i", "--output", "o") == 2
-    assert "apache_beam is not installed. Install it with `pip install 'tfebm[beam]'`" in (
+    assert "apache_beam is not installed. Install it with `pip install -e '.[beam]'`" in (
         capsys.readouterr().err
     )
 

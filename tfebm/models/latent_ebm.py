@@ -49,11 +49,11 @@ class LatentEBM(PosteriorChainModel):
         num_chains: Chains per example while training; the losses average over them.
         scale_by_sigma: Learn the generator on `-log p(x | z)` itself, with its
             `1 / (2 sigma**2)`; matters for optimizers that are not scale free, like SGD.
+        seed: Of all noise in training, together with the step and the global row.
         energy_l2: alpha >= 0, adds `alpha * (mean E(z+)**2 + mean E(z-)**2)` to the energy's loss,
             which bounds its values by `1 / (2 alpha)`. Default: 0; over sentences 0.1: their chain
             for z+ has no noise and that for z- has, so that they never meet, and the energy grows
             as long as it is trained.
-        seed: Of all noise in training, together with the step and the global row.
         **kwargs: Of `keras.Model`.
 
     Raises:
@@ -105,8 +105,8 @@ class LatentEBM(PosteriorChainModel):
         prior_scale: float = 1.0,
         num_chains: int = 1,
         scale_by_sigma: bool = False,
-        energy_l2: float | None = None,
         seed: int = 0,
+        energy_l2: float | None = None,
         **kwargs: Any,
     ) -> None:
         of_sentences = hasattr(generator, "tokenizer")
@@ -132,6 +132,10 @@ class LatentEBM(PosteriorChainModel):
                 f"`energy_l2` must be a number of at least 0. Received {energy_l2!r}."
             )
         self.energy_l2 = float(energy_l2)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LatentEBM":
+        return super().from_config({"energy_l2": 0.0, **config})  # files from before had none
 
     def build_others(self) -> None:
         shape = (self.total_latent_size,)

@@ -52,7 +52,8 @@ def run_command(
             LOST_WORKER,
         )
     except WriteFailed as error:
-        fail(f"{error} Make room for it, and {again}.", 3)
+        full = any(os.strerror(code) in str(error) for code in _FULL)
+        fail(f"{error} {'Make room for it' if full else 'Mend that'}, and {again}.", 3)
     except OSError as error:
         if error.errno not in _FULL:
             raise

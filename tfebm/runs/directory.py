@@ -17,8 +17,8 @@ from tfebm.version import __version__
 _FILES = ("config.json", "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs", "workers")
 # What a script may leave beside them, and its successor in the folder might not overwrite.
-_PICTURES = ("curves", "density", "interpolation", "latents", "layers", "mixing")
-_PICTURES += ("reconstructions", "samples", "steps")
+_PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
+_PICTURES += ("layers", "mixing", "reconstructions", "samples", "steps")
 _OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
 _OTHERS += ("reconstructions.txt", "interpolations.txt")
 
@@ -75,7 +75,7 @@ class RunDirectory:
     def check_free(self, overwrite: bool) -> None:
         """Raises `InvalidInputError` where a run is there and may not be replaced."""
         try:
-            present = [name for name in (*_FILES, *_FOLDERS) if (self.path / name).exists()]
+            present = [name for name in (*_FILES, *_FOLDERS) if self._holds(name)]
         except OSError as error:
             raise InvalidInputError(
                 f"The folder {self.path} cannot be read: {error.strerror}. Give another --output."
@@ -91,6 +91,12 @@ class RunDirectory:
                 f"The folder {self.path} holds {', '.join(present)}, but not of a run that could "
                 "be replaced: there is no config.json of one. Give another --output."
             )
+
+    def _holds(self, name: str) -> bool:
+        # A worker has a folder before it has begun a run in it.
+        if name == "workers":
+            return any((self.path / name).glob("*/config.json"))
+        return (self.path / name).exists()
 
     def _is_run(self) -> bool:
         try:

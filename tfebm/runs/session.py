@@ -22,7 +22,7 @@ from tfebm.runs import training
 from tfebm.runs.cluster import read_cluster
 from tfebm.runs.directory import RunDirectory, check_writable
 from tfebm.runs.settings import ImageRunSettings, RunSettings, parse, resumed
-from tfebm.runs.strategy import make_strategy
+from tfebm.runs.strategy import interruptible, make_strategy
 from tfebm.version import __version__
 
 M = TypeVar("M", bound=keras.Model)
@@ -74,7 +74,8 @@ class Session(NamedTuple):
     def leave_to_chief(self) -> None:
         """Returns to the chief alone; the other workers wait until it is done, and end."""
         if not workers.is_chief(self.strategy):
-            workers.wait(self.strategy)
+            with interruptible():
+                workers.wait(self.strategy)
             raise SystemExit(0)
 
     def close(self) -> None:
@@ -134,10 +135,16 @@ def open_session(
         place, others = workers.place(strategy), workers.count(strategy)
         print(f"Worker {place} of {others}, counted from 0: worker 0 reports.", flush=True)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, to the end of the process
+    # The chief first: a set that is downloaded to a folder of all would come several times at once.
+    if not workers.is_chief(strategy):
+        workers.wait(strategy)
     data = load(settings)
+    if workers.is_chief(strategy):
+        workers.wait(strategy)
     training.check_batch_size(settings, len(examples(data)), strategy.num_replicas_in_sync)
     check_writable(run.path, "--output")
     if workers.count(strategy) > 1:
+        _check_backups(settings, run, strategy)
         _check_alike(settings, examples(data), strategy)
     if settings.export and workers.is_chief(strategy):
         check_writable(pathlib.Path(settings.export), "--export")
@@ -149,9 +156,26 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> RunDirect
     """The folder of the run, or of this worker's part in it."""
     run = RunDirectory(pathlib.Path(settings.output))
     strategy = settings.strategy
-    if settings.resume and "strategy" not in asked:
-        strategy = run.read_settings().get("strategy")
+    if (settings.resume or settings.resume_or_begin) and "strategy" not in asked:
+        begun = [run]
+        with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
+            begun.append(run.of_worker(read_cluster().place))  # whose disk may be its own
+        saved = [each.read_settings() for each in begun if each.config.exists()]
+        strategy = saved[0].get("strategy") if saved else strategy
     return run.of_worker(read_cluster().place) if strategy == "multiworker" else run
+
+
+def _check_backups(settings: RunSettings, run: RunDirectory, strategy: Any) -> None:
+    """Raises `InvalidInputError`, on all workers, where one would begin what others go on with."""
+    kept = len(list(run.checkpoints.rglob("step-*"))) if settings.resume else 0
+    table = workers.lists([int(settings.resume), kept], strategy)
+    new = [str(i) for i, (resumes, _) in enumerate(table) if not resumes]
+    if new and any(kept for _, kept in table):
+        raise InvalidInputError(
+            f"Worker {', '.join(new)} has no part of the run that the others go on with. Give it "
+            "its folder back, or copy the chief's config.json and checkpoints into workers/<i> of "
+            "its output folder."
+        )
 
 
 def _check_alike(settings: RunSettings, x: np.ndarray, strategy: tf.distribute.Strategy) -> None:

@@ -26,7 +26,7 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
             inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a
             run is carried out rather than what it computes; such flags are not saved and may
-            differ on a resume.
+            differ on a resume. `before` is the value of runs from before there was the flag.
     """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices, **checks})
 
@@ -225,6 +225,8 @@ def resumed(
             listed.
     """
     fields = {f.name: f for f in dataclasses.fields(settings_class)}
+    before_flag = {n: f.metadata["before"] for n, f in fields.items() if "before" in f.metadata}
+    saved = {**before_flag, **saved}
     differences, raised = [], {}
     for name, value in asked.items():
         if fields[name].metadata.get("operational") or name not in saved:

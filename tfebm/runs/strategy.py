@@ -1,7 +1,10 @@
 """Distribution strategies by name."""
 
+import contextlib
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -66,18 +69,39 @@ def _multi_worker(timeout: float) -> tf.distribute.Strategy:
         print(f"Waiting for {len(cluster.addresses)} workers: {', '.join(cluster.addresses)}.")
     meet(cluster, timeout)
     # TensorFlow now connects to those that have just answered. Should one of them have gone, or
-    # belong to another cluster, it would wait in native code, where only a signal reaches it.
-    alarmed = threading.current_thread() is threading.main_thread()
-    if alarmed:
-        before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
+    # belong to another cluster, it would wait for an hour.
+    print(
+        f"Worker {cluster.place}: all have answered. TensorFlow connects them, for {timeout:g} s "
+        "at most.",
+        file=sys.stderr,
+        flush=True,
+    )
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with interruptible(timeout):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise InvalidInputError(
             f"The workers must meet before TensorFlow's first operation: {error}"
         ) from None
+
+
+@contextlib.contextmanager
+def interruptible(timeout: float = 0.0) -> Iterator[None]:
+    """Lets Ctrl-C end the process at once, and an alarm after `timeout` seconds (0: none).
+
+    In TensorFlow's native code no handler of Python's is called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGALRM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        yield
     finally:
-        if alarmed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

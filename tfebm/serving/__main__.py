@@ -8,8 +8,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import argparse
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from tfebm import runs
+from tfebm.errors import InvalidInputError
 from tfebm.serving import check, extras, make_portable
 
 
@@ -49,17 +52,19 @@ def main() -> None:
             )
     arguments = parser.parse_args()
     versions = check.newest_versions(arguments.directory)
+    if arguments.command != "check":  # which reports what it cannot read
+        found = {path: _read_signatures(path) for path in versions}
     if arguments.command == "extras":
         base = arguments.directory
-        for path in versions:
+        for path in found:
             if not (path / extras.METADATA).is_file():
                 name = extras.server_name(base.absolute().name, path.parent.name)
                 extras.write_version_extras(path, name, {})
         extras.write_configs(base)
         return
     if arguments.command == "portable":
-        for path in versions:
-            for name in sorted(extras.read_signatures(path)):
+        for path, names in found.items():
+            for name in sorted(names):
                 if name != extras.DEFAULT_SIGNATURE:
                     print(make_portable(path, name, arguments.output, arguments.batch_size))
         return
@@ -67,6 +72,15 @@ def main() -> None:
     print("\n\n".join(map(check.describe, reports)))
     if any(report.problems for report in reports):
         sys.exit(1)
+
+
+def _read_signatures(path: pathlib.Path) -> Mapping[str, Any]:
+    try:
+        return extras.read_signatures(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"{path} cannot be read as a SavedModel: {error}. Export it again."
+        ) from None
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"Bulk jobs run on Apache Beam, and {error.name} is not installed. Install it with "
-        "`pip install 'tfebm[beam]'`.",
+        "`pip install -e '.[beam]'`, in the checkout.",
         name=error.name,
     ) from None
 

@@ -144,6 +144,11 @@ class _Tracer:
             return self._loop(operation, arguments)
         if operation.type in _RULES:
             return _RULES[operation.type](operation, *arguments)
+        if operation.type.endswith("Grad"):
+            raise InvalidInputError(
+                f"The signature holds {operation.name!r}, of type {operation.type!r}: a derivative "
+                "that other runtimes have no kernel for, and that is not written out here."
+            )
         attributes = {k: v for k, v in operation.node_def.attr.items() if not k.startswith("_")}
         if any(value.HasField("func") for value in attributes.values()):
             raise InvalidInputError(
@@ -249,6 +254,8 @@ def _value(operation: tf.Operation, shape: Tensor) -> np.ndarray:
     return value
 
 
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
 _RULES: dict[str, Callable[..., list[Tensor]]] = {
     "BroadcastGradientArgs": _broadcast_gradient_args,
     "StridedSlice": _strided_slice,
@@ -261,9 +268,19 @@ _RULES: dict[str, Callable[..., list[Tensor]]] = {
     "LeakyReluGrad": lambda operation, grad, x: [
         tf.where(x > 0.0, grad, operation.get_attr("alpha") * grad)
     ],
+    "ReciprocalGrad": lambda operation, y, grad: [-grad * y * y],
+    "Relu6Grad": lambda operation, grad, x: [
+        tf.where((x > 0.0) & (x < 6.0), grad, tf.zeros_like(grad))
+    ],
     "ReluGrad": lambda operation, grad, x: [tf.where(x > 0.0, grad, tf.zeros_like(grad))],
+    "RsqrtGrad": lambda operation, y, grad: [-0.5 * grad * y * y * y],
+    "SeluGrad": lambda operation, grad, y: [
+        tf.where(y < 0.0, grad * (y + _SELU_SCALE * _SELU_ALPHA), grad * _SELU_SCALE)
+    ],
     "SigmoidGrad": lambda operation, y, grad: [grad * y * (1.0 - y)],
     "SoftplusGrad": lambda operation, grad, x: [grad * tf.sigmoid(x)],
+    "SoftsignGrad": lambda operation, grad, x: [grad / tf.square(1.0 + tf.abs(x))],
+    "SqrtGrad": lambda operation, y, grad: [0.5 * grad / y],
     "TanhGrad": lambda operation, y, grad: [grad * (1.0 - y * y)],
     # Of "gelu":
     "Erfc": lambda operation, x: [1.0 - tf.math.erf(x)],
