@@ -150,7 +150,7 @@ def test_the_chain_of_a_flow(tmp_path):
 @pytest.mark.parametrize(
     ("signature", "batch_size", "message"),
     [
-        ("energies", 1, "no signature 'energies'. Give one of branches, derivatives"),
+        ("energies", 1, "no signature 'energies'. Give one of branches, convolved, deriv"),
         ("upper", 1, "of strings.*serve it with TensorFlow"),
         ("branches", 1, "type '(Stateless)?If'.*only loops"),
         ("convolved", 1, "type 'MaxPoolGrad': a derivative"),

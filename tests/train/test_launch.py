@@ -21,7 +21,10 @@ attempt = len(list(here.glob(f"seen-{place}-*")))
     {"flags": sys.argv[1:], "config": os.environ["TF_CONFIG"],
      "devices": os.environ["CUDA_VISIBLE_DEVICES"]}
 ))
-code = json.loads((here / "plan.json").read_text())[attempt][place]
+codes = json.loads((here / "plan.json").read_text())[attempt]
+while len(list(here.glob(f"seen-*-{attempt}"))) < len(codes):  # none ends before all have begun
+    time.sleep(0.01)
+code = codes[place]
 if code == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)

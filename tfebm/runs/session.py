@@ -123,7 +123,8 @@ def open_session(
         SystemExit: As `tfebm.runs.parse`.
     """
     settings, asked = parse(settings_class, presets, default_preset, description)
-    run = _own_directory(settings, asked)
+    run, strategy_name = _own_directory(settings, asked)
+    settings = dataclasses.replace(settings, strategy=strategy_name)
     if settings.resume_or_begin and not settings.resume:
         settings = dataclasses.replace(settings, resume=run.config.exists())
     if settings.resume:
@@ -152,8 +153,8 @@ def open_session(
     return Session(name, settings, run, strategy, data, asked)
 
 
-def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> RunDirectory:
-    """The folder of the run, or of this worker's part in it."""
+def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[RunDirectory, str]:
+    """The folder of the run, or of this worker's part in it, and the run's strategy."""
     run = RunDirectory(pathlib.Path(settings.output))
     strategy = settings.strategy
     if (settings.resume or settings.resume_or_begin) and "strategy" not in asked:
@@ -162,7 +163,9 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> RunDirect
             begun.append(run.of_worker(read_cluster().place))  # whose disk may be its own
         saved = [each.read_settings() for each in begun if each.config.exists()]
         strategy = saved[0].get("strategy") if saved else strategy
-    return run.of_worker(read_cluster().place) if strategy == "multiworker" else run
+    if strategy == "multiworker":
+        run = run.of_worker(read_cluster().place)
+    return run, strategy
 
 
 def _check_backups(settings: RunSettings, run: RunDirectory, strategy: Any) -> None:
