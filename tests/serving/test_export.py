@@ -16,6 +16,7 @@ from helpers import (
 
 import tfebm
 from tfebm import random, serving
+from tfebm.serving import check, extras
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,26 @@ def test_arguments_that_cannot_be_used(model, tmp_path, name, version, message):
         serving.export(model, tmp_path, name, version)
     with pytest.raises(tfebm.InvalidInputError, match="examples are arrays"):
         serving.export(model, tmp_path, "a", max_length=3)
+
+
+def test_signatures_for_servers_with_xla(model, arrays, tmp_path):
+    target = serving.export(model, tmp_path, "digits", xla=True)
+    for path, name in zip(target, ("generate", "score"), strict=True):
+        assert compiled_functions(path)
+        # Asked for by nobody who does not name them.
+        requests = {name for name, _ in extras.read_warmup_requests(path)}
+        assert requests == set(extras.read_signatures(path)) - {f"{name}_xla"}
+        loaded = tf.saved_model.load(path)
+        plain, fast = (loaded.signatures[each] for each in (name, f"{name}_xla"))
+        given = {key: tf.constant(arrays[key]) for key in plain.structured_input_signature[1]}
+        expected = plain(**given)
+        for key, value in fast(**given).items():
+            np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-5, err_msg=key)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at least one row"):
+            fast(**{key: value[:0] for key, value in given.items()})
+    problems = check.check_version(target.scorer, batch_sizes=(1,), seconds=0.01).problems
+    assert len(problems) == 1
+    assert "must be compiled with XLA" in problems[0]
 
 
 def test_a_folder_that_cannot_be_written(model, tmp_path):

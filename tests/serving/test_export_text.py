@@ -132,6 +132,12 @@ def test_the_readme_s_rest_request(exported, root):
     assert answer["score"].shape == [1]
 
 
+def test_strings_are_not_compiled(tmp_path):
+    model = tfebm.LanguageModel(generator())
+    with pytest.raises(tfebm.InvalidInputError, match="`xla` cannot compile strings"):
+        serving.export(model, tmp_path, "lm", xla=True)
+
+
 def test_a_language_model_needs_no_seed_to_score(tmp_path):
     model = tfebm.LanguageModel(generator())
     target = serving.export(model, tmp_path, "lm")

@@ -265,6 +265,7 @@ class TestBadInput:
             ("--layout cifar10", "`stages` end at an image of shape (32, 32, 1)"),
             ("--strategy multiworker", "TF_CONFIG, which is not set"),
             ("--resume-or-begin --overwrite", "Received both"),
+            ("--xla", "Give --export, too"),
             ("--resume", "no run to resume"),
         ],
     )

@@ -87,7 +87,9 @@ class Session(NamedTuple):
         """Writes the SavedModels that `--export` asks for."""
         if self.settings.export:
             version = serving.next_version(self.settings.export, self.name)
-            target = serving.export(model, self.settings.export, self.name, version)
+            target = serving.export(
+                model, self.settings.export, self.name, version, xla=self.settings.xla
+            )
             print(f"Exported {target.generator} and {target.scorer}.")
 
 

@@ -84,10 +84,18 @@ class RunSettings(FlagSettings):
     export: str | None = flag(
         None, "also export SavedModels into this folder", type=str, metavar="DIR", operational=True
     )
+    xla: bool = flag(
+        False,
+        "export the default signatures compiled with XLA too, as generate_xla and score_xla, for "
+        "servers that have it on",
+        operational=True,
+    )
     overwrite: bool = flag(False, "replace an existing run in the output folder", operational=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.xla and not self.export:
+            raise InvalidInputError("--xla is about what --export writes. Give --export, too.")
         if self.resume and self.overwrite:
             raise InvalidInputError(
                 "--resume goes on with a run and --overwrite deletes it. Received both; give one."

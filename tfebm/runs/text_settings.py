@@ -109,6 +109,8 @@ class TextRunSettings(RunSettings, _TextSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.xla:
+            raise InvalidInputError("--xla cannot compile strings. Leave it out.")
         _ = self.counts
 
     @property

@@ -65,7 +65,7 @@ def main() -> None:
     if arguments.command == "portable":
         for path, names in found.items():
             for name in sorted(names):
-                if name != extras.DEFAULT_SIGNATURE:
+                if name != extras.DEFAULT_SIGNATURE and not name.endswith(extras.XLA):
                     print(make_portable(path, name, arguments.output, arguments.batch_size))
         return
     reports = [check.check_version(path, seconds=arguments.seconds) for path in versions]

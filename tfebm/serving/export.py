@@ -29,6 +29,7 @@ def export(
     *,
     num_chains: int = 10,
     max_length: int | None = None,
+    xla: bool = False,
 ) -> Export:
     """Writes `<directory>/<name>/generator/<version>` and `<directory>/<name>/scorer/<version>`.
 
@@ -79,7 +80,7 @@ def export(
     the signature's or not as many rows each, is refused with a sentence. The numbers are those of
     `generate_rows`, `infer_rows` and `score_rows` for the same seeds. The number of steps of
     each chain is fixed in the graph. No function must be compiled with XLA, which a stock
-    TensorFlow Serving would refuse.
+    TensorFlow Serving would refuse, unless `xla` asks for it.
 
     Args:
         model: A `LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel` or `FlowEBM`.
@@ -90,10 +91,12 @@ def export(
         num_chains: Chains of each example whose ends `features` averages.
         max_length: Most tokens of a sentence that a scorer reads, its end included. Default: the
             generator's `max_length`.
+        xla: Add "generate_xla" and "score_xla", which are compiled with XLA, once for each number
+            of rows. A server refuses them unless it was started with XLA on.
 
     Raises:
         InvalidInputError: A version that exists or is not positive, a name that is no plain
-            folder name, or a folder that cannot be made.
+            folder name, `xla` over sentences, or a folder that cannot be made.
         WriteFailed: As on a full disk; neither version appears.
 
     Example:
@@ -111,6 +114,8 @@ def export(
         raise InvalidInputError(
             "`max_length` is of sentences, but this model's examples are arrays. Leave it out."
         )
+    if xla and signatures.is_text(model):
+        raise InvalidInputError("`xla` cannot compile strings. Leave it out.")
     if not name or pathlib.PurePath(name).name != name:
         raise InvalidInputError(
             f"`name` must be a plain folder name, without separators. Received {name!r}."
@@ -133,8 +138,8 @@ def export(
                 "another one."
             ) from None
     archives = (
-        _archive(model, signatures.of_generator(model), "generate"),
-        _archive(model, signatures.of_scorer(model, num_chains, max_length), "score"),
+        _archive(model, signatures.of_generator(model), "generate", xla),
+        _archive(model, signatures.of_scorer(model, num_chains, max_length), "score", xla),
     )
     about = signatures.about(model, num_chains, max_length)
     # A server polls these folders: a version appears when it is complete, and the other part's is
@@ -159,7 +164,7 @@ def next_version(directory: str | os.PathLike, name: str) -> int:
 
 
 def _archive(
-    model: Exportable, endpoints: Mapping[str, Signature], default: str
+    model: Exportable, endpoints: Mapping[str, Signature], default: str, xla: bool
 ) -> keras.export.ExportArchive:
     archive = keras.export.ExportArchive()
     # The networks alone: optimizers are no part of what is served.
@@ -175,6 +180,9 @@ def _archive(
         archive.add_endpoint(name, function, input_signature=inputs)
         if name == default:
             archive.add_endpoint(extras.DEFAULT_SIGNATURE, function, input_signature=inputs)
+    if xla:
+        function, inputs = signatures.guarded(signatures.compiled(endpoints[default]))
+        archive.add_endpoint(f"{default}{extras.XLA}", function, input_signature=inputs)
     return archive
 
 

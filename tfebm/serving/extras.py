@@ -15,6 +15,8 @@ from tfebm import files
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 METADATA = pathlib.PurePath("assets.extra", "tfebm.json")
 DEFAULT_SIGNATURE = "serving_default"
+XLA = "_xla"
+"""End of the names of signatures that must be compiled."""
 PARTS = ("generator", "scorer")
 
 ALLOWED_BATCH_SIZES = (1, 8, 64)
@@ -114,10 +116,15 @@ def _example(name: str, info: Any, num_rows: int) -> np.ndarray:
 
 
 def warmup_requests(signatures: Mapping[str, Any], model_name: str) -> list[bytes]:
-    """Serialised `PredictionLog`s: each signature with a few rows."""
+    """Serialised `PredictionLog`s: each signature with a few rows.
+
+    Not those for XLA: a server that has it off would not load the others either.
+    """
     log = _prediction_log()
     records = []
     for name, signature in sorted(signatures.items()):
+        if name.endswith(XLA):
+            continue
         for size in _WARMUP_SIZES[:1] if name in ONCE else _WARMUP_SIZES:
             request = log().predict_log.request.__class__()
             request.model_spec.name = model_name
