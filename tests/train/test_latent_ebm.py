@@ -195,6 +195,15 @@ def test_an_interrupt_can_be_resumed(monkeypatch, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as in the foreground: a shell has what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("end", ["goes on", "fails", "is done"])
 def test_an_interrupt_that_a_library_swallows_gets_through(monkeypatch, tmp_path, capsys, end):
     monkeypatch.setattr(tfebm.runs.command, "_SECONDS", 0.1)

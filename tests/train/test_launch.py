@@ -29,6 +29,8 @@ if code == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)
 if code < 0:
+    if code == -signal.SIGINT:  # a shell has what it runs in the background ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
