@@ -382,12 +382,12 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
 
 
 def _write(text: str, output: pathlib.Path | None) -> None:
+    encoded = text.encode("utf-8", "backslashreplace")  # names of files need not be UTF-8
     if output is None:
-        sys.stdout.write(text)
+        sys.stdout.write(encoded.decode("utf-8"))
         return
     try:
-        # Names of files need not be UTF-8.
-        output.write_bytes(text.encode("utf-8", "backslashreplace"))
+        output.write_bytes(encoded)
     except OSError as error:
         raise ClientError(f"{output} cannot be written: {error.strerror}.") from None
 

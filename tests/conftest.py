@@ -14,7 +14,7 @@ tf.config.set_logical_device_configuration(
 )
 
 # Tracing graphs makes objects by the million, and the collector would walk over all of TensorFlow
-# again and again: a tenth of the time of the tests.
+# again and again.
 gc.freeze()
 gc.set_threshold(200_000, 20, 100)
 

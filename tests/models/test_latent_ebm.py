@@ -112,6 +112,8 @@ class TestFit:
         assert tfebm.LatentEBM.from_config(config).energy_l2 == 0.0
         with pytest.raises(tfebm.InvalidInputError, match="`energy_l2` must be a number"):
             small_model(energy_l2=-1.0)
+        with pytest.raises(tfebm.InvalidInputError, match=r"Received '0.1'\."):
+            small_model(energy_l2="0.1")
 
     def test_a_constant_energy_trains_the_generator(self):
         model = tfebm.LatentEBM(

@@ -19,6 +19,17 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         )
 
 
+def check_number(name: str, value: Any, least: float = 0.0, above: bool = False) -> None:
+    """Raises `InvalidInputError` unless `value` is a finite number of at least `least`, or above
+    it."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (real and np.isfinite(value) and (value > least if above else value >= least)):
+        wanted = f"a number of at least {least:g}"
+        if above:
+            wanted = "a positive number" if least == 0 else f"a number above {least:g}"
+        raise InvalidInputError(f"`{name}` must be {wanted}. Received {value!r}.")
+
+
 def as_examples(x: Any, data_shape: tuple[int, ...]) -> np.ndarray:
     """`x` as float32 `[N, *data_shape]`, for inference.
 

@@ -1,6 +1,5 @@
 """The latent-space energy-based prior over a generator."""
 
-import math
 from typing import Any, ClassVar
 
 import keras
@@ -8,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfebm import objectives, random
+from tfebm.data import checks
 from tfebm.distributions import LogNormalizer, NormalizerBounds
 from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
 from tfebm.errors import InvalidInputError
@@ -127,10 +127,7 @@ class LatentEBM(PosteriorChainModel):
         self.prior_sampler = prior_sampler or default
         if energy_l2 is None:
             energy_l2 = 0.1 if of_sentences else 0.0
-        if not (math.isfinite(energy_l2) and energy_l2 >= 0):
-            raise InvalidInputError(
-                f"`energy_l2` must be a number of at least 0. Received {energy_l2!r}."
-            )
+        checks.check_number("energy_l2", energy_l2)
         self.energy_l2 = float(energy_l2)
 
     @classmethod

@@ -1,6 +1,5 @@
 """What `ShortRunModel` and `LatentEBM` share: a short chain that infers latents."""
 
-import math
 from typing import Any, ClassVar
 
 import keras
@@ -8,7 +7,6 @@ import tensorflow as tf
 
 from tfebm import objectives, random
 from tfebm.data import checks
-from tfebm.errors import InvalidInputError
 from tfebm.models import latents, networks
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients, row_norms
@@ -61,10 +59,7 @@ class PosteriorChainModel(LatentVariableModel):
         others: dict[str, keras.layers.Layer] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not (math.isfinite(prior_scale) and prior_scale > 0):
-            raise InvalidInputError(
-                f"`prior_scale` must be a positive number. Received {prior_scale!r}."
-            )
+        checks.check_number("prior_scale", prior_scale, above=True)
         checks.check_count("num_chains", num_chains)
         super().__init__(generator, latent_size, likelihood, seed, others or {}, **kwargs)
         self.posterior_sampler = posterior_sampler

@@ -48,7 +48,7 @@ def run_command(
         reason = next((line for line in error.message.splitlines() if "aborted by" in line), "")
         fail(
             f"Another worker is gone. {reason.strip()} Start all workers again with "
-            "--resume; train/launch.py and cluster operators do.",
+            "--resume-or-begin; train/launch.py and cluster operators do.",
             LOST_WORKER,
         )
     except WriteFailed as error:

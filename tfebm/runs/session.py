@@ -170,7 +170,9 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[Run
     return run, strategy
 
 
-def _check_backups(settings: RunSettings, run: RunDirectory, strategy: Any) -> None:
+def _check_backups(
+    settings: RunSettings, run: RunDirectory, strategy: tf.distribute.Strategy
+) -> None:
     """Raises `InvalidInputError`, on all workers, where one would begin what others go on with."""
     kept = len(list(run.checkpoints.rglob("step-*"))) if settings.resume else 0
     table = workers.lists([int(settings.resume), kept], strategy)
