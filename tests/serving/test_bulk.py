@@ -329,5 +329,5 @@ def test_the_runner_does_not_matter(folder, chains, tmp_path, where):
     sentences = [SENTENCES[(int(key.split(":")[1]) - 1) % 5] for key in keys]
     for name, values in bare_scores(folder, "chains", keys, 1, text=sentences).items():
         for rows in (here, there):
-            found = [float(rows[key][name]) for key in keys]
+            found = [float(json.loads(rows[key][name])) for key in keys]  # booleans too
             np.testing.assert_allclose(found, values, rtol=1e-5, err_msg=name)

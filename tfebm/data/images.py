@@ -185,13 +185,14 @@ def decode_image(file: Any, size: int | None = None) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(file) as picture:
-        picture = ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
         if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
             picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
         if picture.mode in ("I", "F"):
             raise OSError(f"its pixels are of mode {picture.mode}, not of 8 or 16 bits")
-        grey = picture.mode in ("1", "L", "LA")
-        picture = picture.convert("L" if grey else "RGB")
+        mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+        if picture.mode != mode:  # `convert` would copy
+            picture = picture.convert(mode)
         return _to_array(_square(picture, size) if size else picture)
 
 

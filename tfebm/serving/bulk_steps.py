@@ -3,10 +3,12 @@
 What flows is blocks of rows, not rows: a row then costs none of a runner's steps.
 """
 
+import collections
 import dataclasses
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import apache_beam as beam
@@ -27,6 +29,7 @@ CHANNELS = (1, 2, 3, 4)
 """Of a PNG: grey, and colours, each with transparency and without."""
 TAGS = ("broken", "counts")
 """Side outputs of `Read` and `Decode`: lists of `records.Broken`; pairs of a name and a number."""
+_BLOCKS_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +131,7 @@ class Read(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._block:
-            window = beam.transforms.window.GlobalWindow()
-            yield WindowedValue(self._block, window.max_timestamp(), [window])
+            yield _in_global_window(self._block)
 
     def _records(self, path: str, name: str) -> Iterator[records.Record | records.Broken]:
         try:
@@ -142,7 +144,10 @@ class Read(beam.DoFn):
 
 
 class Decode(beam.DoFn):
-    """Blocks of records to `Rows`.
+    """Blocks of records to `Rows`, some blocks ahead of the model.
+
+    A runner hands a block on as soon as it is there, and comes back when the model is done with it.
+    The next ones are decoded meanwhile, in a thread.
 
     Args:
         decoder: What a record becomes.
@@ -152,13 +157,40 @@ class Decode(beam.DoFn):
     def __init__(self, decoder: records.Decoder, seed: int) -> None:
         self._decoder, self._seed = decoder, seed
 
+    def setup(self) -> None:
+        self._thread = futures.ThreadPoolExecutor(1)
+
+    def teardown(self) -> None:
+        self._thread.shutdown()
+
+    def start_bundle(self) -> None:
+        self._ahead: collections.deque[futures.Future] = collections.deque()
+
     def process(self, block: Sequence[records.Record]) -> Iterator[Any]:
-        """The rows of a block; what cannot be used goes to "broken"."""
-        keys, values, broken = self._decoder(block)
+        """The rows of an earlier block; what cannot be used goes to "broken"."""
+        self._ahead.append(self._thread.submit(self._decoder, block))
+        if len(self._ahead) > _BLOCKS_AHEAD:
+            for tag, rows in self._next():
+                yield beam.pvalue.TaggedOutput(tag, rows) if tag else rows
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """The last blocks."""
+        while self._ahead:
+            for tag, rows in self._next():
+                value = _in_global_window(rows)
+                yield beam.pvalue.TaggedOutput(tag, value) if tag else value
+
+    def _next(self) -> Iterator[tuple[str | None, Any]]:
+        keys, values, broken = self._ahead.popleft().result()
         if broken:
-            yield beam.pvalue.TaggedOutput("broken", broken)
+            yield "broken", broken
         if keys:
-            yield Rows(keys, values, records.key_seeds(self._seed, keys))
+            yield None, Rows(keys, values, records.key_seeds(self._seed, keys))
+
+
+def _in_global_window(value: Any) -> WindowedValue:
+    window = beam.transforms.window.GlobalWindow()
+    return WindowedValue(value, window.max_timestamp(), [window])
 
 
 def ranges(number: int, size: int) -> Iterator[range]:
