@@ -33,6 +33,20 @@ def test_normals_agree_compiled_and_in_any_batch(size):
         np.testing.assert_array_equal(random.row_normal(seeds[:rows], 5, size), plain[:rows])
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_normals_are_box_mullers_of_the_bits(compiled):
+    seeds, size = random.as_row_seeds(1, 2000), 64
+    draw = tf.function(random.row_normal, jit_compile=compiled)
+    normals = draw(seeds, 9, size).numpy()
+    words = random.threefry2x32((seeds[:, :1], seeds[:, 1:]), (tf.range(32)[tf.newaxis], 9))
+    high = [word.numpy().view(np.uint32) >> 9 for word in words]
+    first, second = ((bits + 0.5) / 2.0**23 for bits in high)  # float64
+    radius = np.sqrt(-2.0 * np.log(first))
+    angle = 2.0 * np.pi * second
+    exact = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    np.testing.assert_allclose(normals, exact, rtol=1e-6, atol=1e-6)
+
+
 def test_normals_have_the_moments_of_a_gaussian():
     num_rows, size = 4000, 250  # n = 1e6 values
     x = random.row_normal(random.as_row_seeds(0, num_rows), 0, size).numpy().astype(np.float64)

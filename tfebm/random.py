@@ -5,7 +5,7 @@ same seed (tensorflow/tensorflow issues 117644 and 121243), and their noise depe
 row stands in its batch. Here every number is a pure function of (row seed, stream, column):
 the same on one device and on two replicas, eager, compiled and exported, in any batch. The
 random bits are equal everywhere; the normals agree to float rounding, since XLA and the plain
-graph evaluate `log`, `cos` and `sin` with different polynomials.
+graph evaluate `log` with different polynomials.
 
 All words are int32, whose additions wrap: several runtimes that read SavedModels have no
 uint32 kernels.
@@ -32,7 +32,8 @@ DEQUANTIZE_STREAM = -3
 # Whole SIMD packets per row: a row's scalar tail would otherwise be evaluated by other code
 # than its body, and its last bit would depend on the batch around it.
 _PACKET = 16
-_TWO_PI = 6.283185307179586
+# sin(2 pi v) = v P(v**2) for |v| <= 1/4; P has the least relative error of its degree, 5e-9.
+_SIN_TURN = (6.2831855, -41.341679, 81.602234, -76.574989, 39.710918)
 
 
 def _word(value: int) -> Tensor:
@@ -209,6 +210,15 @@ def _open_unit(bits: Tensor) -> Tensor:
     )
 
 
+def _sin_turn(turn: Tensor) -> Tensor:
+    """sin(2 pi turn) for |turn| <= 1/4, to 2e-7."""
+    square = turn * turn
+    value = square * _SIN_TURN[-1] + _SIN_TURN[-2]
+    for coefficient in _SIN_TURN[-3::-1]:
+        value = value * square + coefficient
+    return turn * value
+
+
 def row_normal(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
     """Standard normal noise, `[B, size]` float32, by Box-Muller.
 
@@ -229,9 +239,12 @@ def row_normal(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
     bits = _row_bits(seeds, stream, size)
     half = (size + 1) // 2
     radius = tf.sqrt(-2.0 * tf.math.log(_open_unit(bits[0])))
-    angle = _TWO_PI * _open_unit(bits[1])
-    parts = (radius * tf.cos(angle))[:, :half], (radius * tf.sin(angle))[:, :half]
-    return tf.concat(parts, axis=1)[:, :size]
+    turn = _open_unit(bits[1]) - 0.5
+    from_quarter = tf.abs(turn) - 0.25
+    # cos and sin of 2 pi (turn + 1/2), both as the sine of an angle within a quarter turn. XLA's
+    # own on a CPU took three quarters of the time of all noise, and no less exact ones.
+    parts = _sin_turn(from_quarter), _sin_turn(tf.sign(turn) * (tf.abs(from_quarter) - 0.25))
+    return tf.concat([(radius * part)[:, :half] for part in parts], axis=1)[:, :size]
 
 
 def row_uniform(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
