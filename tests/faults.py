@@ -209,12 +209,11 @@ class Folder:
         for path in _entries(self.path):
             if path.name not in ("checkpoints", "logs"):
                 self._check(path, _FILES.get(path.name) or _SUFFIXES[path.suffix])
-        for folder in ("checkpoints", "checkpoints/*"):
-            for parent in self.path.glob(folder):
-                for path in parent.glob("step-*"):
-                    self._check(path, _check_checkpoint)
+        for pattern in ("checkpoints/step-*", "checkpoints/*/step-*"):
+            for path in _listed(self.path, pattern):
+                self._check(path, _check_checkpoint)
         if self.exports:
-            for path in self.exports.glob("*/*/[0-9]*"):
+            for path in _listed(self.exports, "*/*/[0-9]*"):
                 self._check(path, _check_export)
 
     def _check(self, path, check):
@@ -266,8 +265,15 @@ class Folder:
         return [path for root in roots for path in root.rglob(".tmp-*")]
 
 
+def _listed(folder, pattern):
+    """What is there, where folders are renamed meanwhile."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return list(folder.glob(pattern))
+
+
 def _entries(folder):
-    return [p for p in folder.glob("*") if not p.name.startswith(".tmp-")]
+    return [p for p in _listed(folder, "*") if not p.name.startswith(".tmp-")]
 
 
 def _mark(path):
