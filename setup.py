@@ -51,9 +51,9 @@ setuptools.setup(
         "client": CLIENT,
         # Other runtimes that take exports, with the versions that were tried.
         "interop": ["openvino>=2026.4,<2027", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<1.18"],
-        # The benchmarks' tables need nothing but the package and a look at the machine; PyTorch is
-        # what `benchmarks/text_chain.py` compares with, in a process of its own.
-        "benchmarks": ["py-cpuinfo>=9", "torch>=2.5"],
+        # The name of the processor, and the peers, each in a process of its own. Where one is
+        # missing its row says so.
+        "benchmarks": ["py-cpuinfo>=9", "torch>=2.10", "torchebm>=0.8", "jax>=0.8"],
         # For `train/score.py`. TensorFlow 2.21 needs protobuf 6 or 7; Beam takes 6 from 2.69 on,
         # and 2.72 is the oldest that was tried. 2.77 still refuses protobuf 7, Pillow 13 and
         # PyArrow 26: installing it moves these down, and so it is no part of `test`. google-crc32c

@@ -1,7 +1,7 @@
 """What a bulk job costs beyond the scorer itself.
 
-  python benchmarks/bulk.py                 a table
-  python benchmarks/bulk.py --json FILE     and a record
+  python -m benchmarks bulk                 a table
+  python -m benchmarks bulk --json FILE     and a record
 
 100,000 rows through `tfebm.serving.bulk.score` with Beam's direct runner, from the files to the
 CSV, loading the export included; and through the bare scorer: the loaded export called on batches
@@ -14,10 +14,6 @@ The scores of the job have to be those of the bare scorer. Every number is the m
 five runs after a warm-up, both sides taken in turns. CPU only.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import io
 import json
 import logging
@@ -28,11 +24,11 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
-import timing
 from PIL import Image
 from pyarrow import csv
 
 import tfebm
+from benchmarks import timing
 from tfebm import data
 from tfebm.serving import bulk, records, served
 

@@ -1,7 +1,7 @@
 """Short-run inference against encoders on one generator: trains all, over several seeds.
 
-  python benchmarks/compare_inference.py --output runs/compare --json record.json
-  python benchmarks/compare_inference.py --dataset images.npz --epochs 2 --output runs/other
+  python -m benchmarks compare_inference --output runs/compare --json record.json
+  python -m benchmarks compare_inference --dataset images.npz --epochs 2 --output runs/other
 
 Every run is `train/short_run.py` with the flags that the record repeats; runs that are finished
 already are read, not repeated. The table has means and standard deviations over the seeds, on the
@@ -10,10 +10,6 @@ training set in features of a classifier of that set. A second table has the rec
 the trained short-run models with other chains at the test: twice the steps, and the fixed step size
 that the script would take without tuning.
 """
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
 import json

@@ -1,17 +1,13 @@
 """How fast the latent HMC chain of a flow runs, against `tfp.mcmc` on the same energy.
 
-  python benchmarks/flow_chains.py                 a table
-  python benchmarks/flow_chains.py --json FILE     and a record
+  python -m benchmarks flow_chains                 a table
+  python -m benchmarks flow_chains --json FILE     and a record
 
 Both run the same transitions with the same fixed step size and as many leapfrog steps on
 `U(z) = E(g(z)) + |z|**2 / 2`: ours as `tfebm.HMC` compiles it, TFP's `sample_chain` in a plain
 graph, as it is used, and compiled with XLA. Every number is the median of at least five runs
 after a warm-up, all variants taken in turns.
 """
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import json
 import statistics
@@ -21,9 +17,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
-import timing
 
 import tfebm
+from benchmarks import timing
 
 LEAPFROG = 5
 STEP_SIZE = 0.1

@@ -1,17 +1,13 @@
 """How fast the prior and the posterior chain run, against this machine's own matrix products.
 
-  python benchmarks/langevin.py                 a table
-  python benchmarks/langevin.py --json FILE     and a record
+  python -m benchmarks langevin                 a table
+  python -m benchmarks langevin --json FILE     and a record
 
 Every number is the median of at least five runs after a warm-up, all variants of a chain taken
 in turns. The fraction is (floating-point operations of the networks' layers in K gradients) /
 (time) / (the rate of a 2048 x 2048 matrix product in float32 in the same run), forward pass
 and gradient towards the input; noise and activations count as time but not as operations.
 """
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import json
 import statistics
@@ -20,9 +16,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-import timing
 
 import tfebm
+from benchmarks import timing
 from tfebm import random
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

@@ -1,7 +1,7 @@
 """How fast an exported scorer answers, against the same call in Python.
 
-  python benchmarks/serving.py                 a table
-  python benchmarks/serving.py --json FILE     and a record
+  python -m benchmarks serving                 a table
+  python -m benchmarks serving --json FILE     and a record
 
 The default model of `train/latent_ebm.py` (28 x 28 digits, K = 20), untrained, scores batches of
 1, 8 and 64 images: through a session of TensorFlow 1 on the export, which is what a server runs;
@@ -9,10 +9,6 @@ through `tf.saved_model.load`; and in Python by a `tf.function` of `model.score_
 graph. All of them must give the same scores before anything is timed. Every number is the median of
 at least five runs of several calls after a warm-up, all sides taken in turns.
 """
-
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import json
 import pathlib
@@ -24,12 +20,12 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-import timing
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "train"))
 import latent_ebm
 
 import tfebm
+from benchmarks import timing
 from tfebm import random, serving
 
 SHAPE = (28, 28, 1)

@@ -1,7 +1,7 @@
 """What choosing step sizes while training costs, against the training itself.
 
-  python benchmarks/step_size.py                 a table
-  python benchmarks/step_size.py --json FILE     and a record
+  python -m benchmarks step_size                 a table
+  python -m benchmarks step_size --json FILE     and a record
 
 The generator of `train/short_run.py` on random images of the size of digits, with chains of 10
 steps (half the script's): an epoch is 90 training steps of 50 examples. A search is what
@@ -10,19 +10,15 @@ around the last choice, for "kl" the stochastic log-determinant. Every number is
 least five runs after a warm-up, all taken in turns.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import json
 import statistics
 
 import keras
 import numpy as np
 import tensorflow as tf
-import timing
 
 import tfebm
+from benchmarks import timing
 
 STEPS_PER_EPOCH, BATCH = 90, 50
 EVERY = 3  # epochs, the script's default

@@ -1,8 +1,8 @@
 """How fast the posterior chain of a sentence model runs, against PyTorch and matrix products.
 
-  python benchmarks/text_chain.py                       a table
-  python benchmarks/text_chain.py --json FILE           and a record
-  python benchmarks/text_chain.py --torch-python PATH   with the PyTorch of another Python
+  python -m benchmarks text_chain                 a table
+  python -m benchmarks text_chain --json FILE     and a record
+  python -m benchmarks text_chain --peers PATH    with the PyTorch of another Python
 
 The chain of "Generative Text Modeling through Short Run Inference": 32 sentences of 25 tokens,
 10,000 words, K = 20, as while learning (dropout 0.5 in the chain, fresh masks at every step) and as
@@ -17,26 +17,19 @@ fraction is (floating-point operations of the matrix products in K gradients) / 
 of the vocabulary's two products alone, in float32 in TensorFlow, in the same turns). CPU only.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import functools
 import json
-import pathlib
-import re
+import os
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
-import timing
 
 import tfebm
+from benchmarks import peer, timing
 from tfebm import random
 
 BATCH, LENGTH, LATENT, EMBEDDING, HIDDEN, DROPOUT = 32, 25, 32, 256, 256, 0.5
@@ -80,20 +73,13 @@ def energy_of(layer: tfebm.AutoregressiveGenerator) -> Callable[..., tf.Tensor]:
     return energy
 
 
-def clocked(function: Callable[[], np.ndarray]) -> Callable[[], float]:
-    def seconds() -> float:
-        started = time.perf_counter()
-        function()
-        return time.perf_counter() - started
-
-    return seconds
-
-
 def chain(side: str, energy: Callable, dropout: float) -> Callable[[], float]:
     sampler = tfebm.ShortRunLangevin(STEPS, STEP_SIZES, NOISE_SCALE, OURS[side][1])
     seeds, masks = (random.as_row_seeds(seed, BATCH) for seed in range(2))
     context = (TOKENS, masks) if dropout else (TOKENS,)
-    return clocked(lambda: sampler(energy, Z_0, *context, seed=seeds, with_step=True).numpy())
+    return timing.clocked(
+        lambda: sampler(energy, Z_0, *context, seed=seeds, with_step=True).numpy()
+    )
 
 
 def products_alone() -> Callable[[], float]:
@@ -101,46 +87,13 @@ def products_alone() -> Callable[[], float]:
     hidden = tf.random.stateless_normal([BATCH * LENGTH, HIDDEN], [0, 0])
     kernel = tf.random.stateless_normal([HIDDEN, VOCABULARY], [0, 1])
     pair = tf.function(lambda h, w: tf.matmul(tf.matmul(h, w), w, transpose_b=True))
-    return clocked(lambda: [pair(hidden, kernel).numpy() for _ in range(STEPS)])
+    return timing.clocked(lambda: [pair(hidden, kernel).numpy() for _ in range(STEPS)])
 
 
-class Peer:
-    """The process with PyTorch; `missing` says why there is none."""
-
-    def __init__(self, python: str, folder: pathlib.Path, threads: int) -> None:
-        script = pathlib.Path(__file__).parent / "peers" / "text_chain_torch.py"
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.folder = folder
-        try:
-            self.process = subprocess.Popen([python, script, folder, str(threads)], **pipes)
-            self.facts = json.loads(self._answer())
-        except OSError as error:
-            self.facts = {"missing": str(error)}
-        self.missing = self.facts.get("missing")
-
-    def chain(self, dropout: float) -> float:
-        return float(self._ask(f"chain {dropout}"))
-
-    def first_step(self) -> tuple[float, np.ndarray]:
-        """The energy of the batch at z_0, and z_1 without noise and dropout."""
-        self._ask("step")
-        found = np.load(self.folder / "step.npz")
-        return float(found["energy"]), found["z_1"]
-
-    def _ask(self, line: str) -> str:
-        print(line, file=self.process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> str:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("The process with PyTorch ended. What it said is above, if anything.")
-        return line
-
-
-def check(energies: dict[str, Callable], peer: Peer) -> dict[str, float]:
+def check(energies: dict[str, Callable], torch: peer.Peer) -> dict[str, float]:
     """How far z_1 of each side is from PyTorch's; stops where they differ in float32."""
-    expected, expected_z = peer.first_step()
+    found = torch.step("0.0")
+    expected, expected_z = float(found["energy"]), found["z_1"]
     apart = {}
     for side, (precision, jit) in OURS.items():
         sampler = tfebm.ShortRunLangevin(1, STEP_SIZES[0], 0.0, jit)
@@ -158,19 +111,9 @@ def check(energies: dict[str, Callable], peer: Peer) -> dict[str, float]:
     return apart
 
 
-def peak_mib(process: int) -> float | None:
-    """Peak memory. Linux starts `ru_maxrss` of a new process at its parent's; this does not."""
-    try:
-        status = pathlib.Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return None
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-
-
 def measure(dropout: float, sides: dict[str, Callable[[], float]], repeats: int) -> list[dict]:
     """Rows of a table, from runs in turns after a warm-up."""
-    turns = [{side: run() for side, run in sides.items()} for _ in range(repeats + 1)][1:]
-    times = {side: [turn[side] for turn in turns] for side in sides}
+    times = timing.turns(sides, repeats)
     medians = {side: statistics.median(measured) for side, measured in times.items()}
     rows = []
     for side, median in medians.items():
@@ -178,8 +121,7 @@ def measure(dropout: float, sides: dict[str, Callable[[], float]], repeats: int)
         row = {
             "dropout": dropout,
             "side": side,
-            "median_seconds": median,
-            "spread_seconds": [min(times[side]), max(times[side])],
+            **timing.summary(times[side]),
             "speed_of_pytorch": medians[PEER] / median if PEER in medians else None,
             "fraction_of_float32_matmul": operations / PRODUCTS * medians[ALONE] / median,
         }
@@ -196,51 +138,45 @@ def measure(dropout: float, sides: dict[str, Callable[[], float]], repeats: int)
 
 def main() -> None:
     flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has PyTorch"}
-    options = timing.options(__doc__, {"--torch-python": flag})
+    options = timing.options(__doc__, {"--peers": flag})
     threads = os.cpu_count()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.set_visible_devices([], "GPU")
     machine = {**timing.machine(), "threads": threads}
-    imports = peak_mib(os.getpid())
+    imports = peer.peak_mib(os.getpid())
     layer = generator("float32")
     energies = {"float32": energy_of(layer)}
     chain("tfebm", energies["float32"], DROPOUT)()
     # Before there is more than one chain in the process.
-    memory = {"tfebm": {"imports": imports, "with_a_chain": peak_mib(os.getpid())}}
+    memory = {"tfebm": {"imports": imports, "with_a_chain": peer.peak_mib(os.getpid())}}
     energies["mixed_bfloat16"] = energy_of(generator("mixed_bfloat16"))
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        given = {"tokens": TOKENS, "z_0": Z_0, "start_id": layer.tokenizer.start_id}
-        given |= {"step_sizes": STEP_SIZES, "noise_scale": NOISE_SCALE}
-        np.savez(folder / "problem.npz", **given, **{v.name: v.numpy() for v in layer.weights})
-        peer = Peer(options.torch_python, folder, threads)
-        apart, theirs = {}, {}
-        if not peer.missing:
-            machine |= peer.facts
-            imports = peak_mib(peer.process.pid)
-            peer.chain(DROPOUT)
-            memory[PEER] = {"imports": imports, "with_a_chain": peak_mib(peer.process.pid)}
-            apart = check(energies, peer)
+    given = {"tokens": TOKENS, "z_0": Z_0, "start_id": layer.tokenizer.start_id}
+    given |= {"step_sizes": STEP_SIZES, "noise_scale": NOISE_SCALE}
+    given |= {v.name: v.numpy() for v in layer.weights}
+    apart, rows = {}, []
+    with peer.Peers({"text_chain_torch": PEER}, given, options.peers) as peers:
+        machine |= peers.facts
+        torch = peers.found.get(PEER)
+        if torch:
+            imports = torch.peak_mib
+            torch.seconds(str(DROPOUT))
+            memory[PEER] = {"imports": imports, "with_a_chain": torch.peak_mib}
+            apart = check(energies, torch)
         for side, found in memory.items():
             if found["imports"]:
                 peak = found["with_a_chain"]
                 print(f"{side}: peak memory {peak:.0f} MiB, after imports {found['imports']:.0f}")
         header = f"{'dropout':<9}{'':<18}{'s':>8}{'of PyTorch':>12}{'of matmul':>12}"
         print(f"\n{header}{'s, min .. max':>18}")
-        rows = []
         for dropout in (DROPOUT, 0.0):
             sides = {
                 side: chain(side, energies[precision], dropout)
                 for side, (precision, _) in OURS.items()
             }
-            if not peer.missing:
-                theirs = {PEER: lambda dropout=dropout: peer.chain(dropout)}
-            rows += measure(dropout, {**sides, **theirs, ALONE: products_alone()}, options.repeats)
-            if peer.missing:
-                rows.append({"dropout": dropout, "side": PEER, "missing": peer.missing})
-                print(f"{dropout:<9}{PEER}: not in {options.torch_python} ({peer.missing})")
-        if not peer.missing:
-            peer.process.communicate()  # the end of its input ends it
+            if torch:
+                sides[PEER] = functools.partial(torch.seconds, str(dropout))
+            rows += measure(dropout, {**sides, ALONE: products_alone()}, options.repeats)
+    rows += peers.missing_rows()
     if options.json:
         record = {"machine": machine, "first_step_apart": apart, "peak_mib": memory, "rows": rows}
         options.json.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,14 +1,18 @@
 """What the benchmarks share: their command line, their clock, the machine."""
 
 import argparse
+import functools
 import os
-import pathlib
 import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+from benchmarks import peer
 
 
 def options(description: str, extra: dict[str, dict] | None = None) -> argparse.Namespace:
@@ -21,7 +25,7 @@ def options(description: str, extra: dict[str, dict] | None = None) -> argparse.
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write a record")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write a record")
     parser.add_argument("--repeats", metavar="N", type=int, default=5, help="at least 5")
     for name, settings in (extra or {}).items():
         parser.add_argument(name, **settings)
@@ -40,21 +44,61 @@ def machine() -> dict[str, Any]:
 
 def processor() -> str:
     """The processor's name; the extra `benchmarks` brings the package that knows it."""
+    return _cpu().get("brand_raw") or platform.processor() or platform.machine()
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor does; on others, bfloat16 takes many times as long as float32."""
+    return any("bf16" in flag for flag in _cpu().get("flags", ["bf16, for all one knows"]))
+
+
+@functools.cache
+def _cpu() -> dict[str, Any]:
     try:
         import cpuinfo
     except ImportError:
-        return platform.processor() or platform.machine()
-    return cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
+        return {}
+    return cpuinfo.get_cpu_info()
+
+
+def clocked(function: Callable[[], Any]) -> Callable[[], float]:
+    """`function`, returning the seconds it took."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        function()
+        return time.perf_counter() - started
+
+    return seconds
 
 
 def seconds(functions: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
     """Times of each function, run in turns after one warm-up each."""
-    for function in functions.values():
-        function()
-    times: dict[Any, list[float]] = {key: [] for key in functions}
+    return turns({key: clocked(function) for key, function in functions.items()}, repeats)
+
+
+def turns(sides: dict[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
+    """What each side says it took, run in turns after one warm-up each.
+
+    A side that does not run here (`peer.MissingError`) has no times.
+    """
+    times: dict[Any, list[float]] = {}
+    for name, side in sides.items():
+        try:
+            side()
+        except peer.MissingError:
+            continue
+        times[name] = []
     for _ in range(repeats):
-        for key, function in functions.items():
-            started = time.perf_counter()
-            function()
-            times[key].append(time.perf_counter() - started)
+        for name, measured in times.items():
+            measured.append(sides[name]())
     return times
+
+
+def summary(times: Iterable[float]) -> dict[str, Any]:
+    """Median and spread, for a record."""
+    times = list(times)
+    return {
+        "median_seconds": statistics.median(times),
+        "spread_seconds": [min(times), max(times)],
+    }

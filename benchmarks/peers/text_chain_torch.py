@@ -2,30 +2,22 @@
 
   python benchmarks/peers/text_chain_torch.py FOLDER THREADS
 
-`text_chain.py` starts it. FOLDER holds `problem.npz`: weights, tokens, the start, the step sizes.
-The first line it writes is JSON: its version, or why PyTorch cannot be imported. It then answers
-each line of its input with a line:
-
-  step            takes one step without noise and without dropout, writes `step.npz`: "done"
-  chain DROPOUT   runs one chain: its seconds
-
-The loop is written as the paper's code would be, in eager float32. The parameters are frozen while
-it runs and the gradient is asked for z alone.
+Its variants are rates of dropout. The loop is written as the paper's code would be, in eager
+float32. The parameters are frozen while it runs and the gradient is asked for z alone.
 """
 
-import json
-import pathlib
-import sys
-import time
+import serve
 
 try:
-    import numpy as np
     import torch
-    from torch import nn
-    from torch.nn import functional
 except (ImportError, OSError) as error:
-    print(json.dumps({"missing": str(error)}), flush=True)
-    sys.exit()
+    serve.missing(error)
+
+import functools
+
+import numpy as np
+from torch import nn
+from torch.nn import functional
 
 
 class Decoder(nn.Module):
@@ -100,24 +92,19 @@ class Chain:
             _, z = self.step(z, size, self.noise_scale, dropout)
         return z
 
+    def first_step(self) -> dict:
+        energy, moved = self.step(self.z_0, self.step_sizes[0], 0.0, 0.0)
+        return {"energy": energy.numpy(), "z_1": moved.numpy()}
 
-def main() -> None:
-    folder, threads = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-    torch.set_num_threads(threads)
-    print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
-    chain = None
-    for line in sys.stdin:
-        chain = chain or Chain(dict(np.load(folder / "problem.npz")))
-        command, *arguments = line.split()
-        if command == "step":
-            energy, moved = chain.step(chain.z_0, chain.step_sizes[0], 0.0, 0.0)
-            np.savez(folder / "step.npz", energy=energy.numpy(), z_1=moved.numpy())
-            print("done", flush=True)
-        else:
-            started = time.perf_counter()
-            chain.run(float(arguments[0]))
-            print(time.perf_counter() - started, flush=True)
+
+def load_variants(given: dict[str, np.ndarray]) -> dict[str, serve.Variant]:
+    chain = Chain(given)
+    return {
+        str(dropout): serve.Variant(chain.first_step, functools.partial(chain.run, dropout))
+        for dropout in (0.5, 0.0)
+    }
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(serve.threads())
+    serve.serve({"torch": torch.__version__}, load_variants)

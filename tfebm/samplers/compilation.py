@@ -13,8 +13,8 @@ The rule for `jit_compile="auto"`, and why:
   energy network at a batch of 100, and 2.1 times at 1,000.
 
 Measured on two cores of an AMD EPYC, sentences on one without AVX-512, the others with
-(`benchmarks/records/langevin.json`); `python benchmarks/langevin.py` and `text_chain.py` measure
-them on the machine at hand.
+(`benchmarks/records/langevin.json`); `python -m benchmarks langevin text_chain` measures them on
+the machine at hand.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,80 @@
+"""Measures how fast things are, against peers or a limit in the same run.
+
+python -m benchmarks                     all, each in a process of its own: tables and records
+python -m benchmarks NAME ...            these
+python -m benchmarks NAME --help         one's own flags and what exactly it measures
+"""
+
+import argparse
+import importlib
+import pathlib
+import subprocess
+import sys
+
+NAMES = {
+    "prior_chain": "the chain of a dense energy: PyTorch, JAX, torchebm, TFP, Keras",
+    "images": "the chain over images, and a whole step of learning: PyTorch",
+    "text_chain": "the chain over sentences: PyTorch",
+    "memory": "a chain over images as it gets longer: PyTorch",
+    "training": "fit and a first step: the bare step",
+    "flow_chains": "HMC in the latent space of a flow: TFP",
+    "langevin": "graph and XLA, float32 and bfloat16: matrix products",
+    "serving": "exported scorers: the same call in Python",
+    "step_size": "choosing step sizes: the training itself",
+}
+ON_REQUEST = {
+    "bulk": "bulk jobs, with the extra `beam`: the bare scorer",
+    "compare_inference": "trains, for hours: short runs against encoders",
+}
+WITH_PEERS = ("prior_chain", "images", "text_chain", "memory")
+
+
+def main() -> None:
+    """Runs one benchmark with its flags, or several with none."""
+    names = {**NAMES, **ON_REQUEST}
+    if len(sys.argv) > 1 and sys.argv[1] in names and not set(sys.argv[2:]) & set(names):
+        name = sys.argv[1]
+        sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
+        importlib.import_module(f"benchmarks.{name}").main()
+        return
+    listed = "\n".join(f"  {name:<19}{what}" for name, what in names.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"{__doc__}\n{listed}\n\nThe last two run only where they are named.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="see above; all by default")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=pathlib.Path,
+        default=pathlib.Path("runs", "benchmarks"),
+        help="folder for the records, NAME.json (%(default)s)",
+    )
+    parser.add_argument(
+        "--peers",
+        metavar="PATH",
+        default=sys.executable,
+        help="a Python that has the peers: PyTorch, JAX, torchebm (this one)",
+    )
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in names]
+    if unknown:
+        parser.error(f"there is no {unknown[0]}; there are {', '.join(names)}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name in options.names or NAMES:
+        print(f"\n== {name}: {names[name]}\n", flush=True)
+        record = options.output / f"{name}.json"
+        command = [sys.executable, "-m", "benchmarks", name, "--json", str(record)]
+        if name in WITH_PEERS:
+            command += ["--peers", options.peers]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    print(f"\nThe records are in {options.output}.")
+    if failed:
+        sys.exit(f"These did not end well: {', '.join(failed)}.")
+
+
+if __name__ == "__main__":
+    main()

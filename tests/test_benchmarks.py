@@ -1,0 +1,100 @@
+"""What the benchmarks compare with: processes that answer, are not there, or disagree."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import peer, timing
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FAKE = """
+import serve
+
+def load(given):
+    z = given["z"]
+
+    def broken():
+        raise RuntimeError("no compiler here\\nand more")
+
+    return {
+        "right": serve.Variant(lambda: {"z": 2 * z}, lambda: None),
+        "wrong": serve.Variant(lambda: {"z": 3 * z}, lambda: None),
+        "broken": serve.Variant(broken, broken),
+    }
+
+serve.serve({"fake": "1.0"}, load)
+"""
+ABSENT = """
+import serve
+
+try:
+    import a_package_that_nobody_has
+except ImportError as error:
+    serve.missing(error)
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    shutil.copy(peer.FOLDER / "serve.py", tmp_path)
+    for name, text in {"fake": FAKE, "absent": ABSENT, "dies": "raise SystemExit(7)"}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(peer, "FOLDER", tmp_path)
+
+
+def ours(z):
+    return {"ours": peer.Side(lambda: 2 * z, lambda: 1.0)}
+
+
+def test_peers_answer_or_say_why_not(scripts, capsys):
+    z = np.arange(3.0)
+    names = {"fake": "Fake", "absent": "Absent", "dies": "Dead"}
+    with peer.Peers(names, {"z": z}, sys.executable) as peers:
+        assert peers.facts == {"fake": "1.0"}
+        sides = ours(z) | peers.sides("Fake", ["right", "broken"]) | peers.sides("Absent", ["x"])
+        assert peers.check(sides, 1e-6) == {"Fake, right": 0.0}
+        assert list(sides) == ["ours", "Fake, right"]
+        times = timing.turns({name: side.seconds for name, side in sides.items()}, 5)
+    assert times["ours"] == [1.0] * 5
+    assert all(0.0 < seconds < 1.0 for seconds in times["Fake, right"])
+    missing = {row["side"]: row["missing"] for row in peers.missing_rows()}
+    assert missing == {
+        "Absent": "No module named 'a_package_that_nobody_has'",
+        "Dead": "its process ended with exit code 7",
+        "Fake, broken": "RuntimeError: no compiler here",
+    }
+    assert "Dead: missing (its process ended with exit code 7)" in capsys.readouterr().out
+
+
+def test_nothing_is_timed_that_computes_something_else(scripts):
+    z = np.arange(3.0)
+    with peer.Peers({"fake": "Fake"}, {"z": z}, sys.executable) as peers:
+        sides = ours(z) | peers.sides("Fake", ["wrong"])
+        with pytest.raises(SystemExit, match="ours and of Fake, wrong must agree to 1e-06"):
+            peers.check(sides, 1e-6)
+        sides = ours(z) | peers.sides("Fake", ["wrong"], inexact=["wrong"])  # bfloat16, say
+        assert peers.check(sides, 1e-6) == {"Fake, wrong": 0.5}
+
+
+def test_a_python_that_is_not_there(tmp_path):
+    with peer.Peers({"prior_chain_jax": "JAX"}, {}, tmp_path / "python") as peers:
+        assert peers.sides("JAX", ["jit"]) == {}
+    assert "No such file" in peers.missing["JAX"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--help"], 0, "prior_chain"),
+        (["nonsense"], 2, "there is no nonsense; there are prior_chain, images"),
+    ],
+)
+def test_the_command_line(arguments, code, text):
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
