@@ -1,8 +1,11 @@
 """Two logical CPU devices stand in for two GPUs; they must exist before the first operation."""
 
 import gc
+import os
 import pathlib
 import sys
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the scripts do
 
 import keras
 import numpy as np
