@@ -139,7 +139,9 @@ def measure(name: str, options: argparse.Namespace) -> tuple[list[dict], dict]:
             variants = [v for v in VARIANTS if v not in INEXACT or timing.computes_in_bfloat16()]
             sides |= peers.sides("PyTorch", variants, INEXACT, what=f"{what}: ")
             apart = peers.check(sides, TOLERANCE)
-            times = timing.turns({k: s.seconds for k, s in sides.items()}, options.repeats)
+            times = timing.turns(
+                {k: s.seconds for k, s in sides.items()}, options.repeats, peers.missing
+            )
             rows += table(name, what, batch, times, apart)
     if not timing.computes_in_bfloat16():
         peers.missing["bfloat16"] = "this processor does not compute in it"

@@ -106,7 +106,7 @@ def measure(batch: int, python: str, repeats: int) -> tuple[list[dict], dict]:
             sides |= peers.sides(package, variants)
         apart = peers.check(sides, TOLERANCE)
         sides[ALONE] = products_alone(energy, given["z_0"])
-        times = timing.turns({k: side.seconds for k, side in sides.items()}, repeats)
+        times = timing.turns({k: side.seconds for k, side in sides.items()}, repeats, peers.missing)
     rows = []
     summaries = {side: timing.summary(measured) for side, measured in times.items()}
     ours, alone = (summaries[side]["median_seconds"] for side in ("tfebm", ALONE))

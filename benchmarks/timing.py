@@ -77,16 +77,21 @@ def seconds(functions: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, 
     return turns({key: clocked(function) for key, function in functions.items()}, repeats)
 
 
-def turns(sides: dict[Any, Callable[[], float]], repeats: int) -> dict[Any, list[float]]:
+def turns(
+    sides: dict[Any, Callable[[], float]], repeats: int, missing: dict[Any, str] | None = None
+) -> dict[Any, list[float]]:
     """What each side says it took, run in turns after one warm-up each.
 
-    A side that does not run here (`peer.MissingError`) has no times.
+    A side that does not run here has no times; `missing` is told why.
     """
     times: dict[Any, list[float]] = {}
     for name, side in sides.items():
         try:
             side()
-        except peer.MissingError:
+        except peer.MissingError as error:
+            if missing is None:
+                raise
+            missing[name] = str(error)
             continue
         times[name] = []
     for _ in range(repeats):

@@ -58,7 +58,11 @@ def test_peers_answer_or_say_why_not(scripts, capsys):
         sides = ours(z) | peers.sides("Fake", ["right", "broken"]) | peers.sides("Absent", ["x"])
         assert peers.check(sides, 1e-6) == {"Fake, right": 0.0}
         assert list(sides) == ["ours", "Fake, right"]
-        times = timing.turns({name: side.seconds for name, side in sides.items()}, 5)
+        all_sides = sides | peers.sides("Fake", ["broken"])
+        late = {}
+        times = timing.turns({k: side.seconds for k, side in all_sides.items()}, 5, late)
+    assert list(times) == list(sides)
+    assert late == {"Fake, broken": "RuntimeError: no compiler here"}
     assert times["ours"] == [1.0] * 5
     assert all(0.0 < seconds < 1.0 for seconds in times["Fake, right"])
     missing = {row["side"]: row["missing"] for row in peers.missing_rows()}
