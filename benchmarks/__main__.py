@@ -2,7 +2,8 @@
 
 python -m benchmarks                     all, each in a process of its own: tables and records
 python -m benchmarks NAME ...            these
-python -m benchmarks NAME --help         one's own flags and what exactly it measures
+python -m benchmarks NAME --json FILE    one, with its own flags
+python -m benchmarks NAME --help         what exactly it measures
 """
 
 import argparse
@@ -32,8 +33,12 @@ WITH_PEERS = ("prior_chain", "images", "text_chain", "memory")
 def main() -> None:
     """Runs one benchmark with its flags, or several with none."""
     names = {**NAMES, **ON_REQUEST}
-    if len(sys.argv) > 1 and sys.argv[1] in names and not set(sys.argv[2:]) & set(names):
-        name = sys.argv[1]
+    name, flags = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:]
+    of_its_own = name == "compare_inference" or any(
+        flag.startswith("-") and flag.partition("=")[0] not in ("--output", "--peers")
+        for flag in flags
+    )
+    if name in names and of_its_own and not set(flags) & set(names):
         sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
         importlib.import_module(f"benchmarks.{name}").main()
         return

@@ -1,6 +1,6 @@
 """Short-run inference against encoders on one generator: trains all, over several seeds.
 
-  python -m benchmarks compare_inference --output runs/compare --json record.json
+  python -m benchmarks compare_inference --json record.json    in runs/compare_inference
   python -m benchmarks compare_inference --dataset images.npz --epochs 2 --output runs/other
 
 Every run is `train/short_run.py` with the flags that the record repeats; runs that are finished
@@ -24,6 +24,7 @@ import numpy as np
 import tfebm
 from tfebm.data import load_images, to_float
 
+DEFAULT_OUTPUT = pathlib.Path("runs", "compare_inference")
 SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "short_run.py"
 VARIANTS = {
     "short_run": [],
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=pathlib.Path, default=DEFAULT_OUTPUT, metavar="DIR")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write a record")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument(

@@ -3,6 +3,7 @@
 `peers/serve.py` is the other end.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -66,10 +67,14 @@ class Peer:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.communicate()  # the end of its input ends it
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()  # the end of its input ends it
 
     def _ask(self, line: str) -> str:
-        print(line, file=self._process.stdin, flush=True)
+        try:
+            print(line, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise MissingError(self._ended()) from None
         answer = self._answer()
         if answer.startswith("missing "):
             raise MissingError(answer.removeprefix("missing ").strip())
@@ -78,9 +83,11 @@ class Peer:
     def _answer(self) -> str:
         line = self._process.stdout.readline()
         if not line:
-            code = self._process.wait()
-            raise MissingError(f"its process ended with exit code {code}")
+            raise MissingError(self._ended())
         return line
+
+    def _ended(self) -> str:
+        return f"its process ended with exit code {self._process.wait()}"
 
 
 def peak_mib(process: int) -> float | None:

@@ -84,20 +84,17 @@ def turns(
 
     A side that does not run here has no times; `missing` is told why.
     """
-    times: dict[Any, list[float]] = {}
-    for name, side in sides.items():
-        try:
-            side()
-        except peer.MissingError as error:
-            if missing is None:
-                raise
-            missing[name] = str(error)
-            continue
-        times[name] = []
-    for _ in range(repeats):
-        for name, measured in times.items():
-            measured.append(sides[name]())
-    return times
+    times: dict[Any, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats + 1):
+        for name in list(times):
+            try:
+                times[name].append(sides[name]())
+            except peer.MissingError as error:
+                if missing is None:
+                    raise
+                missing[name] = str(error)
+                del times[name]
+    return {name: measured[1:] for name, measured in times.items()}
 
 
 def summary(times: Iterable[float]) -> dict[str, Any]:

@@ -26,15 +26,16 @@ def networks(given: dict) -> tuple[nn.Module, nn.Module]:
     for i, (kernel, stride, pad) in enumerate(given["stages"].tolist()):
         weight = torch.from_numpy(given[f"generator_kernel_{i}"]).permute(3, 2, 0, 1)
         layer = nn.ConvTranspose2d(*weight.shape[:2], kernel, stride, pad)
-        layer.weight.data = weight.contiguous()
-        layer.bias.data = torch.from_numpy(given[f"generator_bias_{i}"])
+        layer.weight.data = weight.clone(memory_format=torch.contiguous_format)
+        layer.bias.data = torch.from_numpy(given[f"generator_bias_{i}"].copy())
         layers += [layer, nn.LeakyReLU(0.2)]
     generator = nn.Sequential(*layers[:-1], nn.Tanh())
     layers = []
     for i in range(sum(name.startswith("energy_kernel_") for name in given)):
         weight = torch.from_numpy(given[f"energy_kernel_{i}"].T.copy())
         layer = nn.Linear(*weight.shape[::-1])
-        layer.weight.data, layer.bias.data = weight, torch.from_numpy(given[f"energy_bias_{i}"])
+        layer.weight.data = weight
+        layer.bias.data = torch.from_numpy(given[f"energy_bias_{i}"].copy())
         layers += [layer, nn.GELU()]
     return generator, nn.Sequential(*layers[:-1])
 

@@ -57,10 +57,10 @@ def load(given: dict) -> dict[str, serve.Variant]:
         return chain
 
     def drift() -> dict:
-        """By the gradient that TFP's kernel has; its noise cannot be switched off."""
+        """By the drift of TFP's kernel; its noise cannot be switched off."""
         kernel = tfp.mcmc.UncalibratedLangevin(lambda z: -energy(z), step_size**2)
-        (grads,) = kernel.bootstrap_results(start).grads_target_log_prob
-        return {"z": (start + 0.5 * step_size**2 * grads).numpy()}
+        (moved,) = kernel.bootstrap_results(start).diffusion_drift
+        return {"z": (start + moved).numpy()}
 
     variants, num_steps = {}, int(given["num_steps"])
     for how, jit_compile in {"graph": False, "XLA": True}.items():

@@ -10,6 +10,7 @@ or with "missing REASON" where the variant does not run here.
 """
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -17,6 +18,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+
+# Answers go where the output went; what a library prints goes to the errors.
+_ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
 
 
 class Variant(NamedTuple):
@@ -30,8 +35,12 @@ class Variant(NamedTuple):
 
 def missing(error: Exception) -> NoReturn:
     """Says why this peer is not here, and ends."""
-    print(json.dumps({"missing": str(error)}), flush=True)
+    _answer(json.dumps({"missing": str(error)}))
     sys.exit()
+
+
+def _answer(line: str) -> None:
+    print(line, file=_ANSWERS, flush=True)
 
 
 def serve(facts: Mapping[str, Any], load: Callable[[dict[str, np.ndarray]], dict]) -> None:
@@ -42,12 +51,12 @@ def serve(facts: Mapping[str, Any], load: Callable[[dict[str, np.ndarray]], dict
         load: Makes the variants, by name, of the arrays in `problem.npz`; run at the first line.
     """
     folder = pathlib.Path(sys.argv[1])
-    print(json.dumps(facts), flush=True)
+    _answer(json.dumps(facts))
     variants: dict[str, Variant] = {}
     for line in sys.stdin:
         command, name = line.rstrip("\n").split(" ", 1)
-        variants = variants or load(dict(np.load(folder / "problem.npz")))
         try:
+            variants = variants or load(dict(np.load(folder / "problem.npz")))
             if command == "step":
                 np.savez(folder / f"{name}.npz", **variants[name].step())
                 answer = "done"
@@ -58,7 +67,7 @@ def serve(facts: Mapping[str, Any], load: Callable[[dict[str, np.ndarray]], dict
         except Exception as error:  # whatever a compiler that is not there raises
             first = str(error).strip().split("\n")[0]
             answer = f"missing {type(error).__name__}: {first}"
-        print(answer, flush=True)
+        _answer(answer)
 
 
 def threads() -> int:
