@@ -170,14 +170,14 @@ class AutoregressiveGenerator(keras.layers.Layer):
 
     def start(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """h_0 and c_0, `[B, H]` each."""
-        hidden = tf.matmul(z, self.latent_kernel) + self.latent_bias
+        hidden = _product(z, self.latent_kernel) + self.latent_bias
         if not self.latent_to_cell:
             return hidden, tf.zeros_like(hidden)
-        return hidden, tf.matmul(z, self.cell_kernel) + self.cell_bias
+        return hidden, _product(z, self.cell_kernel) + self.cell_bias
 
     def latent_gates(self, z: Tensor) -> Tensor:
         """What z contributes to the gates at every step, with their bias: `[B, 4 H]`."""
-        return tf.matmul(z, self.kernel[self.embedding_size :]) + self.bias
+        return _product(z, self.kernel[self.embedding_size :]) + self.bias
 
     def gates(self, inputs: Tensor, latent_gates: Tensor) -> Tensor:
         """Embeddings `[..., B, E]` to gates `[..., B, 4 H]`, all but what h contributes."""
@@ -245,3 +245,10 @@ class AutoregressiveGenerator(keras.layers.Layer):
             for name in ("tokenizer", "decoding")
         }
         return cls(**{**config, **loaded})
+
+
+def _product(z: Tensor, kernel: Tensor) -> Tensor:
+    """z W, and 0 of a latent of size 0, whose product ends the process where oneDNN is on."""
+    if z.shape[-1] == 0:
+        return tf.zeros([tf.shape(z)[0], 1], kernel.dtype) + tf.reduce_sum(kernel, axis=0)
+    return tf.matmul(z, kernel)
