@@ -17,7 +17,6 @@ all sides taken in turns. CPU only.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -191,8 +190,7 @@ def main() -> None:
             "--batch": {"metavar": "N", "type": int, "help": "default: the preset's"},
         },
     )
-    tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count())
-    tf.config.set_visible_devices([], "GPU")
+    timing.use_cpu_only()
     machine = timing.machine()
     print(f"\n{'preset':<9}{'':<7}{'':<33}{'seconds':>9}{'of PyTorch':>12}{'s, min .. max':>18}")
     rows = []

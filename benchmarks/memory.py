@@ -26,6 +26,7 @@ CHILD = "from benchmarks import memory; memory.one_chain({})"
 
 def one_chain(num_steps: int) -> None:
     """Prints the peak after imports, and after a chain."""
+    timing.use_cpu_only()
     print(peer.peak_mib(os.getpid()))
     model = images.make_model(PRESET, "float32", num_steps)
     x = tf.random.stateless_uniform([PRESET.batch, *PRESET.image_shape], [0, 0], -1.0, 1.0)
@@ -36,6 +37,7 @@ def one_chain(num_steps: int) -> None:
 def main() -> None:
     flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has PyTorch"}
     options = timing.options(__doc__, {"--peers": flag})
+    timing.use_cpu_only()
     machine, rows, missing = timing.machine(), [], []
     print(f"\n{'':<10}{'K':>4}{'peak, MiB':>12}{'after imports':>15}")
 

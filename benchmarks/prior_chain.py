@@ -15,7 +15,6 @@ CPU only.
 """
 
 import json
-import os
 import sys
 
 import keras
@@ -128,8 +127,7 @@ def measure(batch: int, python: str, repeats: int) -> tuple[list[dict], dict]:
 def main() -> None:
     flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has the peers"}
     options = timing.options(__doc__, {"--peers": flag})
-    tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count())
-    tf.config.set_visible_devices([], "GPU")
+    timing.use_cpu_only()
     machine = timing.machine()
     header = f"{'batch':>7}  {'':<28}{'steps/s':>9}{'tfebm over':>12}{'of matmul':>11}"
     print(f"\n{header}{'ms, min .. max':>20}")

@@ -139,10 +139,8 @@ def measure(dropout: float, sides: dict[str, Callable[[], float]], repeats: int)
 def main() -> None:
     flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has PyTorch"}
     options = timing.options(__doc__, {"--peers": flag})
-    threads = os.cpu_count()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.set_visible_devices([], "GPU")
-    machine = {**timing.machine(), "threads": threads}
+    timing.use_cpu_only()
+    machine = {**timing.machine(), "threads": os.cpu_count()}
     imports = peer.peak_mib(os.getpid())
     layer = generator("float32")
     energies = {"float32": energy_of(layer)}

@@ -35,6 +35,12 @@ def options(description: str, extra: dict[str, dict] | None = None) -> argparse.
     return given
 
 
+def use_cpu_only() -> None:
+    """With a thread a core; before the first operation."""
+    tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count())
+    tf.config.set_visible_devices([], "GPU")
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on, printed and for the record."""
     found = {"processor": processor(), "cores": os.cpu_count(), "tensorflow": tf.__version__}
@@ -48,7 +54,7 @@ def processor() -> str:
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the processor does; on others, bfloat16 takes many times as long as float32."""
+    """Whether the processor does; on others, bfloat16 is slower than float32."""
     return any("bf16" in flag for flag in _cpu().get("flags", ["bf16, for all one knows"]))
 
 

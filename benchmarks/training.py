@@ -36,6 +36,7 @@ def make() -> tuple[tfebm.LatentEBM, tf.data.Dataset]:
 
 def first_step() -> None:
     """Prints the seconds of a first step and of a second one."""
+    timing.use_cpu_only()
     model, batches = make()
     for _ in range(2):
         started = time.perf_counter()
@@ -45,6 +46,7 @@ def first_step() -> None:
 
 def main() -> None:
     options = timing.options(__doc__)
+    timing.use_cpu_only()
     machine = timing.machine()
     model, batches = make()
     model.make_train_function()
