@@ -12,40 +12,50 @@ import pathlib
 import subprocess
 import sys
 
+from benchmarks import figures
+
 NAMES = {
     "prior_chain": "the chain of a dense energy: PyTorch, JAX, torchebm, TFP, Keras",
     "images": "the chain over images, and a whole step of learning: PyTorch",
+    "layer_chain": "the chain over the latents of several layers: PyTorch",
     "text_chain": "the chain over sentences: PyTorch",
     "memory": "a chain over images as it gets longer: PyTorch",
     "training": "fit and a first step: the bare step",
+    "scaling": "chains as they get longer, wider, larger: matrix products",
+    "log_det": "the log-determinant of a short run: its Jacobian",
     "flow_chains": "HMC in the latent space of a flow: TFP",
     "langevin": "graph and XLA, float32 and bfloat16: matrix products",
     "serving": "exported scorers: the same call in Python",
     "step_size": "choosing step sizes: the training itself",
 }
 ON_REQUEST = {
+    "figures": "the pictures of records, drawn again",
     "bulk": "bulk jobs, with the extra `beam`: the bare scorer",
     "compare_inference": "trains, for hours: short runs against encoders",
 }
-WITH_PEERS = ("prior_chain", "images", "text_chain", "memory")
+WITH_PEERS = ("prior_chain", "images", "layer_chain", "text_chain", "memory")
 
 
 def main() -> None:
     """Runs one benchmark with its flags, or several with none."""
     names = {**NAMES, **ON_REQUEST}
     name, flags = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:]
-    of_its_own = name == "compare_inference" or any(
+    of_its_own = name in ("compare_inference", "figures") or any(
         flag.startswith("-") and flag.partition("=")[0] not in ("--output", "--peers")
         for flag in flags
     )
     if name in names and of_its_own and not set(flags) & set(names):
         sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
-        importlib.import_module(f"benchmarks.{name}").main()
+        try:
+            benchmark = importlib.import_module(f"benchmarks.{name}")
+        except ModuleNotFoundError as error:  # of an extra
+            sys.exit(str(error))
+        benchmark.main()
         return
     listed = "\n".join(f"  {name:<19}{what}" for name, what in names.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"{__doc__}\n{listed}\n\nThe last two run only where they are named.",
+        description=f"{__doc__}\n{listed}\n\nThe last three run only where they are named.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="see above; all by default")
@@ -76,7 +86,8 @@ def main() -> None:
             command += ["--peers", options.peers]
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
-    print(f"\nThe records are in {options.output}.")
+    drawn = figures.draw(options.output, options.output)
+    print(f"\nThe records are in {options.output}.", *(f"Drawn: {path}." for path in drawn))
     if failed:
         sys.exit(f"These did not end well: {', '.join(failed)}.")
 

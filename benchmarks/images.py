@@ -148,7 +148,12 @@ def measure(name: str, options: argparse.Namespace) -> tuple[list[dict], dict]:
     return rows, peers.facts
 
 
+def header() -> None:
+    print(f"\n{'preset':<9}{'':<7}{'':<33}{'seconds':>9}{'of PyTorch':>12}{'s, min .. max':>18}")
+
+
 def table(name: str, what: str, batch: int, times: dict, apart: dict) -> list[dict]:
+    """Rows, which are printed."""
     rows = []
     summaries = {side: timing.summary(measured) for side, measured in times.items()}
     baseline = summaries.get(BASELINE, {}).get("median_seconds")
@@ -192,7 +197,7 @@ def main() -> None:
     )
     timing.use_cpu_only()
     machine = timing.machine()
-    print(f"\n{'preset':<9}{'':<7}{'':<33}{'seconds':>9}{'of PyTorch':>12}{'s, min .. max':>18}")
+    header()
     rows = []
     for name in options.presets:
         found, facts = measure(name, options)

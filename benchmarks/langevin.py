@@ -7,6 +7,7 @@ Every number is the median of at least five runs after a warm-up, all variants o
 in turns. The fraction is (floating-point operations of the networks' layers in K gradients) /
 (time) / (the rate of a 2048 x 2048 matrix product in float32 in the same run), forward pass
 and gradient towards the input; noise and activations count as time but not as operations.
+bfloat16 is left out where the processor does not compute in it. CPU only.
 """
 
 import json
@@ -64,10 +65,16 @@ def size_of(shape: tuple) -> int:
     return size
 
 
+def precisions() -> dict[str, str]:
+    """Names to policies, of those that the processor computes in."""
+    low = timing.computes_in_bfloat16()
+    return {name: policy for name, policy in PRECISIONS.items() if low or name == "float32"}
+
+
 def variants(make: Callable[[str, bool], Callable[[], Any]]) -> dict[tuple[str, str], Callable]:
     return {
         (precision, "XLA" if jit else "graph"): make(policy, jit)
-        for precision, policy in PRECISIONS.items()
+        for precision, policy in precisions().items()
         for jit in (False, True)
     }
 
@@ -141,7 +148,8 @@ def measure(title: str, num_steps: int, chain: tuple[int, dict], rate: float, re
 
 def main() -> None:
     options = timing.options(__doc__)
-    rates = {name: matmul_rate(tf.as_dtype(name)) for name in PRECISIONS}
+    timing.use_cpu_only()
+    rates = {name: matmul_rate(tf.as_dtype(name)) for name in precisions()}
     gflops = {name: rate / 1e9 for name, rate in rates.items()}
     machine = {**timing.machine(), "matmul_gflops": gflops}
     for name, rate in rates.items():

@@ -1,5 +1,6 @@
 """What the benchmarks compare with: processes that answer, are not there, or disagree."""
 
+import importlib
 import pathlib
 import shutil
 import subprocess
@@ -7,8 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import peer, timing
+from benchmarks import __main__ as command
+from benchmarks import figures, peer, timing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FAKE = """
@@ -102,3 +105,30 @@ def test_the_command_line(arguments, code, text):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert text in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", {**command.NAMES, **command.ON_REQUEST})
+def test_each_says_what_it_measures_and_how(name, monkeypatch, capsys):
+    if name == "bulk":
+        pytest.importorskip("apache_beam")
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main()
+    assert stop.value.code == 0
+    assert f"python -m benchmarks {name}" in capsys.readouterr().out
+
+
+def test_pictures_of_what_records_there_are(tmp_path, monkeypatch):
+    assert figures.draw(tmp_path, tmp_path) == []
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        figures.main()
+    shutil.copy(ROOT / "benchmarks" / "records" / "prior_chain.json", tmp_path)
+    assert [path.name for path in figures.draw(tmp_path, tmp_path)] == ["speed.png"]
+    records = ROOT / "benchmarks" / "records"
+    paths = figures.draw(records, tmp_path)
+    assert [path.name for path in paths] == ["speed.png", "scaling.png"]
+    for path in paths:
+        with Image.open(path) as picture:
+            assert np.asarray(picture).std() > 5
