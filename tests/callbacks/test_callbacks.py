@@ -8,8 +8,15 @@ from helpers import assert_weights_equal, small_model, vectors, weights_of
 from PIL import Image
 
 import tfebm
-from tfebm import files
-from tfebm.callbacks import Checkpoint, RunLog, SampleGrid, StopOnDivergence, complete_checkpoints
+from tfebm import files, metrics
+from tfebm.callbacks import (
+    Checkpoint,
+    RunLog,
+    SampleGrid,
+    SampleQuality,
+    StopOnDivergence,
+    complete_checkpoints,
+)
 from tfebm.callbacks import checkpoint as checkpoint_module
 
 X = vectors(12)
@@ -216,3 +223,27 @@ def test_a_json_file_is_replaced_in_one_piece(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(path, {"a": float("nan")})
     assert files.read_json(path) == {"a": 1}
+
+
+class TestSampleQuality:
+    def test_figures_of_the_samples_join_the_records(self):
+        model, looks = compiled(), []
+
+        def extract(rows):
+            looks.append(len(rows))
+            return np.asarray(rows)
+
+        quality = SampleQuality(extract, X, num_samples=50, every=2, seed=3)
+        found = model.fit(X, batch_size=4, epochs=3, verbose=0, callbacks=[quality]).history
+        assert looks == [12, 50, 50]  # the reference once, and samples after epochs 0 and 2
+        samples = model.generate(50, seed=3)
+        assert found["frechet_distance"][0] == found["frechet_distance"][1]
+        assert found["frechet_distance"][2] == pytest.approx(metrics.frechet_distance(samples, X))
+        kernel = metrics.kernel_distance(samples, X, seed=3).value
+        assert found["kernel_distance"][2] == pytest.approx(kernel)
+
+    @pytest.mark.parametrize("setting", [{"num_samples": 1}, {"every": 0}])
+    def test_counts_below_their_bound(self, setting):
+        (name,) = setting
+        with pytest.raises(tfebm.InvalidInputError, match=name):
+            SampleQuality(np.asarray, X, **setting)

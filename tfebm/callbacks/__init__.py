@@ -5,6 +5,7 @@ from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints, newest_
 from tfebm.callbacks.divergence import StopOnDivergence
 from tfebm.callbacks.run_log import RunLog
 from tfebm.callbacks.sample_grid import SampleGrid
+from tfebm.callbacks.sample_quality import SampleQuality
 from tfebm.callbacks.step_size_tuner import StepSizeTuner
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "RunLog",
     "SampleGrid",
+    "SampleQuality",
     "StepSizeTuner",
     "StopOnDivergence",
     "complete_checkpoints",

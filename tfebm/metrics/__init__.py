@@ -1,6 +1,7 @@
 """Measures of chains and models; they know no model."""
 
 from tfebm.metrics import chains
+from tfebm.metrics.anomaly import AnomalyDetection, anomaly_detection
 from tfebm.metrics.chains import (
     ChainReport,
     autocorrelation,
@@ -18,7 +19,9 @@ from tfebm.metrics.classification import (
     spread,
 )
 from tfebm.metrics.clustering import Clustering, clustering_accuracy
-from tfebm.metrics.frechet import ClassifierFeatures, classifier_features, frechet_distance
+from tfebm.metrics.features import ClassifierFeatures, classifier_features, inception_features
+from tfebm.metrics.frechet import FeatureMoments, frechet_distance
+from tfebm.metrics.kernel import KernelDistance, kernel_distance
 from tfebm.metrics.latent import ActiveUnits, active_units
 from tfebm.metrics.text import (
     GenerationPerplexity,
@@ -29,12 +32,16 @@ from tfebm.metrics.text import (
 
 __all__ = [
     "ActiveUnits",
+    "AnomalyDetection",
     "ChainReport",
     "ClassifierFeatures",
     "Clustering",
+    "FeatureMoments",
     "GenerationPerplexity",
+    "KernelDistance",
     "SemiSupervised",
     "active_units",
+    "anomaly_detection",
     "autocorrelation",
     "autocorrelation_time",
     "bag_of_words_accuracy",
@@ -45,6 +52,8 @@ __all__ = [
     "effective_sample_size",
     "frechet_distance",
     "generation_perplexity",
+    "inception_features",
+    "kernel_distance",
     "mode_switches",
     "perplexity",
     "report",

@@ -1,0 +1,63 @@
+"""The kernel distance, against moments and against its definition."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import tfebm
+from tfebm.metrics import kernel_distance
+
+
+def test_its_definition_on_a_few_rows():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 4, 3))
+
+    def k(x, y):
+        return (x @ y / 3 + 1) ** 3
+
+    pairs = list(itertools.permutations(range(4), 2))
+    within = [np.mean([k(x[i], x[j]) for i, j in pairs]) for x in (a, b)]
+    across = np.mean([k(x, y) for x in a for y in b])
+    found = kernel_distance(a, b, num_subsets=1)
+    assert found.value == pytest.approx(sum(within) - 2 * across)
+    assert np.isnan(found.standard_error)
+
+
+def test_the_distance_of_two_gaussians_in_closed_form():
+    """In one dimension (x y + 1)**3 = sum_j C(3, j) x**j y**j, so that the distance is the weighted
+    squares of differences of raw moments."""
+    rng = np.random.default_rng(1)
+    mean, deviation = 0.5, 1.2
+    moments = [0.0, 1.0, 0.0]  # of N(0, 1): E x, E x**2, E x**3
+    others = [mean, mean**2 + deviation**2, mean**3 + 3 * mean * deviation**2]
+    expected = sum(c * (m - o) ** 2 for c, m, o in zip((3, 3, 1), moments, others, strict=True))
+    a = rng.normal(size=(20_000, 1))
+    b = mean + deviation * rng.normal(size=(20_000, 1))
+    found = kernel_distance(a, b)
+    assert expected > 20 * found.standard_error
+    # Subsets overlap: 100 of 1,000 rows of 20,000 are as good as 20 that do not.
+    assert found.value == pytest.approx(expected, abs=5 * np.sqrt(5) * found.standard_error)
+    same = kernel_distance(a[:10_000], a[10_000:])
+    assert abs(same.value) < 5 * np.sqrt(10) * same.standard_error
+
+
+def test_the_seed_chooses_the_subsets():
+    a, b = np.random.default_rng(2).normal(size=(2, 50, 3))
+    found = [kernel_distance(a, b, 5, 10, seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((1, 3)), np.zeros((5, 3))), "at least two rows"),
+        ((np.zeros((5, 4)), np.zeros((5, 3))), r"\(5, 4\) and \(5, 3\)"),
+        ((np.full((5, 3), np.nan), np.zeros((5, 3))), "NaN"),
+        ((np.zeros((5, 3)), np.zeros((5, 3)), 0), "num_subsets"),
+        ((np.zeros((5, 3)), np.zeros((5, 3)), 1, 1), "subset_size"),
+    ],
+)
+def test_what_has_no_distance(arguments, message):
+    with pytest.raises(tfebm.InvalidInputError, match=message):
+        kernel_distance(*arguments)

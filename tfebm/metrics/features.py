@@ -1,0 +1,161 @@
+"""Features of images, by which sets of them are compared; each is named for its network."""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfebm.errors import InvalidInputError
+
+Extract = Callable[[np.ndarray], np.ndarray]
+"""Images `[N, H, W, C]` in [-1, 1] to features `[N, n]`."""
+
+_FEATURES = 64
+_BATCH = 64
+_INCEPTION_SIDE = 299
+
+
+class ClassifierFeatures(NamedTuple):
+    """Features of a small classifier, and how well it classifies."""
+
+    extract: Extract
+    """Images `[N, H, W, C]` in [-1, 1] to features `[N, 64]`."""
+    test_accuracy: float | None
+    """On the test images of known classes; None without any."""
+
+
+def classifier_features(
+    x_train: Any,
+    y_train: np.ndarray,
+    x_test: Any = None,
+    y_test: np.ndarray | None = None,
+    epochs: int = 6,
+    seed: int = 0,
+) -> ClassifierFeatures:
+    """Trains a small convolutional classifier and returns its last hidden layer.
+
+    Where the usual feature network cannot be had, or has never seen such images, the classes of
+    the set itself say which differences matter. The same data and seed give the same features.
+
+    Args:
+        x_train: Images in [-1, 1], `[N, H, W, C]`.
+        y_train: Their labels `[N]`, of at least two classes.
+        x_test: Images to measure the accuracy on.
+        y_test: Their labels.
+        epochs: Passes over the data.
+        seed: Of weights and order; nothing else is seeded or disturbed.
+
+    Raises:
+        InvalidInputError: Labels of fewer than two classes.
+
+    Example:
+
+        >>> classifier = classifier_features(x_train, digits.y_train, x_test, digits.y_test)
+        >>> distance = frechet_distance(
+        ...     classifier.extract(model.generate(5000)), classifier.extract(x_train))
+    """
+    classes = np.unique(y_train)
+    if len(classes) < 2:
+        raise InvalidInputError(
+            f"The classifier needs labels of at least two classes. Received {len(classes)}."
+        )
+
+    def layer(kind: type, size: int, *args: Any, **kwargs: Any) -> keras.layers.Layer:
+        layer.count += 1
+        start = keras.initializers.GlorotUniform(seed=1000 * seed + layer.count)
+        return kind(size, *args, kernel_initializer=start, **kwargs)
+
+    layer.count = 0
+    convolution = {"padding": "same", "activation": "relu"}
+    features = keras.Sequential(
+        [
+            layer(keras.layers.Conv2D, 32, 3, 2, **convolution),
+            layer(keras.layers.Conv2D, 64, 3, 2, **convolution),
+            layer(keras.layers.Conv2D, 64, 3, 2, **convolution),
+            keras.layers.Flatten(),
+            layer(keras.layers.Dense, _FEATURES, activation="relu"),
+        ]
+    )
+    classifier = keras.Sequential([features, layer(keras.layers.Dense, len(classes))])
+    classifier.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    x, y = np.asarray(x_train, np.float32), np.searchsorted(classes, y_train)
+    # An order of its own: those of tf.data and Keras depend on the global seed as well.
+    generator = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = generator.permutation(len(x))
+        classifier.fit(x[order], y[order], batch_size=_BATCH, shuffle=False, verbose=0)
+    accuracy = None
+    known = np.isin(y_test, classes) if y_test is not None else np.zeros(0, bool)
+    if known.any():
+        labels = np.searchsorted(classes, np.asarray(y_test)[known])
+        x = np.asarray(x_test, np.float32)[known]
+        accuracy = classifier.evaluate(x, labels, batch_size=256, verbose=0)[1]
+
+    def extract(images: np.ndarray) -> np.ndarray:
+        return features.predict(tf.cast(images, tf.float32), batch_size=256, verbose=0)
+
+    return ClassifierFeatures(extract, None if accuracy is None else float(accuracy))
+
+
+def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
+    """The 2,048 pooled features of Keras' InceptionV3.
+
+    Images are resized to 299 x 299 (bilinear, antialiased), grey ones repeated over three channels.
+    Keras' weights are not those of the network behind published FIDs: name a distance in these
+    features for them, and never compare it with an FID.
+
+    Args:
+        weights: "imagenet", which Keras downloads once, or a file of weights of
+            `keras.applications.InceptionV3(include_top=False)`, which is read as data only.
+
+    Raises:
+        InvalidInputError: A file that is not there or holds other weights, images without one or
+            three channels.
+
+    Example:
+
+        >>> extract = inception_features("inception_v3_weights_notop.h5")
+        >>> frechet_distance(extract(samples), extract(x_train))
+
+    References: C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna. Rethinking the Inception
+    Architecture for Computer Vision. CVPR 2016.
+    """
+    weights = os.fspath(weights)
+    if weights != "imagenet" and not os.path.isfile(weights):
+        raise InvalidInputError(
+            f"`weights` must be 'imagenet' or a file of weights. There is no file {weights}."
+        )
+    try:
+        network = keras.applications.InceptionV3(
+            include_top=False,
+            weights=weights,
+            pooling="avg",
+            input_shape=(_INCEPTION_SIDE, _INCEPTION_SIDE, 3),
+        )
+    except (ValueError, OSError) as error:
+        raise InvalidInputError(
+            f"The weights {weights} cannot be taken for InceptionV3 without its top: {error}"
+        ) from error
+
+    def extract(images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images, np.float32)
+        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise InvalidInputError(
+                f"Images must be [N, H, W, 1] or [N, H, W, 3]. Received shape {images.shape}."
+            )
+        found = [np.zeros((0, network.output_shape[-1]), np.float32)]
+        for i in range(0, len(images), _BATCH):
+            batch = tf.image.resize(images[i : i + _BATCH], [_INCEPTION_SIDE] * 2, antialias=True)
+            if images.shape[-1] == 1:
+                batch = tf.repeat(batch, 3, axis=-1)
+            found.append(network.predict_on_batch(batch))
+        return np.concatenate(found)
+
+    return extract

@@ -1,0 +1,78 @@
+"""The kernel distance between two sets of images, in features that are named."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfebm.data import checks
+from tfebm.metrics import frechet
+
+
+class KernelDistance(NamedTuple):
+    """An estimate and how sure it is."""
+
+    value: float
+    """Unbiased, so that it may be negative where the sets are alike."""
+    standard_error: float
+    """From the spread over subsets; NaN for a single one."""
+
+
+def kernel_distance(
+    features: np.ndarray,
+    reference: np.ndarray,
+    num_subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 0,
+) -> KernelDistance:
+    """The squared maximum mean discrepancy under a cubic kernel, as a mean over subsets.
+
+        k(a, b) = (a'b / n + 1)**3
+        MMD**2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)
+
+    Unlike the Fréchet distance it assumes no Gaussian and has no bias that falls with the number of
+    rows; it depends on the features all the same.
+
+    Args:
+        features: `[N, n]`.
+        reference: `[M, n]`.
+        num_subsets: Pairs of subsets, at least 1.
+        subset_size: Rows drawn without replacement from each set for a pair, at least 2; all rows
+            of the smaller set where it has fewer.
+        seed: Of the subsets.
+
+    Returns:
+        A `KernelDistance`; float64 throughout.
+
+    Raises:
+        InvalidInputError: Sets of other shapes, of fewer than two rows, or with NaN.
+
+    Example:
+
+        >>> kernel_distance(extract(samples), extract(x_train)).value
+
+    References: M. Binkowski, D. J. Sutherland, M. Arbel, A. Gretton. Demystifying MMD GANs. ICLR
+    2018 (with the features of another network, so that no figure here compares with theirs).
+    """
+    frechet.check_sets(features, reference)
+    one, other = (np.asarray(rows, np.float64) for rows in (features, reference))
+    checks.check_count("num_subsets", num_subsets)
+    checks.check_count("subset_size", subset_size, least=2)
+    size = min(subset_size, len(one), len(other))
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(num_subsets):
+        a, b = (rows[rng.permutation(len(rows))[:size]] for rows in (one, other))
+        within = sum(_sum_of_pairs(rows) for rows in (a, b)) / (size * (size - 1))
+        values.append(within - 2.0 * _kernel(a, b).mean())
+    error = np.std(values, ddof=1) / np.sqrt(num_subsets) if num_subsets > 1 else np.nan
+    return KernelDistance(float(np.mean(values)), float(error))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a @ b.T / a.shape[1] + 1.0) ** 3
+
+
+def _sum_of_pairs(rows: np.ndarray) -> float:
+    """k over all pairs of different rows, both orders."""
+    kernel = _kernel(rows, rows)
+    return float(kernel.sum() - np.trace(kernel))
