@@ -1,5 +1,6 @@
 """Data: images and sentences by name or path, densities in the plane, batches for training."""
 
+from tfebm.data.anomaly import AnomalyData, hold_out_class, load_normal_and_test
 from tfebm.data.grammar import Grammar
 from tfebm.data.images import ImageData, load_images, pad_images
 from tfebm.data.pipeline import steps_per_epoch, to_float, training_batches
@@ -17,6 +18,7 @@ from tfebm.data.toy import TOY_DENSITIES, ToyDensity, toy_density
 
 __all__ = [
     "TOY_DENSITIES",
+    "AnomalyData",
     "Grammar",
     "ImageData",
     "PointData",
@@ -24,8 +26,10 @@ __all__ = [
     "ToyDensity",
     "default_grammar",
     "evaluation_batches",
+    "hold_out_class",
     "lengths",
     "load_images",
+    "load_normal_and_test",
     "load_points",
     "load_text",
     "pad_images",

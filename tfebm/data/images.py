@@ -281,14 +281,16 @@ def _load_npz(path: pathlib.Path) -> ImageData:
     return ImageData(path.stem, **arrays)
 
 
-def _load_folder(path: pathlib.Path, image_size: int | None) -> ImageData:
-    def files(folder: pathlib.Path) -> list[pathlib.Path]:
-        found = folder.rglob("*")
-        return sorted(f for f in found if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Those in a folder and in what is below it, sorted."""
+    found = folder.rglob("*")
+    return sorted(f for f in found if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
 
-    train, test = files(path / "train"), files(path / "test")
+
+def _load_folder(path: pathlib.Path, image_size: int | None) -> ImageData:
+    train, test = image_files(path / "train"), image_files(path / "test")
     if not train:
-        every = files(path)
+        every = image_files(path)
         held = _held_out(np.arange(len(every)))
         train = [f for f, out in zip(every, held, strict=True) if not out]
         test = [f for f, out in zip(every, held, strict=True) if out]
@@ -296,11 +298,12 @@ def _load_folder(path: pathlib.Path, image_size: int | None) -> ImageData:
         raise InvalidInputError(
             f"The folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}). Check the path."
         )
-    arrays = _read_files([*train, *test], image_size)
+    arrays = read_files([*train, *test], image_size)
     return ImageData(path.resolve().name, arrays[: len(train)], arrays[len(train) :])
 
 
-def _read_files(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
+def read_files(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
+    """Image files of one size, or resized, as uint8 `[N, height, width, 1 or 3]`."""
     from PIL import Image, UnidentifiedImageError
 
     def read(path: pathlib.Path) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -199,6 +199,17 @@ def to_numpy(array: tf.Tensor | np.ndarray) -> np.ndarray:
     return np.array([row.decode() for row in array.ravel()], dtype=object).reshape(array.shape)
 
 
+class ScoreParts(NamedTuple):
+    """An anomaly score and what it is made of, `[N]` each; higher = more anomalous."""
+
+    joint: np.ndarray
+    """What `score` returns."""
+    reconstruction: np.ndarray
+    """-log p(x | g(z+)), of models with a chain up to a constant."""
+    energy: np.ndarray
+    """The rest: U_prior(z+), that is E(z+) + |z+|**2 / 2, or a VAE's KL divergence."""
+
+
 class ChainInference(RowInference):
     """Inference of latents by chains.
 
@@ -248,3 +259,18 @@ class ChainInference(RowInference):
         References: B. Pang et al., section 4.4 (anomaly detection).
         """
         return self._on_data("score_rows", x, seed, batch_size, num_chains)
+
+    def score_parts(
+        self, x: Any, seed: Seed = 0, num_chains: int = 1, batch_size: int = 256
+    ) -> ScoreParts:
+        """The score of each example, and the two parts that it is the sum of.
+
+        All three are of the same chains as `score` with the same arguments.
+
+        Example:
+
+            >>> parts = model.score_parts(x_test, num_chains=5)
+            >>> parts.energy             # how unlikely the latents are, however x looks
+        """
+        joint, reconstruction = self._on_data("scores_and_errors", x, seed, batch_size, num_chains)
+        return ScoreParts(joint, reconstruction, joint - reconstruction)

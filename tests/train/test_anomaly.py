@@ -1,0 +1,136 @@
+"""The script of anomaly detection, as a person runs it."""
+
+import csv
+import pathlib
+import subprocess
+import sys
+
+import anomaly
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfebm
+from tfebm.metrics import anomaly_detection
+from tfebm.runs import anomaly as run_figures
+
+SCRIPT = pathlib.Path(anomaly.__file__)
+TINY = [
+    *("--batch-size", "8", "--width", "2", "--latent-size", "2", "--epochs", "2"),
+    *("--prior-steps", "2", "--posterior-steps", "2", "--energy-width", "4", "--jit", "off"),
+]
+FILES = {
+    *("config.json", "metrics.json", "model.keras", "checkpoints", "logs", "scores.csv"),
+    *(f"{name}.png" for name in ("samples", "reconstructions", "interpolation", "curves", "worst")),
+}
+
+
+def execute(*flags):
+    command = [sys.executable, str(SCRIPT), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Grey images, which even a beginner draws well, and bright ones of class 1."""
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    labels = np.arange(36) % 3
+    pixels = rng.integers(100, 150, (36, 28, 28)) + 100 * (labels == 1)[:, None, None]
+    pixels = pixels.astype(np.uint8)
+    np.savez(path, x_train=pixels[:30], x_test=pixels[30:], y_train=labels[:30], y_test=labels[30:])
+    return str(path)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_class_that_is_held_out(labelled, tmp_path):
+    output = tmp_path / "run"
+    flags = ["--dataset", labelled, "--held-out", "1", "--score-chains", "2", *TINY]
+    text = execute(*flags, "--output", str(output), "--export", str(tmp_path / "served"))
+    assert "12 anomalies among 17 test images" in text
+    assert {p.name for p in output.iterdir()} == {*FILES, "precision_recall.png"}
+    assert len(list((tmp_path / "served" / "anomaly").rglob("saved_model.pb"))) == 2
+    rows = read(output / "scores.csv")
+    assert len(rows) == 17  # 5 of the 24 normal ones, and 12
+    labels = [int(row["is_anomaly"]) for row in rows]
+    final = tfebm.load_run(output).metrics["final"]["test"]
+    assert final["areas"]["joint"]["auprc"] > 0.95
+    for kind in run_figures.KINDS:
+        scores = [float(row[kind]) for row in rows]
+        expected = anomaly_detection(scores, labels).auprc
+        assert final["areas"][kind]["auprc"] == pytest.approx(expected, abs=1e-6)
+        assert final["over_epochs"][kind]["num_epochs"] == 2
+    joint, *parts = (np.array([float(row[kind]) for row in rows]) for kind in run_figures.KINDS[:3])
+    np.testing.assert_allclose(joint, sum(parts), rtol=1e-4)
+    model = tfebm.load_run(output).model
+    images = np.load(labelled)
+    pool = np.concatenate([images["x_train"], images["x_test"]])
+    places = [int(row["image"].split(":")[1]) for row in rows]
+    x = tfebm.data.to_float(pool[places][..., np.newaxis])
+    np.testing.assert_allclose(model.score(x, num_chains=2), joint, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", anomaly.MODELS)
+def test_every_model_has_all_scores(labelled, name):
+    settings = anomaly.Settings(
+        dataset=labelled,
+        held_out=1,
+        model=name,
+        latent_size=2,
+        num_layers=2,
+        width=2,
+        energy_width=4,
+        prior_steps=2,
+        posterior_steps=2,
+        jit="off",
+    )
+    data = anomaly.load(settings)
+    model = anomaly.make_model(settings, data.images.image_shape)
+    scores = run_figures.Scores(data, num_chains=1, seed=3)
+    found = scores(model)
+    assert tuple(found) == run_figures.KINDS
+    x = tfebm.data.to_float(data.images.x_test)
+    np.testing.assert_allclose(found["joint"], model.score(x, seed=3), rtol=1e-5)
+    np.testing.assert_allclose(found["joint"], found["reconstruction"] + found["energy"], rtol=1e-4)
+    # Training images are all that says in which units the parts are added.
+    normal = model.score_parts(tfebm.data.to_float(data.images.x_train), seed=3)
+    expected = sum(found[part] / np.std(getattr(normal, part)) for part in run_figures.KINDS[1:3])
+    np.testing.assert_allclose(found["standardized"], expected, rtol=1e-4)
+
+
+def test_folders_of_files(tmp_path):
+    rng = np.random.default_rng(1)
+    for folder, number, level in (("good", 12, 0), ("new", 5, 100)):
+        (tmp_path / folder).mkdir()
+        for i in range(number):
+            pixels = rng.integers(100, 150, (28, 28)) + (level if i == 3 else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{i}.png")
+    output = tmp_path / "run"
+    folders = ["--normal", str(tmp_path / "good"), "--test", str(tmp_path / "new")]
+    text = execute(*folders, *TINY, "--epochs", "1", "--output", str(output))
+    assert "5 images are scored; which are anomalies is not known" in text
+    rows = read(output / "scores.csv")
+    assert [row["image"] for row in rows] == [f"{i}.png" for i in range(5)]
+    assert "is_anomaly" not in rows[0]
+    assert max(rows, key=lambda row: float(row["joint"]))["image"] == "3.png"
+    assert {p.name for p in output.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "Received neither; give one of them"),
+        ({"held_out": 1, "normal": "a", "test": "b"}, "Received both"),
+        ({"normal": "a"}, "Received --normal alone"),
+        ({"held_out": 12}, "mnist5k has 0, 1, 2"),
+    ],
+)
+def test_what_is_normal_has_to_be_said(settings, message):
+    with pytest.raises(tfebm.InvalidInputError, match=message):
+        anomaly.load(anomaly.Settings(**settings))

@@ -1,0 +1,158 @@
+"""Scores, figures and pictures of a run that detects anomalies."""
+
+import csv
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfebm import files, metrics, pictures
+from tfebm.data import AnomalyData, to_float
+from tfebm.models.inference import ChainInference
+
+KINDS = ("joint", "reconstruction", "energy", "standardized")
+"""Of scores: the parts of `ScoreParts`, and their sum in units of what they vary by on training
+images."""
+CALIBRATION = 1000
+"""Training images that say how much each part varies."""
+_SHOWN = 40
+
+
+class Scores:
+    """All kinds of scores of the test images by one model.
+
+    "standardized" is r / s_r + e / s_e with reconstruction r and energy e, in units of their
+    standard deviations s over the first training images. No test image is looked at for it.
+
+    Args:
+        data: What is judged, and what is normal.
+        num_chains: Chains that are averaged.
+        seed: Of the chains.
+    """
+
+    def __init__(self, data: AnomalyData, num_chains: int, seed: int) -> None:
+        self._x_test = to_float(data.images.x_test)
+        self._x_train = to_float(data.images.x_train[:CALIBRATION])
+        self._how = {"num_chains": num_chains, "seed": seed}
+
+    def __call__(self, model: ChainInference) -> dict[str, np.ndarray]:
+        """`[N]` for each of `KINDS`."""
+        normal = model.score_parts(self._x_train, **self._how)
+        found = model.score_parts(self._x_test, **self._how)
+        standardized = sum(
+            getattr(found, part) / max(float(np.std(getattr(normal, part))), 1e-12)
+            for part in ("reconstruction", "energy")
+        )
+        return {**found._asdict(), "standardized": standardized}
+
+
+def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, dict[str, float]]:
+    """Areas under curves for each kind of score."""
+    return {
+        kind: metrics.anomaly_detection(values, is_anomaly)._asdict()
+        for kind, values in scores.items()
+    }
+
+
+class AnomalyCurves(keras.callbacks.Callback):
+    """Adds `auprc_<kind>` to the records of the last epochs of a run.
+
+    They are for the mean over these epochs, by the papers' protocol, and choose nothing.
+
+    Args:
+        scores: Of the run.
+        is_anomaly: `[N]`.
+        first_epoch: From which on, counted from 0.
+    """
+
+    def __init__(self, scores: Scores, is_anomaly: np.ndarray, first_epoch: int) -> None:
+        super().__init__()
+        self._scores, self._is_anomaly, self._first = scores, is_anomaly, first_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch < self._first or logs is None:
+            return
+        found = figures(self._scores(self.model), self._is_anomaly)
+        logs.update({f"auprc_{kind}": areas["auprc"] for kind, areas in found.items()})
+
+
+def over_epochs(epochs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of each kind's AUPRC over the records that have it."""
+    table = {}
+    for kind in KINDS:
+        name = f"auprc_{kind}"
+        values = [r["metrics"][name] for r in epochs if name in r["metrics"]]
+        if values:
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            table[kind] = {
+                "auprc_mean": float(np.mean(values)),
+                "auprc_std": deviation,
+                "num_epochs": len(values),
+            }
+    return table
+
+
+def write_scores(path: pathlib.Path, data: AnomalyData, scores: dict[str, np.ndarray]) -> None:
+    """A CSV: the image, whether it is an anomaly where that is known, all scores."""
+    known = data.is_anomaly is not None
+
+    def write(target: pathlib.Path) -> None:
+        with target.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["image", *(["is_anomaly"] if known else []), *KINDS])
+            for row, name in enumerate(data.names):
+                label = [int(data.is_anomaly[row])] if known else []
+                table.writerow([name, *label, *(f"{scores[kind][row]:.6g}" for kind in KINDS)])
+
+    files.replace_file(path, write)
+
+
+def draw_worst(
+    path: pathlib.Path, model: ChainInference, data: AnomalyData, scores: np.ndarray, seed: int
+) -> None:
+    """The images with the highest scores, each with its reconstruction to the right of it."""
+    worst = np.argsort(-scores, kind="stable")[:_SHOWN]
+    x = to_float(data.images.x_test[worst]).numpy()
+    pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1).reshape(-1, *x.shape[1:])
+    pictures.save_grid(path, pairs, columns=10)
+
+
+def draw_curves(path: pathlib.Path, scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> None:
+    """Precision over recall for each kind of score, with what chance reaches."""
+    from matplotlib.figure import Figure
+    from sklearn.metrics import precision_recall_curve
+
+    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for kind, values in scores.items():
+        precision, recall, _ = precision_recall_curve(is_anomaly, values)
+        area = metrics.anomaly_detection(values, is_anomaly).auprc
+        axis.plot(recall, precision, label=f"{kind}: {area:.3f}")
+    share = float(np.mean(is_anomaly))
+    axis.axhline(share, color="grey", linestyle="--", label=f"chance: {share:.3f}")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    files.replace_file(path, lambda target: figure.savefig(target, dpi=110))
+
+
+def summary(test: dict[str, Any]) -> str:
+    """The figures as a table for a person."""
+    if "areas" not in test:
+        return f"{test['num_images']} images are scored; which are anomalies is not known."
+    first = test["areas"]["joint"]
+    lines = [
+        f"{first['num_anomalies']} anomalies among {first['num_normal'] + first['num_anomalies']} "
+        f"test images. A score that knows nothing has an AUPRC of {first['prevalence']:.3f}, the "
+        f"worst one {first['least_auprc']:.3f}.",
+        f"{'score':<16}{'AUPRC':>7}{'average precision':>19}{'AUROC':>7}{'AUPRC, last epochs':>20}",
+    ]
+    for kind, areas in test["areas"].items():
+        found = test["over_epochs"].get(kind)
+        shown = f"{found['auprc_mean']:.3f} +- {found['auprc_std']:.3f}" if found else "-"
+        lines.append(
+            f"{kind:<16}{areas['auprc']:>7.3f}{areas['average_precision']:>19.3f}"
+            f"{areas['auroc']:>7.3f}{shown:>20}"
+        )
+    return "\n".join(lines)

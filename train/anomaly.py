@@ -1,0 +1,192 @@
+"""Learns what is normal, and scores what is not.
+
+  python train/anomaly.py --held-out 9                       digits, one of them the anomaly
+  python train/anomaly.py --held-out 1 --dataset mnist.npz   the benchmark of the papers
+  python train/anomaly.py --model vae --held-out 9 --output runs/anomaly_vae
+  python train/anomaly.py --normal good/ --test new/ --image-size 64     files of one's own
+
+One digit is held out: 80 percent of the others are learned from, the rest of them and all of the
+held-out one are judged, of one seeded split. Four scores are compared: joint (-log p(x, z) up to a
+constant), its parts reconstruction and energy, and standardized, the sum of the two in units of
+what each varies by on training images. No test image chooses anything.
+
+B. Pang, T. Han, E. Nijkamp, S.-C. Zhu, Y. N. Wu. Learning Latent Space Energy-Based Prior Model.
+NeurIPS 2020, section 4.4.
+"""
+
+import os
+
+# TensorFlow's notes on its build are no news here; its errors are.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
+# took four times as long without.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import dataclasses
+import time
+from typing import Any
+
+import keras
+
+import tfebm
+from tfebm import pictures
+from tfebm.data import AnomalyData, hold_out_class, load_images, load_normal_and_test
+from tfebm.errors import InvalidInputError
+from tfebm.models.latent_variable import LatentVariableModel
+from tfebm.runs import ImageRunSettings, anomaly, flag, images, open_session, training
+
+NAME = "anomaly"
+MODELS = ("latent_ebm", "latent_ebm_layers", "short_run", "vae")
+
+_RECONSTRUCTION = {
+    "reconstruction (squared error per image)": ("generator_loss",),
+    "reconstruction error per pixel": ("reconstruction_mse",),
+}
+_OF_CHAINS = {"displacement of the chain": ("displacement_posterior",)}
+_OF_ENERGIES = {**_RECONSTRUCTION, "energy": ("energy_posterior", "energy_prior"), **_OF_CHAINS}
+CURVES = {
+    "latent_ebm": _OF_ENERGIES,
+    "latent_ebm_layers": _OF_ENERGIES,
+    "short_run": {**_RECONSTRUCTION, **_OF_CHAINS},
+    "vae": {**_RECONSTRUCTION, "KL divergence from the prior, nats": ("kl",)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ImageRunSettings):
+    """The defaults are the preset `laptop`."""
+
+    held_out: int | None = flag(
+        None, "label of the anomalies, which training never sees", type=int, least=0
+    )
+    normal: str | None = flag(
+        None, "folder of normal images, instead of --dataset", type=str, metavar="DIR"
+    )
+    test: str | None = flag(
+        None, "folder of images to be scored; goes with --normal", type=str, metavar="DIR"
+    )
+    model: str = flag("latent_ebm", "what is learned", choices=MODELS)
+    epochs: int = flag(20, "passes over the data", least=1)
+    batch_size: int = flag(50, "examples per step, over all replicas", least=1)
+    latent_size: int = flag(8, "d, size of z; of several layers, of each", least=1)
+    num_layers: int = flag(3, "layers of latent_ebm_layers", least=1)
+    width: int = flag(16, "the unit of the generator's channels", least=1)
+    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
+    sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
+    prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0, most=10**6)
+    posterior_steps: int = flag(20, "K_1, steps of the posterior chain", least=1, most=10**6)
+    prior_step_size: float = flag(0.4, "s_0; the noise has this standard deviation", least=0.0)
+    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0)
+    learning_rate: float = flag(1.5e-3, "of generator and encoder (Adam, beta_1 0.5)", above=0.0)
+    energy_learning_rate: float = flag(3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0)
+    score_chains: int = flag(1, "chains that a score is the mean of", least=1)
+    score_epochs: int = flag(10, "last epochs, whose figures are averaged", least=1)
+    output: str = flag(
+        "runs/anomaly", "folder for everything the run writes", metavar="DIR", operational=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.normal is None) != (self.test is None):
+            raise InvalidInputError(
+                "--normal and --test go together: what to learn from, and what to score. Received "
+                f"--{'test' if self.normal is None else 'normal'} alone."
+            )
+        if (self.held_out is None) == (self.normal is None):
+            raise InvalidInputError(
+                "Say what is normal: --held-out LABEL makes one class of --dataset the anomaly, "
+                "and --normal DIR --test DIR take folders. Received "
+                f"{'neither' if self.normal is None else 'both'}; give one of them."
+            )
+
+
+PRESETS = {"laptop": {}}
+
+
+def load(settings: Settings) -> AnomalyData:
+    """What the flags name."""
+    if settings.normal is not None:
+        return load_normal_and_test(settings.normal, settings.test, settings.image_size)
+    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    return hold_out_class(data, settings.held_out, settings.seed)
+
+
+def make_model(settings: Settings, image_shape: tuple) -> LatentVariableModel:
+    """The compiled model of the settings."""
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
+    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
+    shared: dict[str, Any] = {
+        "likelihood": tfebm.GaussianLikelihood(settings.sigma),
+        "seed": settings.seed,
+    }
+    if settings.model == "latent_ebm_layers":
+        sizes = (settings.latent_size,) * settings.num_layers
+        generator = tfebm.MultilayerGenerator(
+            image_shape, sizes, settings.width, upsamplings=2, dtype=policy
+        )
+    else:
+        generator = tfebm.DeconvGenerator(image_shape, settings.width, dtype=policy)
+        shared["latent_size"] = settings.latent_size
+    if settings.model == "vae":
+        encoder = tfebm.ConvEncoder(
+            image_shape, settings.latent_size, width=2 * settings.width, dtype=policy
+        )
+        model = tfebm.VAE(generator, encoder, **shared)
+        model.compile(*(_adam(settings.learning_rate) for _ in range(2)))
+        return model
+    shared["posterior_sampler"] = tfebm.ShortRunLangevin(
+        settings.posterior_steps, settings.posterior_step_size, jit_compile=jit
+    )
+    if settings.model == "short_run":
+        model = tfebm.ShortRunModel(generator, **shared)
+        model.compile(_adam(settings.learning_rate))
+        return model
+    prior = tfebm.ShortRunLangevin(settings.prior_steps, settings.prior_step_size, jit_compile=jit)
+    energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
+    model = tfebm.LatentEBM(generator, energy, prior_sampler=prior, **shared)
+    model.compile(*(_adam(r) for r in (settings.learning_rate, settings.energy_learning_rate)))
+    return model
+
+
+def _adam(rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(rate, beta_1=0.5)
+
+
+def main() -> None:
+    started = time.monotonic()
+    session = open_session(
+        NAME, Settings, PRESETS, "laptop", __doc__, load, lambda data: data.images.x_train
+    )
+    settings, run, data = session.settings, session.run, session.data
+    with session.strategy.scope():
+        model = make_model(settings, data.images.image_shape)
+    session.announce()
+
+    scores = anomaly.Scores(data, settings.score_chains, settings.seed)
+    looks = [tfebm.callbacks.SampleGrid(run.picture("samples"))]
+    if data.is_anomaly is not None:
+        first = settings.epochs - settings.score_epochs
+        looks.append(anomaly.AnomalyCurves(scores, data.is_anomaly, first))
+    log = training.train(model, data.images, settings, run, looks=looks)
+    model = session.alone(model)
+    run.save_model(model)
+    pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
+    images.draw_images(model, data.images, run)
+    session.export(model)
+    found = scores(model)
+    anomaly.write_scores(run.path / "scores.csv", data, found)
+    anomaly.draw_worst(run.picture("worst"), model, data, found["joint"], settings.seed)
+    test: dict[str, Any] = {"num_images": len(data.names)}
+    if data.is_anomaly is not None:
+        anomaly.draw_curves(run.picture("precision_recall"), found, data.is_anomaly)
+        test["areas"] = anomaly.figures(found, data.is_anomaly)
+        test["over_epochs"] = anomaly.over_epochs(log.epochs)
+    final = training.finish(model, log, test, started)
+    print(training.cost(final))
+    print(anomaly.summary(final["test"]))
+    print(f"Everything is in {run.path}: look at worst.png and scores.csv first.")
+    session.close()
+
+
+if __name__ == "__main__":
+    tfebm.runs.run_command(main)
