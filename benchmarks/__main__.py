@@ -26,10 +26,10 @@ NAMES = {
     "flow_chains": "HMC in the latent space of a flow: TFP",
     "langevin": "graph and XLA, float32 and bfloat16: matrix products",
     "serving": "exported scorers: the same call in Python",
-    "step_size": "choosing step sizes: the training itself",
 }
 ON_REQUEST = {
     "figures": "the pictures of records, drawn again",
+    "step_size": "choosing step sizes: the training itself",
     "bulk": "bulk jobs, with the extra `beam`: the bare scorer",
     "compare_inference": "trains, for hours: short runs against encoders",
 }
@@ -55,7 +55,7 @@ def main() -> None:
     listed = "\n".join(f"  {name:<19}{what}" for name, what in names.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"{__doc__}\n{listed}\n\nThe last three run only where they are named.",
+        description=f"{__doc__}\n{listed}\n\nThe last four run only where they are named.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="see above; all by default")

@@ -136,6 +136,8 @@ def measure(name: str, options: argparse.Namespace) -> tuple[list[dict], dict]:
     with peer.Peers({"images_torch": "PyTorch"}, given, options.peers) as peers:
         for what, sides in our_sides(preset, given).items():
             variants = [v for v in VARIANTS if v not in INEXACT or timing.computes_in_bfloat16()]
+            if what == "learn":  # compiled chains say as much
+                variants.remove("torch.compile")
             sides |= peers.sides("PyTorch", variants, INEXACT, what=f"{what}: ")
             apart = peers.check(sides, TOLERANCE)
             times = timing.turns(

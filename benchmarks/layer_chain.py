@@ -6,7 +6,7 @@
 
 The short run of a `tfebm.ShortRunModel` over all latents, K = 20 steps with noise in float32, on a
 batch of noise: the default generator of `train/short_run.py` (28 x 28, three layers), and the
-paper's (32 x 32 x 3, five layers) on 20 images. PyTorch runs the same on the same weights in a
+paper's (32 x 32 x 3, five layers) on 10 images. PyTorch runs the same on the same weights in a
 process of its own with as many threads (`peers/layers_torch.py`); a step without noise must end at
 the same latents before anything is timed. Every number is the median of at least five runs after a
 warm-up, all sides taken in turns. CPU only.
@@ -26,7 +26,7 @@ from tfebm import random
 # Name: (image shape, latent sizes, width, upsamplings, batch).
 GENERATORS = {
     "laptop": ((28, 28, 1), (8, 8, 16), 16, 2, 50),
-    "paper": ((32, 32, 3), (64, 64, 64, 96, 128), 64, 1, 20),
+    "paper": ((32, 32, 3), (64, 64, 64, 96, 128), 64, 1, 10),
 }
 NUM_STEPS, STEP_SIZE, SIGMA = 20, 0.1, 0.3
 # Both chains move by less than a hundredth in the step that is compared.
