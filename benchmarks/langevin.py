@@ -23,10 +23,10 @@ from benchmarks import timing
 from tfebm import random
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-# Name: (image shape, width, latent size, batch), and the batches of the prior chain.
+# Name: (image shape, width, latent size, batch, steps), and the batches of the prior chain.
 POSTERIOR = {
-    "laptop": ((28, 28, 1), 16, 16, 50),
-    "svhn": ((32, 32, 3), 64, 100, 100),
+    "laptop": ((28, 28, 1), 16, 16, 50, 20),
+    "svhn": ((32, 32, 3), 64, 100, 100, 5),
 }
 PRIOR_BATCHES = (100, 1000)
 PRIOR_LATENT_SIZE = 100
@@ -101,7 +101,7 @@ def prior_chain(batch: int, num_steps: int) -> tuple[int, dict]:
 
 
 def posterior_chain(name: str, num_steps: int) -> tuple[int, dict]:
-    image_shape, width, latent_size, batch = POSTERIOR[name]
+    image_shape, width, latent_size, batch, _ = POSTERIOR[name]
     seeds = random.as_row_seeds(0, batch)
     x = tf.zeros([batch, *image_shape])
     operations = 0
@@ -161,10 +161,10 @@ def main() -> None:
         chain = prior_chain(batch, 60)
         title = f"prior, batch {batch}, K 60"
         rows += measure(title, 60, chain, rates["float32"], options.repeats)
-    for name, (*_, batch) in POSTERIOR.items():
-        chain = posterior_chain(name, 20)
-        title = f"posterior {name}, {batch}, K 20"
-        rows += measure(title, 20, chain, rates["float32"], options.repeats)
+    for name, (*_, batch, num_steps) in POSTERIOR.items():
+        chain = posterior_chain(name, num_steps)
+        title = f"posterior {name}, {batch}, K {num_steps}"
+        rows += measure(title, num_steps, chain, rates["float32"], options.repeats)
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
 

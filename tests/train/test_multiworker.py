@@ -96,6 +96,7 @@ def assert_same_run(output, expected, atol):
     ("script", "dataset", "flags"),
     [
         ("latent_ebm.py", "images", [*IMAGES, "--latent-size", "3"]),
+        ("anomaly.py", "images", [*IMAGES, "--held-out", "1", "--batch-size", "4"]),
         ("short_run.py", "images", SHORT),
         ("short_run.py", "images", [*SHORT, "--model", "ladder_vae"]),
         ("flow_ebm.py", None, FLOW),

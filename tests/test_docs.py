@@ -1,0 +1,50 @@
+"""The pages of `docs/`: the tutorial's code runs, and every public name has a place."""
+
+import dataclasses
+import pathlib
+import re
+
+import pytest
+
+import tfebm
+
+DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    """On fewer images, and for one epoch."""
+    text = (DOCS / "tutorial.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    load_images = tfebm.data.load_images
+
+    def fewer(*arguments, **settings):
+        data = load_images(*arguments, **settings)
+        return dataclasses.replace(
+            data,
+            x_train=data.x_train[::20],
+            y_train=data.y_train[::20],
+            x_test=data.x_test[::10],
+            y_test=data.y_test[::10],
+        )
+
+    monkeypatch.setattr(tfebm.data, "load_images", fewer)
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks)
+    assert code.count("epochs=3") == 1
+    names = {}
+    exec(compile(code.replace("epochs=3", "epochs=1"), "tutorial.md", "exec"), names)
+    assert names["images"].shape == (16, 28, 28, 1)
+    assert names["found"].num_anomalies == 50
+    assert (tmp_path / "samples.png").exists()
+    assert "AUPRC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_package_has_a_page():
+    packages = [name for name in tfebm.__all__ if hasattr(getattr(tfebm, name), "__path__")]
+    assert {path.stem for path in (DOCS / "api").glob("*.md")} == set(packages)
