@@ -73,6 +73,8 @@ def main() -> None:
         help="a Python that has the peers: PyTorch, JAX, torchebm (this one)",
     )
     options = parser.parse_args()
+    if "figures" in options.names:
+        parser.error("figures stands alone: what was measured is drawn at the end by itself")
     unknown = [name for name in options.names if name not in names]
     if unknown:
         parser.error(f"there is no {unknown[0]}; there are {', '.join(names)}")

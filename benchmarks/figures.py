@@ -21,7 +21,7 @@ OURS = "tfebm"
 
 
 class Work(NamedTuple):
-    """A part of the picture of speeds."""
+    """A part of the picture of speeds, which has some of the tables."""
 
     title: str
     record: str
@@ -42,8 +42,7 @@ WORKS = (
     Work("multi-layer chain, paper", "layer_chain", _of(preset="paper")),
     Work("text chain, dropout 0.5", "text_chain", _of(dropout=0.5)),
 )
-# Sides that are no way to run the work: limits, and what the tables have beside.
-LEFT_OUT = ("products alone", "matrix products")
+LIMIT = "products alone"  # no way to run the work
 COLOURS = {
     OURS: "C3",
     "PyTorch": "C0",
@@ -65,7 +64,7 @@ def draw_speed(folder: pathlib.Path) -> Figure | None:
     parts = []
     for work in WORKS:
         rows = [row for row in read(folder, work.record) if work.chosen(row)]
-        rows = [row for row in rows if row["side"] not in LEFT_OUT]
+        rows = [row for row in rows if row["side"] != LIMIT]
         if rows:
             parts.append((work.title, sorted(rows, key=lambda row: row["median_seconds"])))
     if not parts:
@@ -130,7 +129,7 @@ def _curve(
 ) -> None:
     found = [row for row in rows if row["curve"] == curve]
     axis.plot([row["value"] for row in found], [of_row(row) for row in found], "o-", color="C3")
-    axis.set(xlabel=label, title=value, ylim=(0, None))
+    axis.set(xlabel=label, title=value, ylim=(0, 1.08 * max(of_row(row) for row in found)))
     axis.set_xticks([row["value"] for row in found])
     axis.title.set_fontsize("medium")
     axis.tick_params(labelsize="small")

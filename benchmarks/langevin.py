@@ -32,11 +32,17 @@ PRIOR_BATCHES = (100, 1000)
 PRIOR_LATENT_SIZE = 100
 
 
-def matmul_rate(dtype: tf.DType, size: int = 2048) -> float:
-    """Floating-point operations per second of a square matrix product."""
+def square_product(dtype: tf.DType, size: int = 2048) -> tuple[Callable[[], Any], int]:
+    """A square matrix product, and its floating-point operations."""
     a = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), dtype)
     product = tf.function(lambda: tf.matmul(a, a))
-    return 2 * size**3 / statistics.median(timing.seconds({0: lambda: product().numpy()}, 9)[0])
+    return lambda: product().numpy(), 2 * size**3
+
+
+def matmul_rate(dtype: tf.DType) -> float:
+    """Floating-point operations per second of a square matrix product."""
+    product, operations = square_product(dtype)
+    return operations / statistics.median(timing.seconds({0: product}, 9)[0])
 
 
 def operations_per_row(layer: keras.layers.Layer) -> int:

@@ -7,7 +7,7 @@ The posterior chain of the default model of `train/latent_ebm.py` (28 x 28, widt
 K = 20), compiled as "auto" does (on a CPU the plain graph), with one of these changed at a time;
 and a whole step of learning on 50 images by `tf.distribute.MirroredStrategy` over one and two
 logical devices, which share the processor's cores, each in a new process. Every number is the
-median of at least five runs after a warm-up, all sizes of a curve taken in turns. "Of matmul": the
+median of at least five runs after a warm-up, all chains taken in turns. "Of matmul": the
 floating-point operations of the networks' layers in K gradients, per second, over the rate of a
 2048 x 2048 matrix product in float32 in the same run. CPU only.
 """
@@ -31,6 +31,7 @@ CURVES = {
     "width": (8, 16, 32, 64),
 }
 DEVICES = (1, 2)
+PRODUCT = "product"
 CHILD = "from benchmarks import scaling; scaling.learn_on({}, {})"
 
 
@@ -63,16 +64,24 @@ def learn_on(num_devices: int, repeats: int) -> None:
     print(json.dumps(timing.turns({"": step}, repeats)[""]))
 
 
-def measure(curve: str, repeats: int, rate: float) -> list[dict]:
-    chains = {value: chain_of(curve, value) for value in CURVES[curve]}
-    times = timing.turns({value: run for value, (run, _) in chains.items()}, repeats)
+def measure(repeats: int) -> tuple[list[dict], float]:
+    """Rows of all curves, taken in turns, and the rate of a matrix product among them."""
+    chains = {
+        (curve, value): chain_of(curve, value)
+        for curve, values in CURVES.items()
+        for value in values
+    }
+    product, operations = langevin.square_product(tf.float32)
+    sides = {key: run for key, (run, _) in chains.items()} | {PRODUCT: timing.clocked(product)}
+    times = timing.turns(sides, repeats)
+    rate = operations / timing.summary(times.pop(PRODUCT))["median_seconds"]
     rows = []
-    for value, measured in times.items():
+    for (curve, value), measured in times.items():
         found = timing.summary(measured)
-        fraction = chains[value][1] / found["median_seconds"] / rate
+        fraction = chains[curve, value][1] / found["median_seconds"] / rate
         rows.append({"curve": curve, "value": value, **found, "fraction_of_matmul": fraction})
         show(rows[-1])
-    return rows
+    return rows, rate
 
 
 def show(row: dict) -> None:
@@ -89,17 +98,17 @@ def show(row: dict) -> None:
 def main() -> None:
     options = timing.options(__doc__)
     timing.use_cpu_only()
-    rate = langevin.matmul_rate(tf.float32)
-    machine = {**timing.machine(), "matmul_gflops": rate / 1e9}
-    print(f"matrix product 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
+    machine = timing.machine()
     print(f"\n{'':<14}{'seconds':>10}{'of matmul':>12}{'s, min .. max':>18}")
-    rows = [row for curve in CURVES for row in measure(curve, options.repeats, rate)]
+    rows, rate = measure(options.repeats)
+    machine["matmul_gflops"] = rate / 1e9
     for num_devices in DEVICES:
         command = [sys.executable, "-c", CHILD.format(num_devices, options.repeats)]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         found = timing.summary(json.loads(output.splitlines()[-1]))
         rows.append({"curve": "devices", "value": num_devices, **found})
         show(rows[-1])
+    print(f"\nmatrix product 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
 

@@ -6,7 +6,7 @@
   python train/anomaly.py --normal good/ --test new/ --image-size 64     files of one's own
 
 One digit is held out: 80 percent of the others are learned from, the rest of them and all of the
-held-out one are judged, of one seeded split. Four scores are compared: joint (-log p(x, z) up to a
+held-out one are judged, by one seeded split. Four scores are compared: joint (-log p(x, z) up to a
 constant), its parts reconstruction and energy, and standardized, the sum of the two in units of
 what each varies by on training images. No test image chooses anything.
 
@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -30,7 +31,13 @@ import keras
 
 import tfebm
 from tfebm import pictures
-from tfebm.data import AnomalyData, hold_out_class, load_images, load_normal_and_test
+from tfebm.data import (
+    AnomalyData,
+    hold_out_class,
+    load_images,
+    load_normal_and_test,
+    steps_per_epoch,
+)
 from tfebm.errors import InvalidInputError
 from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.runs import ImageRunSettings, anomaly, flag, images, open_session, training
@@ -164,8 +171,12 @@ def main() -> None:
 
     scores = anomaly.Scores(data, settings.score_chains, settings.seed)
     looks = [tfebm.callbacks.SampleGrid(run.picture("samples"))]
+    number = len(data.images.x_train)
+    last = math.ceil(
+        training.num_steps(settings, number) / steps_per_epoch(number, settings.batch_size)
+    )
+    first = max(0, last - settings.score_epochs)
     if data.is_anomaly is not None:
-        first = settings.epochs - settings.score_epochs
         looks.append(anomaly.AnomalyCurves(scores, data.is_anomaly, first))
     log = training.train(model, data.images, settings, run, looks=looks)
     model = session.alone(model)
@@ -180,7 +191,7 @@ def main() -> None:
     if data.is_anomaly is not None:
         anomaly.draw_curves(run.picture("precision_recall"), found, data.is_anomaly)
         test["areas"] = anomaly.figures(found, data.is_anomaly)
-        test["over_epochs"] = anomaly.over_epochs(log.epochs)
+        test["over_epochs"] = anomaly.over_epochs(log.epochs, first)
     final = training.finish(model, log, test, started)
     print(training.cost(final))
     print(anomaly.summary(final["test"]))

@@ -234,13 +234,13 @@ class TestSampleQuality:
             return np.asarray(rows)
 
         quality = SampleQuality(extract, X, num_samples=50, every=2, seed=3)
-        found = model.fit(X, batch_size=4, epochs=3, verbose=0, callbacks=[quality]).history
-        assert looks == [12, 50, 50]  # the reference once, and samples after epochs 0 and 2
+        found = model.fit(X, batch_size=4, epochs=4, verbose=0, callbacks=[quality]).history
+        assert looks == [12, 50, 50]  # the reference once, and samples of the second and the last
         samples = model.generate(50, seed=3)
-        assert found["frechet_distance"][0] == found["frechet_distance"][1]
-        assert found["frechet_distance"][2] == pytest.approx(metrics.frechet_distance(samples, X))
+        first, last = found["frechet_distance"]
+        assert first != last == pytest.approx(metrics.frechet_distance(samples, X))
         kernel = metrics.kernel_distance(samples, X, seed=3).value
-        assert found["kernel_distance"][2] == pytest.approx(kernel)
+        assert found["kernel_distance"][-1] == pytest.approx(kernel)
 
     @pytest.mark.parametrize("setting", [{"num_samples": 1}, {"every": 0}])
     def test_counts_below_their_bound(self, setting):

@@ -87,6 +87,13 @@ class TestFolders:
         with pytest.raises(tfebm.InvalidInputError, match=r"square\. Received 6 x 8"):
             load_normal_and_test(*folders)
 
+    def test_folders_within_each_other(self, tmp_path):
+        self.write(tmp_path / "good", ["a.png"], 10)
+        good, both = str(tmp_path / "good"), str(tmp_path)
+        for folders in ((good, good), (good, both), (both, good)):
+            with pytest.raises(tfebm.InvalidInputError, match="must lie apart"):
+                load_normal_and_test(*folders)
+
     def test_a_folder_without_images(self, tmp_path):
         self.write(tmp_path / "good", ["a.png"], 10)
         with pytest.raises(tfebm.InvalidInputError, match="new holds no images"):

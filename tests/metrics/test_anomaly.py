@@ -40,6 +40,7 @@ def test_a_score_that_knows_nothing_reaches_the_prevalence():
 def test_equal_scores_are_one_point_of_the_curve():
     found = anomaly_detection(np.zeros(10), np.arange(10) < 3)
     assert found.average_precision == pytest.approx(0.3)
+    assert found.auprc == pytest.approx(0.65)  # which is why both are there
     assert found.auroc == 0.5
 
 

@@ -83,4 +83,4 @@ def test_training_arrives_at_the_same_metrics():
     float32, bfloat16 = found["float32"], found["mixed_bfloat16"]
     assert np.all(bfloat16[:, -1] < 0.5 * bfloat16[:, 0])  # it learned
     apart = abs(bfloat16[:, -1].mean() - float32[:, -1].mean())
-    assert 0 < apart < np.ptp(float32[:, -1])
+    assert 0 < apart < min(np.ptp(float32[:, -1]), 0.05 * float32[:, -1].mean())

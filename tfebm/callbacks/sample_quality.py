@@ -20,7 +20,8 @@ class SampleQuality(keras.callbacks.Callback):
         extract: Images to features, such as `metrics.classifier_features(...).extract`.
         reference: Images `[M, H, W, C]` in [-1, 1].
         num_samples: Drawn each time, at least 2.
-        every: Epochs from one look to the next; records between repeat the last figures.
+        every: Epochs from one look to the next, the last of so many; the logs of the others have no
+            figures.
         seed: Of the samples, the same each time, and of the subsets of `kernel_distance`.
 
     Raises:
@@ -47,13 +48,10 @@ class SampleQuality(keras.callbacks.Callback):
         self.num_samples, self.every, self.seed = num_samples, every, seed
         self._extract, self._reference = extract, np.asarray(extract(reference), np.float64)
         self._moments = FeatureMoments.of(self._reference)
-        self._last: dict[str, float] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch % self.every == 0 or not self._last:
-            self._last = self.measure(self.model)
-        if logs is not None:
-            logs.update(self._last)
+        if (epoch + 1) % self.every == 0 and logs is not None:
+            logs.update(self.measure(self.model))
 
     def measure(self, model: keras.Model) -> dict[str, float]:
         """The figures of `model` as it is now."""

@@ -87,10 +87,16 @@ def load_normal_and_test(normal: str, test: str, image_size: int | None = None) 
         image_size: As of `load_images`, for both.
 
     Raises:
-        InvalidInputError: Folders without images, files that cannot be read, or images of several
-            sizes without an `image_size`.
+        InvalidInputError: Folders without images or within each other, files that cannot be read,
+            or images of several sizes without an `image_size`.
     """
     folders = [pathlib.Path(folder).expanduser() for folder in (normal, test)]
+    resolved = [folder.resolve() for folder in folders]
+    if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
+        raise InvalidInputError(
+            "What is learned from must not be judged: the folders must lie apart. Received "
+            f"{folders[0]} and {folders[1]}, one of which holds the other."
+        )
     paths = [image_files(folder) for folder in folders]
     for folder, found in zip(folders, paths, strict=True):
         if not found:

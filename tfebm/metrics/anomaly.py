@@ -19,9 +19,10 @@ class AnomalyDetection(NamedTuple):
     auroc: float
     """Area under the receiver operating characteristic; 0.5 by chance."""
     prevalence: float
-    """Share of anomalies: the AUPRC of a score that knows nothing."""
+    """Share of anomalies: the AUPRC of a score that knows nothing, if it has no ties. Of a constant
+    score the trapezoid makes (1 + prevalence) / 2; look at `average_precision` there."""
     least_auprc: float
-    """The smallest AUPRC that any score can have at this prevalence."""
+    """The smallest AUPRC at this prevalence for many rows; of few the trapezoid can be below."""
     num_normal: int
     num_anomalies: int
 
@@ -29,7 +30,7 @@ class AnomalyDetection(NamedTuple):
 def anomaly_detection(scores: Any, is_anomaly: Any) -> AnomalyDetection:
     """Curves' areas of a score that is higher for what is less likely.
 
-    With p the prevalence, no score has an AUPRC below
+    With p the prevalence, no score of many rows has an AUPRC below
 
         1 + (1 - p) ln(1 - p) / p.
 

@@ -139,7 +139,12 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
             pooling="avg",
             input_shape=(_INCEPTION_SIDE, _INCEPTION_SIDE, 3),
         )
-    except (ValueError, OSError) as error:
+    except Exception as error:  # Keras raises no narrower one where there is no network
+        if weights == "imagenet":
+            raise InvalidInputError(
+                "Keras could not download the weights of InceptionV3. Download them where there is "
+                f"a network, and give the file: {error}"
+            ) from error
         raise InvalidInputError(
             f"The weights {weights} cannot be taken for InceptionV3 without its top: {error}"
         ) from error

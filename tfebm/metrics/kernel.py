@@ -9,12 +9,13 @@ from tfebm.metrics import frechet
 
 
 class KernelDistance(NamedTuple):
-    """An estimate and how sure it is."""
+    """An estimate, and what the choice of subsets does to it."""
 
     value: float
     """Unbiased, so that it may be negative where the sets are alike."""
-    standard_error: float
-    """From the spread over subsets; NaN for a single one."""
+    subset_std: float
+    """Standard deviation over the subsets, as papers report it; NaN for a single one. No standard
+    error: subsets share rows, and where they are whole sets it is 0."""
 
 
 def kernel_distance(
@@ -64,8 +65,8 @@ def kernel_distance(
         a, b = (rows[rng.permutation(len(rows))[:size]] for rows in (one, other))
         within = sum(_sum_of_pairs(rows) for rows in (a, b)) / (size * (size - 1))
         values.append(within - 2.0 * _kernel(a, b).mean())
-    error = np.std(values, ddof=1) / np.sqrt(num_subsets) if num_subsets > 1 else np.nan
-    return KernelDistance(float(np.mean(values)), float(error))
+    deviation = np.std(values, ddof=1) if num_subsets > 1 else np.nan
+    return KernelDistance(float(np.mean(values)), float(deviation))
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:

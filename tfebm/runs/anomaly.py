@@ -15,7 +15,7 @@ KINDS = ("joint", "reconstruction", "energy", "standardized")
 """Of scores: the parts of `ScoreParts`, and their sum in units of what they vary by on training
 images."""
 CALIBRATION = 1000
-"""Training images that say how much each part varies."""
+"""Training images, drawn at random, that say how much each part varies."""
 _SHOWN = 40
 
 
@@ -23,7 +23,7 @@ class Scores:
     """All kinds of scores of the test images by one model.
 
     "standardized" is r / s_r + e / s_e with reconstruction r and energy e, in units of their
-    standard deviations s over the first training images. No test image is looked at for it.
+    standard deviations s over training images drawn by the seed. No test image is looked at for it.
 
     Args:
         data: What is judged, and what is normal.
@@ -33,7 +33,9 @@ class Scores:
 
     def __init__(self, data: AnomalyData, num_chains: int, seed: int) -> None:
         self._x_test = to_float(data.images.x_test)
-        self._x_train = to_float(data.images.x_train[:CALIBRATION])
+        number = len(data.images.x_train)  # which may be sorted by class
+        rows = np.random.default_rng(seed).permutation(number)[:CALIBRATION]
+        self._x_train = to_float(data.images.x_train[rows])
         self._how = {"num_chains": num_chains, "seed": seed}
 
     def __call__(self, model: ChainInference) -> dict[str, np.ndarray]:
@@ -48,11 +50,19 @@ class Scores:
 
 
 def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, dict[str, float]]:
-    """Areas under curves for each kind of score."""
+    """Areas under curves for each kind of score; an image without a finite score is the oddest."""
     return {
-        kind: metrics.anomaly_detection(values, is_anomaly)._asdict()
+        kind: metrics.anomaly_detection(ranked(values), is_anomaly)._asdict()
         for kind, values in scores.items()
     }
+
+
+def ranked(scores: np.ndarray) -> np.ndarray:
+    """Scores with those that are NaN or infinite above all others: the chain could not hold on to
+    such an image."""
+    finite = np.isfinite(scores)
+    top = scores[finite].max() if finite.any() else 0.0
+    return np.where(finite, scores, top + 1.0)
 
 
 class AnomalyCurves(keras.callbacks.Callback):
@@ -77,12 +87,13 @@ class AnomalyCurves(keras.callbacks.Callback):
         logs.update({f"auprc_{kind}": areas["auprc"] for kind, areas in found.items()})
 
 
-def over_epochs(epochs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation of each kind's AUPRC over the records that have it."""
+def over_epochs(epochs: list[dict[str, Any]], first_epoch: int) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of each kind's AUPRC over the records from an epoch on."""
     table = {}
     for kind in KINDS:
         name = f"auprc_{kind}"
-        values = [r["metrics"][name] for r in epochs if name in r["metrics"]]
+        late = [r["metrics"] for r in epochs if r["epoch"] >= first_epoch]
+        values = [record[name] for record in late if name in record]
         if values:
             deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
             table[kind] = {
@@ -112,7 +123,7 @@ def draw_worst(
     path: pathlib.Path, model: ChainInference, data: AnomalyData, scores: np.ndarray, seed: int
 ) -> None:
     """The images with the highest scores, each with its reconstruction to the right of it."""
-    worst = np.argsort(-scores, kind="stable")[:_SHOWN]
+    worst = np.argsort(-ranked(scores), kind="stable")[:_SHOWN]
     x = to_float(data.images.x_test[worst]).numpy()
     pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1).reshape(-1, *x.shape[1:])
     pictures.save_grid(path, pairs, columns=10)
@@ -125,7 +136,8 @@ def draw_curves(path: pathlib.Path, scores: dict[str, np.ndarray], is_anomaly: n
 
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axis = figure.subplots()
-    for kind, values in scores.items():
+    for kind, found in scores.items():
+        values = ranked(found)
         precision, recall, _ = precision_recall_curve(is_anomaly, values)
         area = metrics.anomaly_detection(values, is_anomaly).auprc
         axis.plot(recall, precision, label=f"{kind}: {area:.3f}")

@@ -18,9 +18,10 @@ _FILES = ("config.json", "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs", "workers")
 # What a script may leave beside them, and its successor in the folder might not overwrite.
 _PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
-_PICTURES += ("layers", "mixing", "reconstructions", "samples", "steps")
+_PICTURES += ("layers", "mixing", "precision_recall", "reconstructions", "samples", "steps")
+_PICTURES += ("worst",)
 _OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
-_OTHERS += ("reconstructions.txt", "interpolations.txt")
+_OTHERS += ("reconstructions.txt", "interpolations.txt", "scores.csv")
 
 
 def check_writable(path: pathlib.Path, flag: str) -> None:
