@@ -15,7 +15,6 @@ five runs after a warm-up, both sides taken in turns. CPU only.
 """
 
 import io
-import json
 import logging
 import pathlib
 import statistics
@@ -143,9 +142,8 @@ def main() -> None:
             for batch_size in batch_sizes:
                 sides = Sides(folder, make.__name__, file, values, batch_size)
                 rows.append(measure(sides, options.repeats))
-    if options.json:
-        record = {"machine": machine, "num_rows": ROWS, "rows": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record = {"machine": machine, "num_rows": ROWS, "rows": rows}
+    timing.write(options.json, record)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ graph, as it is used, and compiled with XLA. Every number is the median of at le
 after a warm-up, all variants taken in turns.
 """
 
-import json
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -99,8 +98,7 @@ def main() -> None:
                 f"{min(measured) * 1e3:>14.1f} .. {max(measured) * 1e3:.1f}",
                 flush=True,
             )
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ all sides taken in turns. CPU only.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -177,11 +175,7 @@ def main() -> None:
     options = timing.options(
         __doc__,
         {
-            "--peers": {
-                "metavar": "PATH",
-                "default": sys.executable,
-                "help": "a Python that has PyTorch",
-            },
+            **peer.FLAG,
             "--presets": {
                 "nargs": "+",
                 "choices": list(PRESETS),
@@ -205,9 +199,8 @@ def main() -> None:
         found, facts = measure(name, options)
         rows += found
         machine |= facts
-    if options.json:
-        record = {"machine": machine, "posterior_steps": options.posterior_steps, "rows": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record = {"machine": machine, "posterior_steps": options.posterior_steps, "rows": rows}
+    timing.write(options.json, record)
 
 
 if __name__ == "__main__":

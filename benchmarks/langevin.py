@@ -10,7 +10,6 @@ and gradient towards the input; noise and activations count as time but not as o
 bfloat16 is left out where the processor does not compute in it. CPU only.
 """
 
-import json
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -171,8 +170,7 @@ def main() -> None:
         chain = posterior_chain(name, num_steps)
         title = f"posterior {name}, {batch}, K {num_steps}"
         rows += measure(title, num_steps, chain, rates["float32"], options.repeats)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

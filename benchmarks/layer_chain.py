@@ -12,9 +12,6 @@ the same latents before anything is timed. Every number is the median of at leas
 warm-up, all sides taken in turns. CPU only.
 """
 
-import json
-import sys
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -109,8 +106,7 @@ def measure(name: str, python: str, repeats: int) -> tuple[list[dict], dict]:
 
 
 def main() -> None:
-    flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has PyTorch"}
-    options = timing.options(__doc__, {"--peers": flag})
+    options = timing.options(__doc__, peer.FLAG)
     timing.use_cpu_only()
     machine = timing.machine()
     images.header()
@@ -119,8 +115,7 @@ def main() -> None:
         found, facts = measure(name, options.peers, options.repeats)
         rows += found
         machine |= facts
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ all sides taken in turns. "Error": how far the stochastic one is from the exact 
 square over the images, in nats; the log-determinant itself is beside it. CPU only.
 """
 
-import json
 from collections.abc import Callable
 
 import keras
@@ -104,8 +103,7 @@ def main() -> None:
     header = f"{'latent':>6}  {'':<10}{'seconds':>9}{'of Jacobian':>13}{'error':>9}{'log det':>10}"
     print(f"\n{header}{'s, min .. max':>18}")
     rows = [row for size in SIZES for row in measure(size, options.repeats)]
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

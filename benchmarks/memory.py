@@ -9,7 +9,6 @@ process: its peak memory after one chain (tracing included), and after its impor
 only.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -35,8 +34,7 @@ def one_chain(num_steps: int) -> None:
 
 
 def main() -> None:
-    flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has PyTorch"}
-    options = timing.options(__doc__, {"--peers": flag})
+    options = timing.options(__doc__, peer.FLAG)
     timing.use_cpu_only()
     machine, rows, missing = timing.machine(), [], []
     print(f"\n{'':<10}{'K':>4}{'peak, MiB':>12}{'after imports':>15}")
@@ -62,9 +60,8 @@ def main() -> None:
         missing = peers.missing_rows()
         if missing:
             break
-    if options.json:
-        record = {"machine": machine, "rows": rows + missing}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record = {"machine": machine, "rows": rows + missing}
+    timing.write(options.json, record)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent / "peers"
+FLAG = {
+    "--peers": {
+        "metavar": "PATH",
+        "default": sys.executable,
+        "help": "a Python that has the peers (this one)",
+    }
+}
+"""Of every benchmark with peers, for `timing.options`."""
 
 
 class MissingError(Exception):

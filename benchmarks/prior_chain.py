@@ -14,9 +14,6 @@ matmul": the floating-point operations of the dense layers in K gradients, per s
 the same products alone in TensorFlow, in the same turns. CPU only.
 """
 
-import json
-import sys
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -128,8 +125,7 @@ def measure(batch: int, python: str, repeats: int) -> tuple[list[dict], dict]:
 
 
 def main() -> None:
-    flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has the peers"}
-    options = timing.options(__doc__, {"--peers": flag})
+    options = timing.options(__doc__, peer.FLAG)
     timing.use_cpu_only()
     machine = timing.machine()
     header = f"{'batch':>7}  {'':<28}{'steps/s':>9}{'tfebm over':>12}{'of matmul':>11}"
@@ -139,8 +135,7 @@ def main() -> None:
         found, facts = measure(batch, options.peers, options.repeats)
         rows += found
         machine |= facts
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -109,8 +109,7 @@ def main() -> None:
         rows.append({"curve": "devices", "value": num_devices, **found})
         show(rows[-1])
     print(f"\nmatrix product 2048 x 2048: {rate / 1e9:.0f} GFLOP/s")
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ graph. All of them must give the same scores before anything is timed. Every num
 at least five runs of several calls after a warm-up, all sides taken in turns.
 """
 
-import json
 import pathlib
 import statistics
 import sys
@@ -108,8 +107,7 @@ def main() -> None:
                     f"{row['speed_of_python']:>11.2f}{low:>11.2f} .. {high:.2f}",
                     flush=True,
                 )
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    timing.write(options.json, {"machine": machine, "rows": rows})
 
 
 if __name__ == "__main__":

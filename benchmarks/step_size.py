@@ -10,7 +10,6 @@ around the last choice, for "kl" the stochastic log-determinant. Every number is
 least five runs after a warm-up, all taken in turns.
 """
 
-import json
 import statistics
 
 import keras
@@ -60,9 +59,8 @@ def main() -> None:
         }
         rows.append(row)
         print(f"{criterion:<12}{median:>12.2f}{row['share_of_training']:>36.1%}", flush=True)
-    if options.json:
-        record = {"machine": machine, "epoch_seconds": epoch, "rows": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record = {"machine": machine, "epoch_seconds": epoch, "rows": rows}
+    timing.write(options.json, record)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ of the vocabulary's two products alone, in float32 in TensorFlow, in the same tu
 """
 
 import functools
-import json
 import os
 import statistics
-import sys
 from collections.abc import Callable
 
 import keras
@@ -135,8 +133,7 @@ def measure(dropout: float, sides: dict[str, Callable[[], float]], repeats: int)
 
 
 def main() -> None:
-    flag = {"metavar": "PATH", "default": sys.executable, "help": "a Python that has PyTorch"}
-    options = timing.options(__doc__, {"--peers": flag})
+    options = timing.options(__doc__, peer.FLAG)
     timing.use_cpu_only()
     machine = {**timing.machine(), "threads": os.cpu_count()}
     imports = peer.peak_mib(os.getpid())
@@ -174,9 +171,8 @@ def main() -> None:
                 sides[PEER] = functools.partial(torch.seconds, str(dropout))
             rows += measure(dropout, {**sides, ALONE: products_alone()}, options.repeats)
     rows += peers.missing_rows()
-    if options.json:
-        record = {"machine": machine, "first_step_apart": apart, "peak_mib": memory, "rows": rows}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    record = {"machine": machine, "first_step_apart": apart, "peak_mib": memory, "rows": rows}
+    timing.write(options.json, record)
 
 
 if __name__ == "__main__":

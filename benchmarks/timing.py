@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import os
 import platform
 import statistics
@@ -33,6 +34,12 @@ def options(description: str, extra: dict[str, dict] | None = None) -> argparse.
     if given.repeats < 5:
         parser.error(f"--repeats must be at least 5. Received {given.repeats}.")
     return given
+
+
+def write(path: Path | None, record: dict[str, Any]) -> None:
+    """Writes the record, where `--json` asks for it."""
+    if path:
+        path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def use_cpu_only() -> None:

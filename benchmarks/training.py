@@ -10,7 +10,6 @@ a new process each time, imports not counted. Every number is the median of at l
 warm-up but for the first steps; both sides in turns. CPU only.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -72,10 +71,9 @@ def main() -> None:
     print(
         f"first step: {first['median_seconds']:.1f} s; the second: {second['median_seconds']:.2f} s"
     )
-    if options.json:
-        steps = {"steps": STEPS, **found, "fit_over_bare": over}
-        record = {"machine": machine, "fit": steps, "first_step": first, "second_step": second}
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    steps = {"steps": STEPS, **found, "fit_over_bare": over}
+    record = {"machine": machine, "fit": steps, "first_step": first, "second_step": second}
+    timing.write(options.json, record)
 
 
 if __name__ == "__main__":

@@ -189,8 +189,8 @@ def main() -> None:
     anomaly.draw_worst(run.picture("worst"), model, data, found["joint"], settings.seed)
     test: dict[str, Any] = {"num_images": len(data.names)}
     if data.is_anomaly is not None:
-        anomaly.draw_curves(run.picture("precision_recall"), found, data.is_anomaly)
-        test["areas"] = anomaly.figures(found, data.is_anomaly)
+        areas = test["areas"] = anomaly.figures(found, data.is_anomaly)
+        anomaly.draw_curves(run.picture("precision_recall"), found, data.is_anomaly, areas)
         test["over_epochs"] = anomaly.over_epochs(log.epochs, first)
     final = training.finish(model, log, test, started)
     print(training.cost(final))

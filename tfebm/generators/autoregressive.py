@@ -248,7 +248,7 @@ class AutoregressiveGenerator(keras.layers.Layer):
 
 
 def _product(z: Tensor, kernel: Tensor) -> Tensor:
-    """z W, and 0 of a latent of size 0, whose product ends the process where oneDNN is on."""
+    """z W, and 0 of a latent of size 0, whose product ended the process where oneDNN was on."""
     if z.shape[-1] == 0:
         return tf.zeros([tf.shape(z)[0], 1], kernel.dtype) + tf.reduce_sum(kernel, axis=0)
     return tf.matmul(z, kernel)

@@ -88,16 +88,16 @@ class AnomalyCurves(keras.callbacks.Callback):
 
 
 def over_epochs(epochs: list[dict[str, Any]], first_epoch: int) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation of each kind's AUPRC over the records from an epoch on."""
+    """Mean and standard deviation (None of a single epoch) of each kind's AUPRC over the records
+    from an epoch on."""
+    late = [record["metrics"] for record in epochs if record["epoch"] >= first_epoch]
     table = {}
     for kind in KINDS:
-        name = f"auprc_{kind}"
-        late = [r["metrics"] for r in epochs if r["epoch"] >= first_epoch]
-        values = [record[name] for record in late if name in record]
+        values = [record[f"auprc_{kind}"] for record in late if f"auprc_{kind}" in record]
         if values:
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            mean, deviation = metrics.spread(values) if len(values) > 1 else (values[0], None)
             table[kind] = {
-                "auprc_mean": float(np.mean(values)),
+                "auprc_mean": mean,
                 "auprc_std": deviation,
                 "num_epochs": len(values),
             }
@@ -129,19 +129,22 @@ def draw_worst(
     pictures.save_grid(path, pairs, columns=10)
 
 
-def draw_curves(path: pathlib.Path, scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> None:
-    """Precision over recall for each kind of score, with what chance reaches."""
+def draw_curves(
+    path: pathlib.Path,
+    scores: dict[str, np.ndarray],
+    is_anomaly: np.ndarray,
+    areas: dict[str, dict[str, float]],
+) -> None:
+    """Precision over recall for each kind of score; `areas` are those of `figures`."""
     from matplotlib.figure import Figure
     from sklearn.metrics import precision_recall_curve
 
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axis = figure.subplots()
-    for kind, found in scores.items():
-        values = ranked(found)
-        precision, recall, _ = precision_recall_curve(is_anomaly, values)
-        area = metrics.anomaly_detection(values, is_anomaly).auprc
-        axis.plot(recall, precision, label=f"{kind}: {area:.3f}")
-    share = float(np.mean(is_anomaly))
+    for kind, values in scores.items():
+        precision, recall, _ = precision_recall_curve(is_anomaly, ranked(values))
+        axis.plot(recall, precision, label=f"{kind}: {areas[kind]['auprc']:.3f}")
+    share = areas["joint"]["prevalence"]
     axis.axhline(share, color="grey", linestyle="--", label=f"chance: {share:.3f}")
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axis.grid(alpha=0.3)
@@ -161,8 +164,10 @@ def summary(test: dict[str, Any]) -> str:
         f"{'score':<16}{'AUPRC':>7}{'average precision':>19}{'AUROC':>7}{'AUPRC, last epochs':>20}",
     ]
     for kind, areas in test["areas"].items():
-        found = test["over_epochs"].get(kind)
-        shown = f"{found['auprc_mean']:.3f} +- {found['auprc_std']:.3f}" if found else "-"
+        shown, found = "-", test["over_epochs"].get(kind)
+        if found:
+            shown = f"{found['auprc_mean']:.3f}"
+            shown += "" if found["auprc_std"] is None else f" +- {found['auprc_std']:.3f}"
         lines.append(
             f"{kind:<16}{areas['auprc']:>7.3f}{areas['average_precision']:>19.3f}"
             f"{areas['auroc']:>7.3f}{shown:>20}"

@@ -8,8 +8,8 @@ The rule for `jit_compile="auto"`, and why:
   times for the 32-pixel generator of width 64 (in bfloat16, 2.1 and 4.9 times). On x86 processors
   where TensorFlow leaves oneDNN off, set TF_ENABLE_ONEDNN_OPTS=1 before it is imported: without,
   the plain graph of the second took 3.8 times as long as with it, and twice as long as XLA.
-- On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA took seven
-  eighths of its time (`benchmarks/records/text_chain.json`), but compiles anew, for seconds, for
+- On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA took .84
+  to .88 of its time (`benchmarks/records/text_chain.json`), but compiles anew, for seconds, for
   every length of sentence.
 - On a CPU, any other energy (dense): XLA. The plain graph took 1.2 times as long for the paper's
   energy network at a batch of 100, and 2.1 times at 1,000.
