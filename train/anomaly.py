@@ -19,7 +19,7 @@ import os
 # TensorFlow's notes on its build are no news here; its errors are.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took four times as long without.
+# took up to three times as long without.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import dataclasses

@@ -7,7 +7,8 @@ The rule for `jit_compile="auto"`, and why:
   XLA's own CPU convolutions took 1.6 times as long for the 28-pixel generator of width 16, and 2.9
   times for the 32-pixel generator of width 64 (in bfloat16, 2.1 and 4.9 times). On x86 processors
   where TensorFlow leaves oneDNN off, set TF_ENABLE_ONEDNN_OPTS=1 before it is imported: without,
-  the plain graph of the second took 3.8 times as long as with it, and twice as long as XLA.
+  the plain graph of the second took 2.9 times as long as with it, and 1.2 times as long as XLA
+  (`benchmarks/records/langevin_without_onednn.json`).
 - On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA took .84
   to .88 of its time (`benchmarks/records/text_chain.json`), but compiles anew, for seconds, for
   every length of sentence.
