@@ -253,11 +253,11 @@ def look_at_step_sizes(
 
 
 def test_figures(model: keras.Model, data: ImageData, settings: Settings) -> dict[str, Any] | None:
-    """Those of every model, the Fréchet distance, and bounds on the evidence for chains."""
+    """Those of every model, distances of samples, and bounds on the evidence for chains."""
     figures = images.test_figures(model, data, settings)
     if figures is None:
         return None
-    figures["frechet_distance"] = images.frechet_figures(model, data, settings)
+    figures |= images.sample_distances(model, data, settings) or {}
     if settings.model == "short_run":
         x = to_float(data.x_test[:_EVIDENCE_EXAMPLES]).numpy()
         figures["evidence"] = evidence_bound(model, x, seed=settings.seed).summary()
@@ -270,8 +270,9 @@ def summary(test: dict[str, Any] | None) -> str:
     found = (test or {}).get("frechet_distance")
     if found:
         lines.append(
-            f"Frechet distance of {found['num_samples']} samples from the training set: "
-            f"{found['value']:.2f}, in features of a classifier of this set."
+            f"Distances of {found['num_samples']} samples from the training set: Frechet "
+            f"{found['value']:.2f}, kernel {test['kernel_distance']['value']:.3f}, in features of "
+            "a classifier of this set."
         )
     bound = (test or {}).get("evidence")
     if bound and bound["elbo"] is None:

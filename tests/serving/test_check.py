@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import small_model
@@ -145,3 +146,26 @@ def test_folders_that_hold_no_export(copy, tmp_path):
 def test_weights_that_are_lost(copy):
     shutil.rmtree(copy / "variables")
     assert "cannot use it" in quick(copy).problems[0]
+
+
+def test_a_finished_run_is_exported(tmp_path):
+    model = small_model()
+    run = tfebm.runs.RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    run.begin("test", {"seed": 0})
+    run.save_model(model)
+    base = tmp_path / "models" / "vectors"
+    done = command("export", run.path, base)
+    assert done.returncode == 2
+    assert "metrics.json missing" in done.stderr
+    run.metrics.write_text('{"final": {"steps": 1}}')
+    for version in ("1", "2"):
+        done = command("export", run.path, base)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == str(base / "scorer" / version)
+    seed = tf.constant([[0, 1]])
+    served = tf.saved_model.load(base / "generator" / "2").signatures["generate"](seed=seed)
+    np.testing.assert_allclose(served["latent"].shape, (1, 3))
+    np.testing.assert_allclose(
+        served["image"], model.generate(1, seed=seed.numpy()), rtol=1e-5, atol=1e-5
+    )

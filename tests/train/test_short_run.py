@@ -45,7 +45,7 @@ def run(images, output, *flags):
 def test_a_run_leaves_what_it_promises(images, tmp_path):
     output, served = tmp_path / "run", tmp_path / "savedmodels"
     text = run(images, output, *TINY, "--steps", "4", "--export", str(served))
-    assert "Frechet distance of 24 samples" in text
+    assert "Distances of 24 samples" in text
     assert {p.name for p in output.iterdir()} == FILES
     assert len(list((served / "short_run").rglob("saved_model.pb"))) == 2
     loaded = tfebm.load_run(output)
@@ -56,6 +56,7 @@ def test_a_run_leaves_what_it_promises(images, tmp_path):
     )
     final = loaded.metrics["final"]
     assert final["test"]["frechet_distance"]["value"] > 0
+    assert final["test"]["kernel_distance"]["value"] > 0
     assert final["test"]["evidence"]["num_examples"] == 4
     criteria = final["step_sizes"]["criteria"]["candidates"]
     assert all(c["entropy"] is not None and c["ksd"] is not None for c in criteria)

@@ -7,14 +7,14 @@ import tensorflow as tf
 
 from tfebm import callbacks, pictures
 from tfebm.data import ImageData, to_float
-from tfebm.metrics import classifier_features, frechet_distance
+from tfebm.metrics import classifier_features, frechet_distance, kernel_distance
 from tfebm.models import latents
 from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.runs.directory import RunDirectory
 from tfebm.runs.settings import RunSettings
 
 _COLUMNS = 10
-_SAMPLES = 5000  # for the Fréchet distance
+_SAMPLES = 5000  # for the distances from the training set
 
 
 def draw_images(model: LatentVariableModel, data: ImageData, run: RunDirectory) -> None:
@@ -84,10 +84,10 @@ def test_figures(
     }
 
 
-def frechet_figures(
+def sample_distances(
     model: LatentVariableModel, data: ImageData, settings: RunSettings
-) -> dict[str, Any] | None:
-    """The Fréchet distance of samples from the training set; None without labels.
+) -> dict[str, dict[str, Any]] | None:
+    """The Fréchet and the kernel distance of samples from the training set; None without labels.
 
     The features are those of a classifier trained on the training set itself (seed 0, whatever the
     run's is, so that runs compare).
@@ -99,12 +99,16 @@ def frechet_figures(
         x, data.y_train, to_float(data.x_test).numpy(), data.y_test, seed=0
     )
     number = min(_SAMPLES, len(x))
-    samples = model.generate(number, seed=settings.seed)
+    features = classifier.extract(model.generate(number, seed=settings.seed))
+    reference = classifier.extract(x)
     return {
-        "value": frechet_distance(classifier.extract(samples), classifier.extract(x)),
-        "features": "64 of a classifier trained on this training set",
-        "classifier_test_accuracy": classifier.test_accuracy,
-        "num_samples": number,
+        "frechet_distance": {
+            "value": frechet_distance(features, reference),
+            "features": "64 of a classifier trained on this training set",
+            "classifier_test_accuracy": classifier.test_accuracy,
+            "num_samples": number,
+        },
+        "kernel_distance": kernel_distance(features, reference)._asdict(),
     }
 
 

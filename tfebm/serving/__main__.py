@@ -1,4 +1,5 @@
-"""What a stock TensorFlow Serving would find in an export; what it and other runtimes need."""
+"""Exports of finished runs; what a stock TensorFlow Serving would find in one; what it and other
+runtimes need."""
 
 import os
 
@@ -13,13 +14,14 @@ from typing import Any
 
 from tfebm import runs
 from tfebm.errors import InvalidInputError
-from tfebm.serving import check, extras, make_portable
+from tfebm.serving import check, export, extras, make_portable, next_version
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tfebm.serving", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
+        "export": "write the SavedModels of a finished run, as the next version in DIR",
         "check": "replay the warm-up requests as a server would, and time the signatures; exit "
         "code 1 where anything would fail there",
         "extras": "write the warm-up requests and the server's settings beside an export that "
@@ -29,6 +31,10 @@ def main() -> None:
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
+        if name == "export":
+            command.add_argument(
+                "run", type=pathlib.Path, metavar="RUN", help="the output folder of a script"
+            )
         command.add_argument(
             "directory",
             type=pathlib.Path,
@@ -51,6 +57,13 @@ def main() -> None:
                 help="DIR/<signature> is written for each (default: portable)",
             )
     arguments = parser.parse_args()
+    if arguments.command == "export":
+        base = arguments.directory.absolute()
+        runs.check_writable(base.parent, "DIR")
+        model = runs.load_run(arguments.run).model
+        version = next_version(base.parent, base.name)
+        print(*export(model, base.parent, base.name, version), sep="\n")
+        return
     versions = check.newest_versions(arguments.directory)
     if arguments.command != "check":  # which reports what it cannot read
         found = {path: _read_signatures(path) for path in versions}

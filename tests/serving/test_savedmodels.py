@@ -1,0 +1,104 @@
+"""The models in `savedmodels/`: small, complete, and good at what they are for."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfebm
+
+ROOT = pathlib.Path(__file__).parents[2] / "savedmodels"
+SIGNATURES = {
+    "mnist5k": (
+        {"generate", "decode"},
+        {"score", "infer", "reconstruct", "features"},
+    ),
+    "eight_gaussians": ({"generate", "decode"}, {"score", "infer"}),
+    "grammar": (
+        {"generate", "decode"},
+        {"score", "infer", "reconstruct", "features", "bound"},
+    ),
+}
+
+
+def load(name):
+    return tuple(tf.saved_model.load(ROOT / name / part / "1") for part in ("generator", "scorer"))
+
+
+def seeds(number):
+    return tf.stack([tf.fill([number], 7), tf.range(number)], axis=1)
+
+
+def test_these_are_all():
+    assert {path.name for path in ROOT.iterdir() if path.is_dir()} == {*SIGNATURES}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_sizes_and_signatures(name):
+    for part, names in zip(("generator", "scorer"), SIGNATURES[name], strict=True):
+        folder = ROOT / name / part / "1"
+        assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 5e6
+        assert (folder / "assets.extra" / "tf_serving_warmup_requests").is_file()
+        found = {n for n in tf.saved_model.load(folder).signatures if n != "serving_default"}
+        assert found == names
+        readme = (ROOT / "README.md").read_text("utf-8")
+        assert all(f"`{n}`" in readme for n in names)
+
+
+def test_digits():
+    """A trained model reconstructs digits, and finds them likelier than turned ones."""
+    digits = tfebm.data.to_float(tfebm.data.load_images("mnist5k").x_test[::10])
+    generator, scorer = load("mnist5k")
+    seed = seeds(len(digits))
+    drawn = generator.signatures["generate"](seed=seed)["image"]
+    assert drawn.shape == digits.shape
+    ink = [float(tf.reduce_mean(tf.cast(x > 0, tf.float32))) for x in (drawn, digits)]
+    assert ink[0] == pytest.approx(ink[1], rel=0.25)
+    found = scorer.signatures["reconstruct"](image=digits, seed=seed)["image"]
+    assert float(tf.reduce_mean((found - digits) ** 2)) < 0.06
+    score = scorer.signatures["score"]
+    turned = score(image=digits[:, ::-1, ::-1], seed=seed)["score"]
+    assert np.mean(turned > score(image=digits, seed=seed)["score"]) > 0.6
+
+
+def test_points():
+    """All eight modes are drawn, within three standard deviations of them."""
+    generator, scorer = load("eight_gaussians")
+    density = tfebm.data.toy_density("eight_gaussians")
+    key = next(iter(generator.signatures["generate"].structured_outputs.keys() - {"latent"}))
+    drawn = generator.signatures["generate"](seed=seeds(400))[key].numpy()
+    modes = density.nearest_mode(drawn)
+    assert {*modes} == {*range(8)}
+    data = density.sample(4000, seed=1)
+    far = np.linalg.norm(data - density.modes[density.nearest_mode(data)], axis=1).max()
+    assert np.mean(np.linalg.norm(drawn - density.modes[modes], axis=1) < far) > 0.97
+    score = scorer.signatures["score"]
+    inputs = {**score.structured_input_signature[1]}
+    (rows,) = inputs.keys() - {"seed"}
+    near, off = (
+        score(**{rows: tf.constant(x[:400])}, seed=seeds(400))["score"].numpy()
+        for x in (data, 0.5 * data)
+    )
+    assert np.median(off) > np.quantile(near, 0.99)
+
+
+def test_sentences():
+    """Most sentences are of the grammar; mixed words are odder than sentences."""
+    generator, scorer = load("grammar")
+    grammar = tfebm.data.default_grammar()
+    drawn = generator.signatures["generate"](seed=seeds(100))["text"].numpy()
+    right = [np.isfinite(grammar.log_prob(row.decode())) for row in drawn]
+    assert np.mean(right) > 0.5
+    sentences = grammar.sample(100, seed=3)
+    rng = np.random.default_rng(0)
+    mixed = [" ".join(rng.permutation(sentence.split())) for sentence in sentences]
+    score = scorer.signatures["score"]
+    plain, odd = (
+        score(text=tf.constant(x), seed=seeds(100))["score"].numpy() for x in (sentences, mixed)
+    )
+    assert np.mean(odd > plain) > 0.9
+    kept = scorer.signatures["reconstruct"](text=tf.constant(sentences), seed=seeds(100))["text"]
+    pairs = zip(sentences, kept.numpy(), strict=True)
+    words = [len({*a.split()} & {*b.decode().split()}) for a, b in pairs]
+    assert np.mean(words) > 0.4 * np.mean([len({*a.split()}) for a in sentences])

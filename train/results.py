@@ -1,0 +1,178 @@
+"""Makes figures of docs/results again, one named row at a time.
+
+  python train/results.py                            the rows, each with its command
+  python train/results.py flow_ebm_eight_gaussians   runs it, and writes its record
+  python train/results.py 'anomaly_*' --resume       all of a kind, going on with what has begun
+  python train/results.py --page                     fills the page with what the records hold
+
+Data that do not come with the installation lie in the folder that the environment variable
+TFEBM_DATA names. Runs are in runs/results, records and the page in docs/results.
+"""
+
+import argparse
+import fnmatch
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+RUNS = ROOT / "runs" / "results"
+FOLDER = "TFEBM_DATA"
+
+
+def rows() -> dict[str, str]:
+    """Names to commands, without "python" and the folders."""
+    table = {
+        "flow_ebm_eight_gaussians": "train/flow_ebm.py",
+        "flow_ebm_twenty_five_gaussians": "train/flow_ebm.py --dataset twenty_five_gaussians "
+        "--transitions 2 --epochs 20",
+        "flow_ebm_eight_gaussians_realnvp_2": "train/flow_ebm.py --flow realnvp --couplings 2 "
+        "--transitions 2 --epochs 20",
+        "flow_ebm_twenty_five_gaussians_realnvp_2": "train/flow_ebm.py --dataset "
+        "twenty_five_gaussians --flow realnvp --couplings 2 --transitions 2 --epochs 20",
+        "flow_ebm_mnist5k": "train/flow_ebm.py --dataset mnist5k",
+        "short_run_mnist5k": "-m benchmarks compare_inference",
+        "short_run_cifar10_subset": "-m benchmarks compare_inference --seeds 1 --dataset "
+        f"${FOLDER}/cifar10_subset.npz --epochs 1 --halve-at 0 --tune-every 1",
+        "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
+    }
+    for name, flags in {
+        "lm": "--model lm",
+        "vae": "--model vae",
+        "short_run": "--model short_run",
+        "latent_ebm": "--model latent_ebm",
+        "latent_ebm_no_l2": "--model latent_ebm --energy-l2 0",
+    }.items():
+        table[f"text_grammar_{name}"] = f"train/text.py {flags} --evidence-examples 500"
+    return table
+
+
+def make(name: str, command: str, resume: bool) -> None:
+    """Runs a row's command, and writes its record."""
+    if f"${FOLDER}" in command and not os.environ.get(FOLDER):
+        raise SystemExit(
+            f"{name} needs data that do not come with the installation. Set {FOLDER} to the "
+            f"folder with {' and '.join(re.findall(rf'[$]{FOLDER}/([^ ]+)', command))}."
+        )
+    folder, record = RUNS / name, RESULTS / f"{name}.json"
+    arguments = shlex.split(os.path.expandvars(command))
+    if arguments[0] == "-m":  # a benchmark writes its record itself
+        arguments += ["--output", str(folder), "--json", str(record)]
+    else:
+        again = "--resume-or-begin" if resume else "--overwrite"
+        arguments += ["--output", str(folder), again]
+    print(f"{name}: python {command}", flush=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} ended with exit code {done.returncode}; there is no new record.")
+    found = {"command": f"python {command}", "machine": machine()}
+    if arguments[0] == "-m":
+        found |= json.loads(record.read_text("utf-8"))
+    else:
+        found |= json.loads((folder / "metrics.json").read_text("utf-8"))
+        if (folder / "diagnostics.json").exists():
+            found["diagnostics"] = json.loads((folder / "diagnostics.json").read_text("utf-8"))
+    text = json.dumps(found, indent=1)
+    if os.environ.get(FOLDER):
+        text = text.replace(os.environ[FOLDER].rstrip("/"), f"${FOLDER}")
+    record.write_text(text + "\n", "utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """What a row was made on."""
+    model = platform.processor() or platform.machine()
+    facts = pathlib.Path("/proc/cpuinfo")
+    if facts.exists():
+        found = re.search(r"^model name\s*: (.+)$", facts.read_text(), re.MULTILINE)
+        model = found[1].strip() if found else model
+    versions = {name: importlib.metadata.version(name) for name in ("tfebm", "tensorflow")}
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version()} | (
+        versions
+    )
+
+
+def write_page() -> None:
+    """docs/results/README.md: the template with the records' figures in it."""
+    (RESULTS / "README.md").write_text(page(), "utf-8")
+
+
+def page() -> str:
+    """The template's text, its figures filled in.
+
+    A figure is {{RECORD :: PATH :: FORMAT}}. RECORD is a file's name, or a pattern that stands for
+    several. PATH leads into it: keys, [0] for an item of a list, [] for all of them, [key=value]
+    for those with a value. FORMAT is Python's, behind "mean", "spread" (mean and standard
+    deviation), "sum" or "largest" where there are several values.
+    """
+    template = (RESULTS / "template.txt").read_text("utf-8")
+    records = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
+    return re.sub(r"\{\{(.+?)\}\}", lambda found: figure(found[1], records), template)
+
+
+def figure(reference: str, records: dict[str, Any]) -> str:
+    names, path, form = (part.strip() for part in reference.split("::"))
+    chosen = sorted(fnmatch.filter(records, names))
+    values = [value for name in chosen for value in _values(records[name], path)]
+    if not values:
+        raise SystemExit(f"No record has {reference.strip()!r}.")
+    how, _, form = form.rpartition(" ")
+    if how == "spread" and len(values) > 1:
+        deviation = format(statistics.stdev(values), form)
+        return f"{format(statistics.mean(values), form)} ± {deviation}"
+    if how in ("mean", "spread"):
+        return format(statistics.mean(values), form)
+    if how in ("largest", "sum"):
+        return format({"largest": max, "sum": sum}[how](values), form)
+    if len(set(map(str, values))) > 1:
+        raise SystemExit(f"{reference.strip()!r} are {len(values)} values: say mean or spread.")
+    return format(values[0], form)
+
+
+def _values(found: Any, path: str) -> list[Any]:
+    values = [found]
+    for part in path.split("/"):
+        key, bracket, selection = part.rstrip("]").partition("[")
+        values = [value[key] for value in values if value.get(key) is not None]
+        if not bracket:
+            continue
+        if selection.isdigit():
+            values = [value[int(selection)] for value in values]
+            continue
+        name, _, wanted = selection.partition("=")
+        items = [item for value in values for item in value]
+        values = [item for item in items if not name or str(item[name]) == wanted]
+    return values
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="ROW", help="a name, or a pattern of names")
+    parser.add_argument("--resume", action="store_true", help="go on with runs that have begun")
+    parser.add_argument("--page", action="store_true", help="write the page anew")
+    options = parser.parse_args(argv)
+    table = rows()
+    for pattern in options.names:
+        chosen = fnmatch.filter(table, pattern)
+        if not chosen:
+            parser.error(f"There is no row {pattern}. The rows are {', '.join(table)}.")
+        for name in chosen:
+            make(name, table[name], options.resume)
+    if options.page or options.names:
+        write_page()
+    else:
+        print("\n".join(f"{name}\n    python {command}" for name, command in table.items()))
+
+
+if __name__ == "__main__":
+    main()
