@@ -25,7 +25,7 @@ NAMES = {
     "log_det": "the log-determinant of a short run: its Jacobian",
     "flow_chains": "HMC in the latent space of a flow: TFP",
     "langevin": "graph and XLA, float32 and bfloat16: matrix products",
-    "serving": "exported scorers: the same call in Python",
+    "serving": "exported scorers and generators: the same calls in Python",
 }
 ON_REQUEST = {
     "figures": "the pictures of records, drawn again",

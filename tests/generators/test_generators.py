@@ -66,6 +66,42 @@ def test_arguments_that_cannot_be_used(arguments, message):
         tfebm.DeconvGenerator(**arguments)
 
 
+def test_a_dense_generator_is_its_layers():
+    generator = tfebm.DenseGenerator((5, 4, 3), hidden_units=(7, 6), activation="relu")
+    z = np.random.default_rng(0).normal(size=(8, 2)).astype("float32")
+    images = generator(z)
+    weights = [layer.get_weights() for layer in generator.layers]
+    x = z
+    for kernel, bias in weights[:-1]:
+        x = np.maximum(x @ kernel + bias, 0)
+    kernel, bias = weights[-1]
+    np.testing.assert_allclose(
+        images, np.tanh(x @ kernel + bias).reshape(8, 5, 4, 3), rtol=1e-4, atol=1e-6
+    )
+    assert generator.count_params() == 3 * 7 + 8 * 6 + 7 * 60
+    assert generator.output_range == (-1.0, 1.0)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(generator))
+    assert again.get_config() == generator.get_config()
+    half = tfebm.DenseGenerator((5, 4, 3), (7, 6), "relu", dtype="mixed_bfloat16")
+    half(z)
+    half.set_weights(generator.get_weights())
+    assert half(z).dtype == tf.float32
+    assert 0 < np.abs(half(z) - images).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_shape": (28, 28)}, r"\(height, width, channels\)"),
+        ({"image_shape": (28, 0, 1)}, "`image_shape` must be whole numbers"),
+        ({"hidden_units": (2.5,)}, "`hidden_units` must be whole numbers"),
+    ],
+)
+def test_arguments_that_a_dense_generator_cannot_use(arguments, message):
+    with pytest.raises(tfebm.InvalidInputError, match=message):
+        tfebm.DenseGenerator(**arguments)
+
+
 def test_stages_must_end_at_the_image():
     generator = tfebm.DeconvGenerator((64, 64, 3), stages=tfebm.CIFAR10_STAGES)
     with pytest.raises(ValueError, match=r"end at an image of shape \(32, 32, 3\)"):

@@ -18,6 +18,7 @@ SCRIPT = pathlib.Path(anomaly.__file__)
 TINY = [
     *("--batch-size", "8", "--width", "2", "--latent-size", "2", "--epochs", "2"),
     *("--prior-steps", "2", "--posterior-steps", "2", "--energy-width", "4", "--jit", "off"),
+    *("--score-steps", "3", "--hidden-units", "4"),
 ]
 FILES = {
     *("config.json", "metrics.json", "model.keras", "checkpoints", "logs", "scores.csv"),
@@ -73,6 +74,7 @@ def test_a_class_that_is_held_out(labelled, tmp_path):
     pool = np.concatenate([images["x_train"], images["x_test"]])
     places = [int(row["image"].split(":")[1]) for row in rows]
     x = tfebm.data.to_float(pool[places][..., np.newaxis])
+    assert model.posterior_sampler.num_steps == 3  # it comes back as what scored
     np.testing.assert_allclose(model.score(x, num_chains=2), joint, rtol=1e-4)
 
 
@@ -88,24 +90,41 @@ def test_every_model_has_all_scores(labelled, name):
         energy_width=4,
         prior_steps=2,
         posterior_steps=2,
+        score_steps=3,
+        generator="deconv" if name == "short_run" else "dense",
+        hidden_units=4,
         jit="off",
     )
     data = anomaly.load(settings)
     model = anomaly.make_model(settings, data.images.image_shape)
-    scores = run_figures.Scores(data, num_chains=1, seed=3)
+    chain = anomaly.scoring_chain(settings)
+    scores = run_figures.Scores(data, num_chains=1, seed=3, sampler=chain)
     found = scores(model)
     assert tuple(found) == run_figures.KINDS
-    x = tfebm.data.to_float(data.images.x_test)
-    np.testing.assert_allclose(found["joint"], model.score(x, seed=3), rtol=1e-5)
     if name == "vae":
         assert np.all(found["energy"] > 0)  # a divergence
     else:
+        assert model.posterior_sampler.num_steps == 2  # goes on to learn with its own
+        model.posterior_sampler = chain
+    x, x_train = (tfebm.data.to_float(a) for a in (data.images.x_test, data.images.x_train))
+    np.testing.assert_allclose(found["joint"], model.score(x, seed=3), rtol=1e-5)
+    if name != "vae":
         energy = model.prior_energy(model.infer(x, seed=3))
         np.testing.assert_allclose(found["energy"], energy, rtol=1e-2, atol=1e-2)
+
+    def unexplained(images):
+        if name == "vae":  # its reconstruction is drawn otherwise than its score
+            parts = model.score_parts(images, seed=3)
+            constant = 784 * np.log(settings.sigma * np.sqrt(2 * np.pi))
+            error = 2 * settings.sigma**2 * (parts.reconstruction - constant)
+        else:
+            error = np.sum((model.reconstruct(images, seed=3) - images) ** 2, axis=(1, 2, 3))
+        return error / (784 * np.var(images, axis=(1, 2, 3)))
+
     # Training images are all that says in which units the parts are added.
-    normal = model.score_parts(tfebm.data.to_float(data.images.x_train), seed=3)
-    expected = sum(found[part] / np.std(getattr(normal, part)) for part in run_figures.KINDS[1:3])
-    np.testing.assert_allclose(found["standardized"], expected, rtol=1e-4)
+    energies = model.score_parts(x_train, seed=3).energy
+    expected = unexplained(x) / np.std(unexplained(x_train)) + found["energy"] / np.std(energies)
+    np.testing.assert_allclose(found["standardized"], expected, rtol=1e-3)
 
 
 def test_folders_of_files(tmp_path):

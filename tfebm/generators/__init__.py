@@ -4,6 +4,7 @@ from tfebm.generators import decoding
 from tfebm.generators.autoregressive import AutoregressiveGenerator
 from tfebm.generators.decoding import BeamSearch, Greedy, Sampled
 from tfebm.generators.deconv import CIFAR10_STAGES, STAGES, DeconvGenerator, Stage
+from tfebm.generators.dense import DenseGenerator
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from tfebm.generators.multilayer import MultilayerGenerator
@@ -17,6 +18,7 @@ __all__ = [
     "BernoulliLikelihood",
     "ConvEncoder",
     "DeconvGenerator",
+    "DenseGenerator",
     "GaussianLikelihood",
     "Greedy",
     "MultilayerGenerator",

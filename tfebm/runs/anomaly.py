@@ -1,7 +1,9 @@
 """Scores, figures and pictures of a run that detects anomalies."""
 
+import contextlib
 import csv
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,44 +11,85 @@ import numpy as np
 
 from tfebm import files, metrics, pictures
 from tfebm.data import AnomalyData, to_float
-from tfebm.models.inference import ChainInference
+from tfebm.models import VAE
+from tfebm.models.inference import ChainInference, ScoreParts
+from tfebm.samplers import ShortRunLangevin
 
 KINDS = ("joint", "reconstruction", "energy", "standardized")
-"""Of scores: the parts of `ScoreParts`, and their sum in units of what they vary by on training
-images."""
+"""Of scores: the parts of `ScoreParts`, and what does not depend on an image's contrast."""
 CALIBRATION = 1000
 """Training images, drawn at random, that say how much each part varies."""
 _SHOWN = 40
+_LEAST_VARIANCE = 1e-4  # of pixels in [-1, 1], for an image of one grey
 
 
 class Scores:
     """All kinds of scores of the test images by one model.
 
-    "standardized" is r / s_r + e / s_e with reconstruction r and energy e, in units of their
-    standard deviations s over training images drawn by the seed. No test image is looked at for it.
+    "standardized" is u / s_u + e / s_e: the energy e, and the share of an image's variance that
+    its reconstruction leaves,
+
+        u = |x - g(z)|**2 / |x - mean of x's pixels|**2,
+
+    in units of their standard deviations s over training images drawn by the seed. No test image is
+    looked at for it. The error alone is small for whatever has little contrast, a 1 among digits,
+    however badly it is reconstructed.
 
     Args:
         data: What is judged, and what is normal.
         num_chains: Chains that are averaged.
         seed: Of the chains.
+        sampler: The chain of models that have one. Default: their own.
     """
 
-    def __init__(self, data: AnomalyData, num_chains: int, seed: int) -> None:
+    def __init__(
+        self,
+        data: AnomalyData,
+        num_chains: int,
+        seed: int,
+        sampler: ShortRunLangevin | None = None,
+    ) -> None:
         self._x_test = to_float(data.images.x_test)
         number = len(data.images.x_train)  # which may be sorted by class
         rows = np.random.default_rng(seed).permutation(number)[:CALIBRATION]
         self._x_train = to_float(data.images.x_train[rows])
         self._how = {"num_chains": num_chains, "seed": seed}
+        self._sampler = sampler
 
     def __call__(self, model: ChainInference) -> dict[str, np.ndarray]:
         """`[N]` for each of `KINDS`."""
-        normal = model.score_parts(self._x_train, **self._how)
-        found = model.score_parts(self._x_test, **self._how)
+        with inferring_by(model, self._sampler):
+            normal = model.score_parts(self._x_train, **self._how)
+            found = model.score_parts(self._x_test, **self._how)
+        units = _in_parts(model, self._x_train, normal)
         standardized = sum(
-            getattr(found, part) / max(float(np.std(getattr(normal, part))), 1e-12)
-            for part in ("reconstruction", "energy")
+            values / max(float(np.std(unit)), 1e-12)
+            for values, unit in zip(_in_parts(model, self._x_test, found), units, strict=True)
         )
         return {**found._asdict(), "standardized": standardized}
+
+
+@contextlib.contextmanager
+def inferring_by(model: ChainInference, sampler: ShortRunLangevin | None) -> Iterator[None]:
+    """The model with another chain, where one is given; what is traced for its own one stays."""
+    if sampler is None:
+        yield
+        return
+    own, model.posterior_sampler = model.posterior_sampler, sampler
+    try:
+        yield
+    finally:
+        model.posterior_sampler = own
+
+
+def _in_parts(model: ChainInference, x: Any, parts: ScoreParts) -> tuple[np.ndarray, np.ndarray]:
+    """The unexplained share of each image's variance, and its energy."""
+    nats = parts.reconstruction
+    if isinstance(model, VAE):  # whose score has the density's constant
+        nats = nats + model.likelihood.log_prob(x[:1], x[:1]).numpy()
+    contrast = np.var(x.numpy().reshape(len(x), -1), axis=1) * np.prod(x.shape[1:])
+    error = nats / model.likelihood.energy_scale
+    return error / np.maximum(contrast, _LEAST_VARIANCE * np.prod(x.shape[1:])), parts.energy
 
 
 def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, dict[str, float]]:
