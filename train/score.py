@@ -1,7 +1,7 @@
 """Scores files in bulk with an export, or draws images or texts from one, on Apache Beam.
 
   python train/score.py --model savedmodels/mnist5k --input 'digits/*.png' --output scores/digits
-  python train/score.py --model savedmodels/text --input reviews.txt.gz --output scores/reviews
+  python train/score.py --model savedmodels/grammar --input reviews.txt.gz --output scores/reviews
   python train/score.py --model savedmodels/mnist5k --generate 1000 --seed 1 --output samples/digits
 
 Needs the extra `beam`. Flags that are not below are Beam's, such as `--direct_num_workers`; with

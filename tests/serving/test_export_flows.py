@@ -1,5 +1,7 @@
 """A flow with an energy, as SavedModels."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -27,6 +29,8 @@ def test_an_export_answers_like_the_model(tmp_path, num_levels):
     )
     model.step_size.assign(0.35)
     target = tfebm.serving.export(model, tmp_path, "flow")
+    about = json.loads((target.generator / "assets.extra" / "tfebm.json").read_text())
+    assert about["num_steps"] == {"sampler": 4}
     generator = tf.saved_model.load(target.generator)
     scorer = tf.saved_model.load(target.scorer)
     seeds = tfebm.random.as_row_seeds(3, 5)

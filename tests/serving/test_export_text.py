@@ -123,7 +123,7 @@ def test_malformed_requests_harm_nobody_else(exported, tmp_path, part, count):
 
 def test_the_readme_s_rest_request(exported, root):
     commands = shell_commands(root / "savedmodels" / "README.md", "curl")
-    (request,) = [words[-1] for words in commands if "/text_scorer:" in words[1]]
+    (request,) = [words[-1] for words in commands if "/grammar_scorer:" in words[1]]
     body = json.loads(request)
     name = body["signature_name"]
     inputs = rest_inputs(body, graphs(exported.scorer).signature_def[name])

@@ -236,6 +236,8 @@ def about(model: Exportable, num_chains: int, max_length: int | None) -> dict[st
         for name in ("prior_sampler", "posterior_sampler", "sampler")
         if hasattr(model, name)
     }
+    if isinstance(model, FlowEBM):  # its sampler's own are of a training step
+        steps = {"sampler": model.generation_steps}
     tokenizer = model.generator.tokenizer if is_text(model) else None
     return {
         "tfebm": __version__,
