@@ -2,7 +2,7 @@
 
   python savedmodels/client.py generate --model mnist5k_generator --count 64 --output grid.png
   python savedmodels/client.py score --model mnist5k_scorer --input photos/
-  python savedmodels/client.py score --model text_scorer --input sentences.txt --output scores.csv
+  python savedmodels/client.py score --model grammar_scorer --input lines.txt --output scores.csv
 
 It needs `pip install tensorflow-serving-api pillow` and this file, neither tfebm nor Keras. What a
 model takes and gives it learns from the server.

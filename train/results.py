@@ -18,6 +18,7 @@ import pathlib
 import platform
 import re
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ FOLDER = "TFEBM_DATA"
 def rows() -> dict[str, str]:
     """Names to commands, without "python" and the folders."""
     table = {
+        "latent_ebm_mnist5k": "train/latent_ebm.py",
         "flow_ebm_eight_gaussians": "train/flow_ebm.py",
         "flow_ebm_twenty_five_gaussians": "train/flow_ebm.py --dataset twenty_five_gaussians "
         "--transitions 2 --epochs 20",
@@ -49,51 +51,72 @@ def rows() -> dict[str, str]:
         table[f"anomaly_mnist_{digit}_0"] = _anomaly(digit, 0)
     for name, flags in {
         "lm": "--model lm",
-        "vae": "--model vae",
-        "short_run": "--model short_run",
-        "latent_ebm": "--model latent_ebm",
+        "vae": "--model vae --evidence-examples 500",
+        "short_run": "--model short_run --evidence-examples 500",
+        "latent_ebm": "--model latent_ebm --evidence-examples 500",
         "latent_ebm_no_l2": "--model latent_ebm --energy-l2 0",
     }.items():
-        table[f"text_grammar_{name}"] = f"train/text.py {flags} --evidence-examples 500"
+        table[f"text_grammar_{name}"] = f"train/text.py {flags}"
     return table
 
 
 def _anomaly(digit: int, seed: int) -> str:
     return (
         f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
-        f"--epochs 12 --seed {seed}"
+        f"--epochs 12 --energy-learning-rate 1e-4 --seed {seed}"
     )
+
+
+def check(name: str, command: str) -> None:
+    """Raises `SystemExit` where the data of a row are not there."""
+    wanted = re.findall(rf"[$]{FOLDER}/([^ ]+)", command)
+    folder = os.environ.get(FOLDER)
+    missing = [file for file in wanted if not folder or not pathlib.Path(folder, file).exists()]
+    if missing:
+        raise SystemExit(
+            f"{name} needs data that do not come with the installation: {' and '.join(missing)}. "
+            f"Set {FOLDER} to the folder that holds them. Received "
+            f"{folder or 'none'}."
+        )
 
 
 def make(name: str, command: str, resume: bool) -> None:
     """Runs a row's command, and writes its record."""
-    if f"${FOLDER}" in command and not os.environ.get(FOLDER):
-        raise SystemExit(
-            f"{name} needs data that do not come with the installation. Set {FOLDER} to the "
-            f"folder with {' and '.join(re.findall(rf'[$]{FOLDER}/([^ ]+)', command))}."
-        )
     folder, record = RUNS / name, RESULTS / f"{name}.json"
-    arguments = shlex.split(os.path.expandvars(command))
-    if arguments[0] == "-m":  # a benchmark writes its record itself
-        arguments += ["--output", str(folder), "--json", str(record)]
+    data = os.path.abspath(os.environ.get(FOLDER, ""))
+    arguments = [word.replace(f"${FOLDER}", data) for word in shlex.split(command)]
+    resumed = resume and folder.exists()
+    if not resumed:
+        shutil.rmtree(folder, ignore_errors=True)  # a benchmark takes finished runs as they are
+    is_benchmark = arguments[0] == "-m"
+    if is_benchmark:
+        arguments += ["--json", str(folder / "record.json"), "--output", str(folder)]
+        folder.mkdir(parents=True, exist_ok=True)
     else:
-        again = "--resume-or-begin" if resume else "--overwrite"
-        arguments += ["--output", str(folder), again]
+        arguments += ["--output", str(folder), *(["--resume-or-begin"] if resume else [])]
     print(f"{name}: python {command}", flush=True)
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(f"{name} ended with exit code {done.returncode}; there is no new record.")
     found = {"command": f"python {command}", "machine": machine()}
-    if arguments[0] == "-m":
-        found |= json.loads(record.read_text("utf-8"))
-    else:
-        found |= json.loads((folder / "metrics.json").read_text("utf-8"))
-        if (folder / "diagnostics.json").exists():
-            found["diagnostics"] = json.loads((folder / "diagnostics.json").read_text("utf-8"))
-    text = json.dumps(found, indent=1)
-    if os.environ.get(FOLDER):
-        text = text.replace(os.environ[FOLDER].rstrip("/"), f"${FOLDER}")
-    record.write_text(text + "\n", "utf-8")
+    if resumed:
+        found["resumed"] = True  # its seconds are those of the last part
+    for file in ("record.json",) if is_benchmark else ("metrics.json", "diagnostics.json"):
+        if (folder / file).exists():
+            read = json.loads((folder / file).read_text("utf-8"))
+            found |= {"diagnostics": read} if file == "diagnostics.json" else read
+    record.write_text(json.dumps(_without_folder(found, data), indent=1) + "\n", "utf-8")
+
+
+def _without_folder(found: Any, folder: str) -> Any:
+    """A record in which paths of this machine begin with the variable that names them."""
+    if isinstance(found, dict):
+        return {key: _without_folder(value, folder) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_without_folder(value, folder) for value in found]
+    if isinstance(found, str) and found.startswith(f"{folder}/"):
+        return f"${FOLDER}{found[len(folder) :]}"
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -134,6 +157,8 @@ def figure(reference: str, records: dict[str, Any]) -> str:
     if not values:
         raise SystemExit(f"No record has {reference.strip()!r}.")
     how, _, form = form.rpartition(" ")
+    if how not in ("", "mean", "spread", "sum", "largest"):
+        raise SystemExit(f"{reference.strip()!r} asks for {how!r}, which is no way to sum up.")
     if how == "spread" and len(values) > 1:
         deviation = format(statistics.stdev(values), form)
         return f"{format(statistics.mean(values), form)} ± {deviation}"
@@ -171,15 +196,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="write the page anew")
     options = parser.parse_args(argv)
     table = rows()
+    chosen: list[str] = []
     for pattern in options.names:
-        chosen = fnmatch.filter(table, pattern)
-        if not chosen:
+        found = fnmatch.filter(table, pattern)
+        if not found:
             parser.error(f"There is no row {pattern}. The rows are {', '.join(table)}.")
-        for name in chosen:
-            make(name, table[name], options.resume)
-    if options.page or options.names:
+        chosen += [name for name in found if name not in chosen]
+    for name in chosen:  # before the first of them, which may take an hour
+        check(name, table[name])
+    for name in chosen:
+        make(name, table[name], options.resume)
         write_page()
-    else:
+    if options.page:
+        write_page()
+    elif not chosen:
         print("\n".join(f"{name}\n    python {command}" for name, command in table.items()))
 
 

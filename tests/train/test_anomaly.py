@@ -12,6 +12,7 @@ from PIL import Image
 
 import tfebm
 from tfebm.metrics import anomaly_detection
+from tfebm.models.inference import ScoreParts
 from tfebm.runs import anomaly as run_figures
 
 SCRIPT = pathlib.Path(anomaly.__file__)
@@ -36,7 +37,7 @@ def execute(*flags):
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """Grey images, which even a beginner draws well, and bright ones of class 1."""
-    path = tmp_path_factory.mktemp("data") / "images.npz"
+    path = tmp_path_factory.mktemp("data") / "tiny_mnist.npz"
     rng = np.random.default_rng(0)
     labels = np.arange(36) % 3
     pixels = rng.integers(100, 150, (36, 28, 28)) + 100 * (labels == 1)[:, None, None]
@@ -125,6 +126,39 @@ def test_every_model_has_all_scores(labelled, name):
     energies = model.score_parts(x_train, seed=3).energy
     expected = unexplained(x) / np.std(unexplained(x_train)) + found["energy"] / np.std(energies)
     np.testing.assert_allclose(found["standardized"], expected, rtol=1e-3)
+
+
+def test_one_training_image_without_a_score_spoils_no_other(labelled):
+    settings = anomaly.Settings(dataset=labelled, held_out=1, model="short_run", jit="off")
+    data = anomaly.load(settings)
+    scores = run_figures.Scores(data, num_chains=1, seed=0)
+
+    class Model:
+        likelihood = tfebm.GaussianLikelihood(0.5)
+
+        def score_parts(self, x, **how):
+            rng = np.random.default_rng(len(x))
+            parts = rng.uniform(1, 2, (2, len(x)))
+            if len(x) == len(data.images.x_train):
+                parts[:, 3] = np.nan
+            return ScoreParts(parts.sum(axis=0), *parts)
+
+    assert np.isfinite(scores(Model())["standardized"]).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "preset"),
+    [
+        ({"held_out": 9}, "digits"),
+        ({"dataset": "data/mnist.npz"}, "digits"),
+        ({"dataset": "fashion_mnist"}, "digits"),
+        ({"dataset": "mnist/photos/"}, "images"),
+        ({"dataset": "cifar10"}, "images"),
+        ({"normal": "a", "test": "b"}, "images"),
+    ],
+)
+def test_small_digits_have_a_dense_generator(asked, preset):
+    assert anomaly.default_preset(asked) == preset
 
 
 def test_folders_of_files(tmp_path):

@@ -68,9 +68,16 @@ def test_references(reference, expected):
     assert results.figure(reference, RECORDS) == expected
 
 
-@pytest.mark.parametrize("reference", ["run_9 :: a :: d", "run_0 :: test/b :: d"])
-def test_a_reference_to_nothing_is_an_error(reference):
-    with pytest.raises(SystemExit, match="No record has"):
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("run_9 :: a :: d", "No record has"),
+        ("run_0 :: test/b :: d", "No record has"),
+        ("run_0 :: test/a :: meen .2f", "asks for 'meen'"),
+    ],
+)
+def test_a_reference_to_nothing_is_an_error(reference, message):
+    with pytest.raises(SystemExit, match=message):
         results.figure(reference, RECORDS)
 
 
@@ -79,37 +86,71 @@ def test_several_values_are_never_taken_for_one():
         results.figure("run_* :: test/a :: .2f", RECORDS)
 
 
-def test_a_row_runs_and_leaves_a_record(tmp_path, monkeypatch):
-    data = ROOT / "tests"  # any folder: the script below only repeats the name
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import json, pathlib, sys\n"
-        "flags = sys.argv[1:]\n"
-        "folder = pathlib.Path(flags[flags.index('--output') + 1])\n"
-        "folder.mkdir(parents=True)\n"
-        "(folder / 'metrics.json').write_text(json.dumps({'flags': flags, 'final': 3}))\n"
-    )
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
+PROGRAM = """
+import json, pathlib, sys
+flags = sys.argv[1:]
+folder = pathlib.Path(flags[flags.index("--output") + 1])
+folder.mkdir(parents=True, exist_ok=True)
+name = folder / "metrics.json"
+if "--json" in flags:
+    name = pathlib.Path(flags[flags.index("--json") + 1])
+found = {"flags": flags, "data_space": 1.5, "found": len(list(folder.iterdir()))}
+name.write_text(json.dumps(found))
+sys.exit(flags.count("fail"))
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a script, data, and nothing made yet."""
+    (tmp_path / "script.py").write_text(PROGRAM)
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "set.npz").write_bytes(b"")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "template.txt").write_text("{{a_row :: data_space :: .2f}}")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
-    monkeypatch.setenv("TFEBM_DATA", str(data))
-    results.make("a_row", f"{script} --dataset $TFEBM_DATA/conftest.py", resume=False)
-    record = json.loads((tmp_path / "a_row.json").read_text())
-    assert record["command"].endswith("--dataset $TFEBM_DATA/conftest.py")
-    assert record["flags"][1] == "$TFEBM_DATA/conftest.py"
-    assert "--overwrite" in record["flags"]
-    assert record["final"] == 3
-    assert record["machine"]["cores"] >= 1
-    with pytest.raises(SystemExit, match="exit code 2"):
-        results.make("none", "no_such_script.py", resume=True)
-    assert not (tmp_path / "none.json").exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFEBM_DATA", "my data")
+    return tmp_path
 
 
-def test_missing_data_and_names_are_told(monkeypatch, capsys):
-    monkeypatch.delenv("TFEBM_DATA", raising=False)
-    with pytest.raises(SystemExit, match=r"Set TFEBM_DATA to the folder with cifar10_subset.npz"):
-        results.main(["short_run_cifar10_subset"])
+def test_a_row_runs_and_leaves_a_record_and_the_page(project, monkeypatch):
+    command = "script.py --dataset $TFEBM_DATA/set.npz"
+    monkeypatch.setattr(results, "rows", lambda: {"a_row": command})
+    for resume in ([], ["--resume"], []):
+        results.main(["a_row", *resume])
+        record = json.loads((project / "results" / "a_row.json").read_text())
+        assert record["command"] == f"python {command}"
+        assert record["flags"][:2] == ["--dataset", "$TFEBM_DATA/set.npz"]
+        assert ("--resume-or-begin" in record["flags"]) == bool(resume)
+        assert record.get("resumed", False) == bool(resume)
+        assert record["found"] == len(resume)  # what an earlier run left is not taken up
+        assert record["data_space"] == 1.5
+        assert record["machine"]["cores"] >= 1
+    assert (project / "results" / "README.md").read_text() == "1.50"
+
+
+def test_a_row_that_fails_leaves_the_record_as_it_was(project):
+    results.make("a_row", "script.py", resume=False)
+    before = (project / "results" / "a_row.json").read_text()
+    with pytest.raises(SystemExit, match="a_row ended with exit code 1; there is no new record"):
+        results.make("a_row", "script.py fail", resume=False)
+    assert (project / "results" / "a_row.json").read_text() == before
+
+
+def test_missing_data_and_names_are_told_before_anything_runs(project, monkeypatch, capsys):
+    table = {"first": "script.py", "second": "script.py --dataset $TFEBM_DATA/other.npz"}
+    monkeypatch.setattr(results, "rows", lambda: table)
+    with pytest.raises(SystemExit, match=r"second needs data .*: other.npz. Set TFEBM_DATA"):
+        results.main(["first", "second"])
+    monkeypatch.delenv("TFEBM_DATA")
+    with pytest.raises(SystemExit, match=r"Received none"):
+        results.main(["*"])
     with pytest.raises(SystemExit):
-        results.main(["nothing_of_this"])
+        results.main(["first", "nothing_of_this"])
     assert "There is no row nothing_of_this" in capsys.readouterr().err
+    assert not (project / "runs").exists()
     results.main([])
-    assert "flow_ebm_mnist5k\n    python train/flow_ebm.py" in capsys.readouterr().out
+    assert "second\n    python script.py" in capsys.readouterr().out

@@ -14,8 +14,8 @@ from tfebm.types import Tensor
 class DenseGenerator(keras.layers.Layer):
     """g(z): a latent vector to an image, by dense layers.
 
-    For small images, of which it learns as much as convolutions do in a fraction of their time on
-    a CPU: its chains hold nothing but matrix products, and are compiled with XLA there.
+    For small images. Its chains hold nothing but matrix products, and are compiled with XLA on a
+    CPU too, where convolutions run in the plain graph.
 
     Args:
         image_shape: (height, width, channels).

@@ -31,7 +31,8 @@ class Scores:
 
         u = |x - g(z)|**2 / |x - mean of x's pixels|**2,
 
-    in units of their standard deviations s over training images drawn by the seed. No test image is
+    in units of their standard deviations s over training images drawn by the seed, those whose
+    chains are finite. The variance of an image counts as at least 1e-4 a pixel. No test image is
     looked at for it. The error alone is small for whatever has little contrast, a 1 among digits,
     however badly it is reconstructed.
 
@@ -63,7 +64,7 @@ class Scores:
             found = model.score_parts(self._x_test, **self._how)
         units = _in_parts(model, self._x_train, normal)
         standardized = sum(
-            values / max(float(np.std(unit)), 1e-12)
+            values / max(float(np.std(unit[np.isfinite(unit)])), 1e-12)
             for values, unit in zip(_in_parts(model, self._x_test, found), units, strict=True)
         )
         return {**found._asdict(), "standardized": standardized}

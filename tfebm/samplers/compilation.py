@@ -10,8 +10,8 @@ The rule for `jit_compile="auto"`, and why:
   the plain graph of the second took 2.9 times as long as with it, and 1.2 times as long as XLA
   (`benchmarks/records/langevin_without_onednn.json`).
 - On a CPU, an energy with a loop in it (recurrent, over sentences): the plain graph. XLA took .84
-  to .88 of its time (`benchmarks/records/text_chain.json`), but compiles anew, for seconds, for
-  every length of sentence.
+  to .91 of its time (`benchmarks/records/text_chain.json`, `text_chain_run_1.json`), but compiles
+  anew, for seconds, for every length of sentence.
 - On a CPU, any other energy (dense): XLA. The plain graph took 1.2 times as long for the paper's
   energy network at a batch of 100, and 2.1 times at 1,000.
 
