@@ -98,6 +98,12 @@ class Settings(ImageRunSettings):
     posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0)
     learning_rate: float = flag(1e-3, "of generator and encoder (Adam, beta_1 0.5)", above=0.0)
     energy_learning_rate: float = flag(3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0)
+    learning_rate_decay: float = flag(
+        0.93, "factor per epoch on the first", above=0.0, most=1.0, before=1.0
+    )
+    energy_learning_rate_decay: float = flag(
+        0.93, "factor per epoch on the energy's", above=0.0, most=1.0, before=1.0
+    )
     score_steps: int = flag(60, "steps of the chain that scores", least=1, most=10**6, before=20)
     score_chains: int = flag(1, "chains that a score is the mean of", least=1)
     score_epochs: int = flag(10, "last epochs, whose figures are averaged", least=1)
@@ -141,10 +147,12 @@ def load(settings: Settings) -> AnomalyData:
     return hold_out_class(data, settings.held_out, settings.seed)
 
 
-def make_model(settings: Settings, image_shape: tuple) -> LatentVariableModel:
+def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> LatentVariableModel:
     """The compiled model of the settings."""
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
     jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
+    per_epoch = steps_per_epoch(num_examples, settings.batch_size)
+    rate = (settings.learning_rate, settings.learning_rate_decay)
     shared: dict[str, Any] = {
         "likelihood": tfebm.GaussianLikelihood(settings.sigma),
         "seed": settings.seed,
@@ -166,19 +174,20 @@ def make_model(settings: Settings, image_shape: tuple) -> LatentVariableModel:
             image_shape, settings.latent_size, width=2 * settings.width, dtype=policy
         )
         model = tfebm.VAE(generator, encoder, **shared)
-        model.compile(*(_adam(settings.learning_rate) for _ in range(2)))
+        model.compile(*(_adam(*rate, per_epoch) for _ in range(2)))
         return model
     shared["posterior_sampler"] = tfebm.ShortRunLangevin(
         settings.posterior_steps, settings.posterior_step_size, jit_compile=jit
     )
     if settings.model == "short_run":
         model = tfebm.ShortRunModel(generator, **shared)
-        model.compile(_adam(settings.learning_rate))
+        model.compile(_adam(*rate, per_epoch))
         return model
     prior = tfebm.ShortRunLangevin(settings.prior_steps, settings.prior_step_size, jit_compile=jit)
     energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
     model = tfebm.LatentEBM(generator, energy, prior_sampler=prior, **shared)
-    model.compile(*(_adam(r) for r in (settings.learning_rate, settings.energy_learning_rate)))
+    energy_rate = (settings.energy_learning_rate, settings.energy_learning_rate_decay)
+    model.compile(*(_adam(*each, per_epoch) for each in (rate, energy_rate)))
     return model
 
 
@@ -192,8 +201,8 @@ def scoring_chain(settings: Settings) -> tfebm.ShortRunLangevin | None:
     )
 
 
-def _adam(rate: float) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(rate, beta_1=0.5)
+def _adam(rate: float, decay: float, per_epoch: int) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(training.decay_schedule(rate, decay, per_epoch), beta_1=0.5)
 
 
 def main() -> None:
@@ -203,7 +212,7 @@ def main() -> None:
     )
     settings, run, data = session.settings, session.run, session.data
     with session.strategy.scope():
-        model = make_model(settings, data.images.image_shape)
+        model = make_model(settings, data.images.image_shape, len(data.images.x_train))
     session.announce()
 
     chain = scoring_chain(settings)

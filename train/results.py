@@ -63,7 +63,7 @@ def rows() -> dict[str, str]:
 def _anomaly(digit: int, seed: int) -> str:
     return (
         f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
-        f"--epochs 12 --energy-learning-rate 1e-4 --seed {seed}"
+        f"--epochs 12 --learning-rate-decay 0.75 --energy-learning-rate-decay 0.75 --seed {seed}"
     )
 
 

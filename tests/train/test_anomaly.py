@@ -97,7 +97,7 @@ def test_every_model_has_all_scores(labelled, name):
         jit="off",
     )
     data = anomaly.load(settings)
-    model = anomaly.make_model(settings, data.images.image_shape)
+    model = anomaly.make_model(settings, data.images.image_shape, 24)
     chain = anomaly.scoring_chain(settings)
     scores = run_figures.Scores(data, num_chains=1, seed=3, sampler=chain)
     found = scores(model)
