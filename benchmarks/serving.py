@@ -98,8 +98,7 @@ def measure(what: str, functions: dict[str, Callable], repeats: int) -> list[dic
                 "batch": size,
                 "side": name,
                 "calls_in_a_run": count,
-                "median_seconds": median,
-                "spread_seconds": [min(measured), max(measured)],
+                **timing.summary(measured),
                 "rows_per_second": size * count / median,
                 "speed_of_python": reference / median,
             }

@@ -48,7 +48,10 @@ def rows() -> dict[str, str]:
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
     for digit in (1, 4, 5, 7, 9):
-        table[f"anomaly_mnist_{digit}_0"] = _anomaly(digit, 0)
+        table[f"anomaly_mnist_{digit}_0"] = (
+            f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
+            "--epochs 12 --learning-rate-decay 0.75 --energy-learning-rate-decay 0.75 --seed 0"
+        )
     for name, flags in {
         "lm": "--model lm",
         "vae": "--model vae --evidence-examples 500",
@@ -60,13 +63,6 @@ def rows() -> dict[str, str]:
     return table
 
 
-def _anomaly(digit: int, seed: int) -> str:
-    return (
-        f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
-        f"--epochs 12 --learning-rate-decay 0.75 --energy-learning-rate-decay 0.75 --seed {seed}"
-    )
-
-
 def check(name: str, command: str) -> None:
     """Raises `SystemExit` where the data of a row are not there."""
     wanted = re.findall(rf"[$]{FOLDER}/([^ ]+)", command)
@@ -75,8 +71,7 @@ def check(name: str, command: str) -> None:
     if missing:
         raise SystemExit(
             f"{name} needs data that do not come with the installation: {' and '.join(missing)}. "
-            f"Set {FOLDER} to the folder that holds them. Received "
-            f"{folder or 'none'}."
+            f"Set {FOLDER} to the folder that holds them. Received {folder or 'none'}."
         )
 
 
@@ -101,10 +96,11 @@ def make(name: str, command: str, resume: bool) -> None:
     found = {"command": f"python {command}", "machine": machine()}
     if resumed:
         found["resumed"] = True  # its seconds are those of the last part
-    for file in ("record.json",) if is_benchmark else ("metrics.json", "diagnostics.json"):
-        if (folder / file).exists():
-            read = json.loads((folder / file).read_text("utf-8"))
-            found |= {"diagnostics": read} if file == "diagnostics.json" else read
+    main_file = folder / ("record.json" if is_benchmark else "metrics.json")
+    found |= json.loads(main_file.read_text("utf-8"))
+    diagnostics = folder / "diagnostics.json"
+    if diagnostics.exists():
+        found["diagnostics"] = json.loads(diagnostics.read_text("utf-8"))
     record.write_text(json.dumps(_without_folder(found, data), indent=1) + "\n", "utf-8")
 
 
@@ -151,6 +147,11 @@ def page() -> str:
 
 
 def figure(reference: str, records: dict[str, Any]) -> str:
+    """What stands for `RECORD :: PATH :: FORMAT` on the page.
+
+    Raises:
+        SystemExit: Nothing is there, or several values where one is asked for.
+    """
     names, path, form = (part.strip() for part in reference.split("::"))
     chosen = sorted(fnmatch.filter(records, names))
     values = [value for name in chosen for value in _values(records[name], path)]

@@ -66,18 +66,15 @@ def test_points():
     """All eight modes are drawn, and nearly all points lie as near to one as data do."""
     generator, scorer = load("eight_gaussians")
     density = tfebm.data.toy_density("eight_gaussians")
-    key = next(iter(generator.signatures["generate"].structured_outputs.keys() - {"latent"}))
-    drawn = generator.signatures["generate"](seed=seeds(400))[key].numpy()
+    drawn = generator.signatures["generate"](seed=seeds(400))["image"].numpy()
     modes = density.nearest_mode(drawn)
     assert {*modes} == {*range(8)}
     data = density.sample(4000, seed=1)
     far = np.linalg.norm(data - density.modes[density.nearest_mode(data)], axis=1).max()
     assert np.mean(np.linalg.norm(drawn - density.modes[modes], axis=1) < far) > 0.97
     score = scorer.signatures["score"]
-    inputs = {**score.structured_input_signature[1]}
-    (rows,) = inputs.keys() - {"seed"}
     near, off = (
-        score(**{rows: tf.constant(x[:400])}, seed=seeds(400))["score"].numpy()
+        score(image=tf.constant(x[:400]), seed=seeds(400))["score"].numpy()
         for x in (data, 0.5 * data)
     )
     assert np.median(off) > np.quantile(near, 0.99)

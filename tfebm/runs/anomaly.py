@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -59,7 +60,7 @@ class Scores:
 
     def __call__(self, model: ChainInference) -> dict[str, np.ndarray]:
         """`[N]` for each of `KINDS`."""
-        with inferring_by(model, self._sampler):
+        with _inferring_by(model, self._sampler):
             normal = model.score_parts(self._x_train, **self._how)
             found = model.score_parts(self._x_test, **self._how)
         units = _in_parts(model, self._x_train, normal)
@@ -71,7 +72,7 @@ class Scores:
 
 
 @contextlib.contextmanager
-def inferring_by(model: ChainInference, sampler: ShortRunLangevin | None) -> Iterator[None]:
+def _inferring_by(model: ChainInference, sampler: ShortRunLangevin | None) -> Iterator[None]:
     """The model with another chain, where one is given; what is traced for its own one stays."""
     if sampler is None:
         yield
@@ -88,9 +89,9 @@ def _in_parts(model: ChainInference, x: Any, parts: ScoreParts) -> tuple[np.ndar
     nats = parts.reconstruction
     if isinstance(model, VAE):  # whose score has the density's constant
         nats = nats + model.likelihood.log_prob(x[:1], x[:1]).numpy()
-    contrast = np.var(x.numpy().reshape(len(x), -1), axis=1) * np.prod(x.shape[1:])
-    error = nats / model.likelihood.energy_scale
-    return error / np.maximum(contrast, _LEAST_VARIANCE * np.prod(x.shape[1:])), parts.energy
+    error = nats / model.likelihood.energy_scale / math.prod(x.shape[1:])  # of a pixel
+    variance = np.var(x, axis=tuple(range(1, x.shape.rank)))
+    return error / np.maximum(variance, _LEAST_VARIANCE), parts.energy
 
 
 def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, dict[str, float]]:
