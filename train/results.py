@@ -60,6 +60,26 @@ def rows() -> dict[str, str]:
         "latent_ebm_no_l2": "--model latent_ebm --energy-l2 0",
     }.items():
         table[f"text_grammar_{name}"] = f"train/text.py {flags}"
+    shared = f"train/text.py --preset ptb --dataset ${FOLDER}/ptb --learning-rate 2e-3 "
+    shared += "--noise-warmup-epochs 1 --evidence-examples 200 --evidence-chains 2"
+    for name, flags in {
+        "lm": "--model lm --steps 5290",
+        "vae": "--model vae --kl-warmup 1 --steps 3100",
+        "vae_free_bits": "--model vae --free-bits 0.25 --steps 3100",
+        "short_run": "--noise-scale 0.1 --posterior-steps 6 --steps 1500",
+        "latent_ebm": "--model latent_ebm --noise-scale 0 --posterior-steps 6 --steps 1320",
+    }.items():
+        table[f"text_ptb_{name}"] = f"{shared} {flags}"
+    shared = f"train/text.py --preset yelp --dataset ${FOLDER}/yelp --unlabelled extra.txt.gz "
+    shared += "--vocabulary vocab.txt.gz --hidden-size 256 --batch-size 64 --prior-warmup 0 "
+    shared += "--learning-rate 2e-3 --evidence-examples 0 --au-examples 200 --task classify "
+    shared += "--task-examples 1000 --chains 10"
+    for name, flags in {
+        "short_run": "--posterior-steps 6 --step-sizes paper --noise-scale 0.1 "
+        "--noise-warmup-epochs 0 --steps 1000",
+        "vae": "--model vae --steps 3100",
+    }.items():
+        table[f"text_yelp_{name}"] = f"{shared} {flags}"
     return table
 
 
@@ -137,9 +157,10 @@ def page() -> str:
     """The template's text, its figures filled in.
 
     A figure is {{RECORD :: PATH :: FORMAT}}. RECORD is a file's name, or a pattern that stands for
-    several. PATH leads into it: keys, [0] for an item of a list, [] for all of them, [key=value]
-    for those with a value. FORMAT is Python's, behind "mean", "spread" (mean and standard
-    deviation), "sum" or "largest" where there are several values.
+    several; "A - B" are the differences of two records. PATH leads into it: keys, [0] for an item
+    of a list, [] for all of them, [key=value] for those with a value. FORMAT is Python's, behind
+    "mean", "spread" (mean and standard deviation), "error" (mean and its standard error), "sum" or
+    "largest" where there are several values.
     """
     template = (RESULTS / "template.txt").read_text("utf-8")
     records = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
@@ -153,23 +174,29 @@ def figure(reference: str, records: dict[str, Any]) -> str:
         SystemExit: Nothing is there, or several values where one is asked for.
     """
     names, path, form = (part.strip() for part in reference.split("::"))
-    chosen = sorted(fnmatch.filter(records, names))
-    values = [value for name in chosen for value in _values(records[name], path)]
-    if not values:
+    values, *others = (_of_records(records, name, path) for name in names.split(" - "))
+    if not values or not all(others):
         raise SystemExit(f"No record has {reference.strip()!r}.")
+    if others:
+        values = [one - other for one, other in zip(values, others[0], strict=True)]
     how, _, form = form.rpartition(" ")
-    if how not in ("", "mean", "spread", "sum", "largest"):
+    if how not in ("", "mean", "spread", "error", "sum", "largest"):
         raise SystemExit(f"{reference.strip()!r} asks for {how!r}, which is no way to sum up.")
-    if how == "spread" and len(values) > 1:
-        deviation = format(statistics.stdev(values), form)
-        return f"{format(statistics.mean(values), form)} ± {deviation}"
-    if how in ("mean", "spread"):
+    if how in ("spread", "error") and len(values) > 1:
+        width = statistics.stdev(values) / (1.0 if how == "spread" else len(values) ** 0.5)
+        return f"{format(statistics.mean(values), form)} ± {format(width, form)}"
+    if how in ("mean", "spread", "error"):
         return format(statistics.mean(values), form)
     if how in ("largest", "sum"):
         return format({"largest": max, "sum": sum}[how](values), form)
     if len(set(map(str, values))) > 1:
         raise SystemExit(f"{reference.strip()!r} are {len(values)} values: say mean or spread.")
     return format(values[0], form)
+
+
+def _of_records(records: dict[str, Any], names: str, path: str) -> list[Any]:
+    chosen = sorted(fnmatch.filter(records, names))
+    return [value for name in chosen for value in _values(records[name], path)]
 
 
 def _values(found: Any, path: str) -> list[Any]:

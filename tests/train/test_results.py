@@ -62,6 +62,9 @@ RECORDS = {
         ("other :: a[] :: largest d", "4"),
         ("other :: a[0] :: d", "3"),
         ("other :: one, two :: ,", "1,234"),
+        ("run_1 - run_0 :: test/a :: .1f", "1.0"),
+        ("other - other :: a[] :: error .1f", "0.0 ± 0.0"),
+        ("other :: a[] :: error .1f", "3.5 ± 0.5"),
     ],
 )
 def test_references(reference, expected):
@@ -73,6 +76,7 @@ def test_references(reference, expected):
     [
         ("run_9 :: a :: d", "No record has"),
         ("run_0 :: test/b :: d", "No record has"),
+        ("run_0 - run_9 :: test/a :: d", "No record has"),
         ("run_0 :: test/a :: meen .2f", "asks for 'meen'"),
     ],
 )

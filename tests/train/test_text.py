@@ -173,6 +173,14 @@ class TestRun:
         test = read_metrics(output)["final"]["test"]
         assert test["nll"] == pytest.approx(test["generator_loss"], rel=1e-4)
         assert test["perplexity"] > 1
+        assert test["evidence"] is None
+        # On the sentences of the other models' bounds, to compare: here on all of them.
+        run(corpus, output, "--resume", "--evidence-examples", "8")
+        evidence = read_metrics(output)["final"]["test"]["evidence"]
+        assert evidence["rows"] == list(range(8))
+        assert evidence["nll"] == pytest.approx(np.mean(evidence["nll_of_each"]), abs=1e-4)
+        assert evidence["nll"] == pytest.approx(test["nll"], rel=1e-5)
+        assert evidence["nll_standard_error"] == pytest.approx(test["nll_standard_error"], rel=1e-4)
 
     def test_a_resumed_run_ends_like_one_that_was_not(self, run, corpus, tmp_path, monkeypatch):
         """Stopped in the middle of an epoch, after which it is a finished run of fewer steps."""

@@ -13,7 +13,12 @@ from tfebm.generators import AutoregressiveGenerator, Greedy, Sampled
 from tfebm.metrics import generation_perplexity
 from tfebm.models import LanguageModel
 from tfebm.runs.text import LatentView, training_set
-from tfebm.runs.text_evidence import evidence_figures, perplexity_or_none, standard_error
+from tfebm.runs.text_evidence import (
+    evidence_figures,
+    exact_evidence,
+    perplexity_or_none,
+    standard_error,
+)
 from tfebm.runs.text_settings import TextRunSettings
 
 # Of the language models that judge sentences, the same for every model that is judged.
@@ -37,8 +42,9 @@ def measure(
 ) -> dict[str, Any] | None:
     """On the test sentences, which nothing before has seen; None where there are none.
 
-    Every metric of the model on the whole set. Of a language model its likelihood; of the others
-    the bound of `evidence_figures` and the active units. With `--quality` what
+    Every metric of the model on the whole set. Of a language model its likelihood, and as
+    "evidence" that of the sentences of the others' bounds; of the others the bound of
+    `evidence_figures` and the active units. With `--quality` what
     `quality_figures` says.
 
     Args:
@@ -55,9 +61,10 @@ def measure(
         return None
     figures = dict(before) if before else _metrics(model, data, settings)
     has_latents = not isinstance(model, LanguageModel)
-    if has_latents and (not before or any(name.startswith("evidence") for name in asked)):
+    if not before or any(name.startswith("evidence") for name in asked):
         former = [figures.pop("evidence", None), *figures.pop("other_evidence", [])]
-        figures["evidence"] = evidence_figures(model, data, settings)
+        find = evidence_figures if has_latents else exact_evidence
+        figures["evidence"] = find(model, data, settings)
         others = [f for f in former if f and _protocol(f) != _protocol(figures["evidence"])]
         if others:
             figures["other_evidence"] = others
