@@ -149,8 +149,6 @@ def load(settings: Settings) -> AnomalyData:
 
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> LatentVariableModel:
     """The compiled model of the settings."""
-    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
-    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
     per_epoch = steps_per_epoch(num_examples, settings.batch_size)
     rate = (settings.learning_rate, settings.learning_rate_decay)
     shared: dict[str, Any] = {
@@ -160,30 +158,34 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> Lat
     if settings.model == "latent_ebm_layers":
         sizes = (settings.latent_size,) * settings.num_layers
         generator = tfebm.MultilayerGenerator(
-            image_shape, sizes, settings.width, upsamplings=2, dtype=policy
+            image_shape, sizes, settings.width, upsamplings=2, dtype=settings.dtype_policy
         )
     else:
         shared["latent_size"] = settings.latent_size
         if settings.generator == "dense":
             units = (settings.hidden_units, 2 * settings.hidden_units)
-            generator = tfebm.DenseGenerator(image_shape, units, dtype=policy)
+            generator = tfebm.DenseGenerator(image_shape, units, dtype=settings.dtype_policy)
         else:
-            generator = tfebm.DeconvGenerator(image_shape, settings.width, dtype=policy)
+            generator = tfebm.DeconvGenerator(
+                image_shape, settings.width, dtype=settings.dtype_policy
+            )
     if settings.model == "vae":
         encoder = tfebm.ConvEncoder(
-            image_shape, settings.latent_size, width=2 * settings.width, dtype=policy
+            image_shape, settings.latent_size, width=2 * settings.width, dtype=settings.dtype_policy
         )
         model = tfebm.VAE(generator, encoder, **shared)
         model.compile(*(_adam(*rate, per_epoch) for _ in range(2)))
         return model
     shared["posterior_sampler"] = tfebm.ShortRunLangevin(
-        settings.posterior_steps, settings.posterior_step_size, jit_compile=jit
+        settings.posterior_steps, settings.posterior_step_size, jit_compile=settings.jit_compile
     )
     if settings.model == "short_run":
         model = tfebm.ShortRunModel(generator, **shared)
         model.compile(_adam(*rate, per_epoch))
         return model
-    prior = tfebm.ShortRunLangevin(settings.prior_steps, settings.prior_step_size, jit_compile=jit)
+    prior = tfebm.ShortRunLangevin(
+        settings.prior_steps, settings.prior_step_size, jit_compile=settings.jit_compile
+    )
     energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
     model = tfebm.LatentEBM(generator, energy, prior_sampler=prior, **shared)
     energy_rate = (settings.energy_learning_rate, settings.energy_learning_rate_decay)
@@ -195,9 +197,8 @@ def scoring_chain(settings: Settings) -> tfebm.ShortRunLangevin | None:
     """The chain that scores, longer than that of a learning step; None for an encoder."""
     if settings.model == "vae":
         return None
-    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
     return tfebm.ShortRunLangevin(
-        settings.score_steps, settings.posterior_step_size, jit_compile=jit
+        settings.score_steps, settings.posterior_step_size, jit_compile=settings.jit_compile
     )
 
 

@@ -177,7 +177,6 @@ def load(settings: Settings) -> PointData | ImageData:
 
 def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowModel:
     """The flow, compiled."""
-    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
     if settings.flow == "glow":
         flow = tfebm.Glow(
             data.image_shape,
@@ -187,11 +186,13 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
             seed=settings.seed,
         )
         levels = 256 if data.x_train.dtype == np.uint8 else None  # floats are continuous
-        model = tfebm.FlowModel(flow, num_levels=levels, jit_compile=jit, seed=settings.seed)
+        model = tfebm.FlowModel(
+            flow, num_levels=levels, jit_compile=settings.jit_compile, seed=settings.seed
+        )
     else:
         kind = {"spline": tfebm.SplineFlow, "realnvp": tfebm.RealNVP}[settings.flow]
         flow = kind(2, settings.couplings, hidden_units=(settings.flow_width,) * 2)
-        model = tfebm.FlowModel(flow, jit_compile=jit, seed=settings.seed)
+        model = tfebm.FlowModel(flow, jit_compile=settings.jit_compile, seed=settings.seed)
     steps = settings.flow_epochs * steps_per_epoch(len(data.x_train), settings.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(settings.flow_learning_rate, steps)
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=100.0))
@@ -201,14 +202,13 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
 def make_model(settings: Settings, flow: tfebm.FlowModel) -> tfebm.FlowEBM:
     """The energy over the flow, compiled."""
     width = settings.energy_width
-    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
     if settings.flow == "glow":
         # The paper's four layers, or as many as leave 4 x 4 values of a small image.
         side = min(flow.data_shape[:2])
         channels = tuple(width * 2**i for i in range(4) if side >> i >= 4)
-        energy = tfebm.EnergyConv(channels, dtype=policy)
+        energy = tfebm.EnergyConv(channels, dtype=settings.dtype_policy)
     else:
-        energy = tfebm.EnergyMLP((width,) * 3, "swish", dtype=policy)
+        energy = tfebm.EnergyMLP((width,) * 3, "swish", dtype=settings.dtype_policy)
     model = tfebm.FlowEBM(
         flow,
         energy,

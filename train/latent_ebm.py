@@ -101,19 +101,20 @@ PRESETS = {
 
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfebm.LatentEBM:
     """The compiled model of the settings."""
-    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
-    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
     model = tfebm.LatentEBM(
         generator=tfebm.DeconvGenerator(
-            image_shape, settings.width, stages=LAYOUTS[settings.layout], dtype=policy
+            image_shape,
+            settings.width,
+            stages=LAYOUTS[settings.layout],
+            dtype=settings.dtype_policy,
         ),
         energy=tfebm.EnergyMLP((settings.energy_width,) * 2),
         latent_size=settings.latent_size,
         prior_sampler=tfebm.ShortRunLangevin(
-            settings.prior_steps, settings.prior_step_size, jit_compile=jit
+            settings.prior_steps, settings.prior_step_size, jit_compile=settings.jit_compile
         ),
         posterior_sampler=tfebm.ShortRunLangevin(
-            settings.posterior_steps, settings.posterior_step_size, jit_compile=jit
+            settings.posterior_steps, settings.posterior_step_size, jit_compile=settings.jit_compile
         ),
         likelihood=tfebm.GaussianLikelihood(settings.sigma),
         seed=settings.seed,

@@ -162,31 +162,37 @@ PRESETS = {
 
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> keras.Model:
     """The compiled model of the settings."""
-    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision]
     generator = tfebm.MultilayerGenerator(
-        image_shape, settings.sizes, settings.width, upsamplings=settings.upsamplings, dtype=policy
+        image_shape,
+        settings.sizes,
+        settings.width,
+        upsamplings=settings.upsamplings,
+        dtype=settings.dtype_policy,
     )
     shared = {"likelihood": tfebm.GaussianLikelihood(settings.sigma), "seed": settings.seed}
     per_epoch = steps_per_epoch(num_examples, settings.batch_size)
     if not settings.has_chain:
         model = tfebm.VAE(
             generator,
-            tfebm.ConvEncoder(image_shape, settings.sizes, width=2 * settings.width, dtype=policy),
+            tfebm.ConvEncoder(
+                image_shape, settings.sizes, width=2 * settings.width, dtype=settings.dtype_policy
+            ),
             inference="ladder" if settings.model == "ladder_vae" else "mean_field",
             kl_warmup_steps=round(settings.kl_warmup * per_epoch),
             **shared,
         )
         model.compile(*(_adam(settings.learning_rate, settings, per_epoch) for _ in range(2)))
         return model
-    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
     shared["posterior_sampler"] = tfebm.ShortRunLangevin(
-        settings.posterior_steps, settings.posterior_step_size, jit_compile=jit
+        settings.posterior_steps, settings.posterior_step_size, jit_compile=settings.jit_compile
     )
     if settings.model == "short_run":
         model = tfebm.ShortRunModel(generator, **shared)
         model.compile(_adam(settings.learning_rate, settings, per_epoch))
         return model
-    prior = tfebm.ShortRunLangevin(settings.prior_steps, settings.prior_step_size, jit_compile=jit)
+    prior = tfebm.ShortRunLangevin(
+        settings.prior_steps, settings.prior_step_size, jit_compile=settings.jit_compile
+    )
     energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
     model = tfebm.LatentEBM(generator, energy, prior_sampler=prior, **shared)
     rates = (settings.learning_rate, settings.energy_learning_rate)

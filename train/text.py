@@ -200,7 +200,7 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
         latent_to_cell=settings.model == "latent_ebm",
         max_length=settings.max_length,
         decoding=decoding,
-        dtype={"float32": "float32", "bfloat16": "mixed_bfloat16"}[settings.precision],
+        dtype=settings.dtype_policy,
     )
     rate = settings.learning_rate
     if settings.model == "lm":
@@ -227,7 +227,7 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
         model.compile(_adam(rate, settings))
         return model
     prior = tfebm.ShortRunLangevin(
-        settings.prior_steps, settings.prior_step_size, jit_compile=_jit(settings)
+        settings.prior_steps, settings.prior_step_size, jit_compile=settings.jit_compile
     )
     energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
     shared |= {"prior_sampler": prior, "energy_l2": settings.energy_l2}
@@ -243,12 +243,8 @@ def _adam(rate: float, settings: Settings) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm)
 
 
-def _jit(settings: Settings) -> Any:
-    return {"auto": "auto", "on": True, "off": False}[settings.jit]
-
-
 def _posterior_sampler(settings: Settings) -> tfebm.ShortRunLangevin:
-    options = {"noise_scale": settings.final_noise_scale, "jit_compile": _jit(settings)}
+    options = {"noise_scale": settings.final_noise_scale, "jit_compile": settings.jit_compile}
     step_size = settings.constant_step_size
     if step_size is None:
         return text_sampler(settings.posterior_steps, **options)

@@ -106,6 +106,16 @@ class RunSettings(FlagSettings):
                 "it. Received both; give one."
             )
 
+    @property
+    def jit_compile(self) -> bool | str:
+        """`jit` as samplers and models take it."""
+        return {"auto": "auto", "on": True, "off": False}[self.jit]
+
+    @property
+    def dtype_policy(self) -> str:
+        """`precision` as Keras names it."""
+        return {"float32": "float32", "bfloat16": "mixed_bfloat16"}[self.precision]
+
     def to_record(self) -> dict[str, Any]:
         """The settings that determine the result, for `config.json`."""
         return {
