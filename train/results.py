@@ -47,15 +47,26 @@ def rows() -> dict[str, str]:
         f"${FOLDER}/cifar10_subset.npz --epochs 1 --halve-at 0 --tune-every 1",
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
-    shared = f"--dataset ${FOLDER}/mnist.npz --batch-size 100 --epochs 12 "
-    shared += "--learning-rate-decay 0.75 --energy-learning-rate-decay 0.75"
+    shared = "--epochs 1 --halve-at 0 --tune-every 1 --kl-warmup 0.2 "
+    shared += "--variants latent_ebm single_layer short_run vae ladder_vae"
+    for name in ("mnist", "cifar10_subset"):
+        table[f"side_by_side_{name}"] = (
+            f"-m benchmarks compare_inference --dataset ${FOLDER}/{name}.npz {shared}"
+        )
+    decays = "--learning-rate-decay 0.75 --energy-learning-rate-decay 0.75"
     for digit, seed in ((1, 0), (4, 0), (5, 0), (7, 0), (9, 0), (9, 1), (9, 2)):
         table[f"anomaly_mnist_{digit}_{seed}"] = (
-            f"train/anomaly.py --held-out {digit} {shared} --seed {seed}"
+            f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
+            f"--epochs 12 {decays} --seed {seed}"
         )
-    for model in ("latent_ebm_layers", "short_run", "vae"):
+    for model, epochs in {
+        "short_run": "--epochs 12",
+        "vae": "--epochs 12",
+        "latent_ebm_layers": "--epochs 6 --score-epochs 3",
+    }.items():
         table[f"anomaly_mnist_9_{model}"] = (
-            f"train/anomaly.py --held-out 9 --model {model} {shared}"
+            f"train/anomaly.py --held-out 9 --model {model} --dataset ${FOLDER}/mnist.npz "
+            f"--batch-size 100 {epochs} {decays}"
         )
     for name, flags in {
         "lm": "--model lm",
