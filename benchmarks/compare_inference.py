@@ -1,14 +1,14 @@
-"""Short-run inference against encoders on one generator: trains all, over several seeds.
+"""Short runs against encoders, and an energy prior against a Gaussian one, on the same generators.
 
   python -m benchmarks compare_inference --json record.json    in runs/compare_inference
   python -m benchmarks compare_inference --dataset images.npz --epochs 2 --output runs/other
 
-Every run is `train/short_run.py` with the flags that the record repeats; runs that are finished
-already are read, not repeated. The table has means and standard deviations over the seeds:
-reconstruction error per pixel on [-1, 1] of the test images, and Frechet and kernel distance of
-samples from the training set in features of a classifier of that set. A second table has the
-reconstruction error of the trained short-run models with other chains at the test: twice the steps,
-and the fixed step size that the script would take without tuning.
+Every run is `train/short_run.py` with the flags that the record repeats, over several seeds; runs
+that are finished already are read, not repeated. The table has means and standard deviations over
+the seeds: reconstruction error per pixel on [-1, 1] of the test images, and Frechet and kernel
+distance of samples from the training set in features of a classifier of that set. A second table
+has the reconstruction error of the trained short-run models with other chains at the test: twice
+the steps, and the fixed step size that the script would take without tuning.
 """
 
 import argparse
@@ -27,13 +27,16 @@ from tfebm.data import load_images, to_float
 _TESTED = 1000  # images that other chains reconstruct, spread over the test set
 DEFAULT_OUTPUT = pathlib.Path("runs", "compare_inference")
 SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "short_run.py"
+# One layer of latents; the generator and the step size are those of train/latent_ebm.py.
+_SINGLE = ["--layers", "1", "--generator", "deconv"]
+_CHAIN = ["--step-size", "fixed", "--posterior-step-size", "0.1"]
 VARIANTS = {
     "short_run": [],
-    "single_layer": ["--layers", "1"],
-    "latent_ebm": ["--layers", "1", "--model", "latent_ebm"],
-    "latent_ebm_layers": ["--model", "latent_ebm"],
     "vae": ["--model", "vae"],
     "ladder_vae": ["--model", "ladder_vae"],
+    "single_layer": [*_SINGLE, *_CHAIN],
+    "single_layer_vae": [*_SINGLE, "--model", "vae"],
+    "latent_ebm": [*_SINGLE, *_CHAIN, "--model", "latent_ebm"],
     "fixed": ["--step-size", "fixed"],
 }
 

@@ -47,11 +47,12 @@ def rows() -> dict[str, str]:
         f"${FOLDER}/cifar10_subset.npz --epochs 1 --halve-at 0 --tune-every 1",
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
-    shared = "--epochs 1 --halve-at 0 --tune-every 1 --kl-warmup 0.2 "
-    shared += "--variants latent_ebm single_layer short_run vae ladder_vae"
-    for name in ("mnist", "cifar10_subset"):
+    shared = "--epochs 2 --halve-at 1,1.5,1.8 --tune-every 1 --kl-warmup 0.4 --variants "
+    shared += "latent_ebm single_layer single_layer_vae short_run vae ladder_vae"
+    for name, size in {"mnist": 100, "cifar10_subset": 50}.items():
         table[f"side_by_side_{name}"] = (
-            f"-m benchmarks compare_inference --dataset ${FOLDER}/{name}.npz {shared}"
+            f"-m benchmarks compare_inference --dataset ${FOLDER}/{name}.npz --batch-size {size} "
+            f"{shared}"
         )
     decays = "--learning-rate-decay 0.75 --energy-learning-rate-decay 0.75"
     for digit, seed in ((1, 0), (4, 0), (5, 0), (7, 0), (9, 0), (9, 1), (9, 2)):

@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import dataclasses
+import math
 import time
 import warnings
 from typing import Any
@@ -68,6 +69,12 @@ class Settings(ImageRunSettings):
     layers: int | None = flag(
         None, "use so many of them, from the bottom (default: all)", type=int, least=1
     )
+    generator: str = flag(
+        "multilayer",
+        "its layers; deconv, which has one size of latents, is that of train/latent_ebm.py",
+        choices=("multilayer", "deconv"),
+        before="multilayer",
+    )
     width: int = flag(16, "channels of the generator's feature maps", least=1)
     upsamplings: int = flag(2, "doublings of the side behind the last layer", least=1)
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
@@ -87,7 +94,9 @@ class Settings(ImageRunSettings):
     per_layer: bool = flag(False, "also tune a factor for each layer")
     tune_every: int = flag(3, "epochs from one choice to the next (0: at the start only)", least=0)
     learning_rate: float = flag(1e-3, "of every network (Adam, beta_1 0.5)", above=0.0)
-    halve_at: str = flag("6,8,9", "epochs after which the rates halve (0: never)", metavar="N,N")
+    halve_at: str = flag(
+        "6,8,9", "epochs, or parts of one, after which the rates halve (0: never)", metavar="X,X"
+    )
     kl_warmup: float = flag(2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0)
     energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
     energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0)
@@ -100,7 +109,7 @@ class Settings(ImageRunSettings):
     @property
     def sizes(self) -> tuple[int, ...]:
         """The sizes of the layers that are used, the top first."""
-        sizes = _whole_numbers("--latent-sizes", self.latent_sizes)
+        sizes = _numbers("--latent-sizes", self.latent_sizes, int)
         if not sizes:
             raise InvalidInputError("--latent-sizes must hold a size for every layer.")
         if self.layers is not None and self.layers > len(sizes):
@@ -111,31 +120,42 @@ class Settings(ImageRunSettings):
         return sizes[-self.layers :] if self.layers else sizes
 
     @property
+    def halvings(self) -> tuple[float, ...]:
+        """Epochs after which the learning rates halve, rising."""
+        if self.halve_at == "0":
+            return ()
+        return tuple(sorted(_numbers("--halve-at", self.halve_at, float)))
+
+    @property
     def has_chain(self) -> bool:
         """Whether latents are inferred by a chain."""
         return self.model in ("short_run", "latent_ebm")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.sizes
-        _whole_numbers("--halve-at", self.halve_at, none="0")
+        _ = self.sizes, self.halvings
         if self.schedule == "free" and self.step_size == "grid":
             raise InvalidInputError(
                 "--schedule free has a step size for every step, too many for a grid. Received "
                 "--step-size grid; give --step-size gradient, or --schedule geometric."
             )
+        if self.generator == "deconv" and (len(self.sizes) > 1 or self.model == "ladder_vae"):
+            raise InvalidInputError(
+                "--generator deconv has one layer of latents. Received --model "
+                f"{self.model} and the sizes {','.join(map(str, self.sizes))}; give --layers 1, "
+                "and a model other than ladder_vae."
+            )
 
 
-def _whole_numbers(name: str, text: str, none: str | None = None) -> tuple[int, ...]:
-    if text == none:
-        return ()
+def _numbers(name: str, text: str, kind: type) -> tuple:
     try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+        numbers = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
         numbers = (0,)
-    if any(number < 1 for number in numbers):
+    if any(not (math.isfinite(number) and number > 0) for number in numbers):
         raise InvalidInputError(
-            f"{name} must be whole numbers of at least 1, with commas between. Received {text!r}."
+            f"{name} must be {'whole ' if kind is int else ''}numbers above 0, with commas "
+            f"between. Received {text!r}."
         )
     return numbers
 
@@ -162,20 +182,25 @@ PRESETS = {
 
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> keras.Model:
     """The compiled model of the settings."""
-    generator = tfebm.MultilayerGenerator(
-        image_shape,
-        settings.sizes,
-        settings.width,
-        upsamplings=settings.upsamplings,
-        dtype=settings.dtype_policy,
-    )
     shared = {"likelihood": tfebm.GaussianLikelihood(settings.sigma), "seed": settings.seed}
+    sizes = settings.sizes
+    if settings.generator == "deconv":
+        sizes = shared["latent_size"] = sizes[0]
+        generator = tfebm.DeconvGenerator(image_shape, settings.width, dtype=settings.dtype_policy)
+    else:
+        generator = tfebm.MultilayerGenerator(
+            image_shape,
+            sizes,
+            settings.width,
+            upsamplings=settings.upsamplings,
+            dtype=settings.dtype_policy,
+        )
     per_epoch = steps_per_epoch(num_examples, settings.batch_size)
     if not settings.has_chain:
         model = tfebm.VAE(
             generator,
             tfebm.ConvEncoder(
-                image_shape, settings.sizes, width=2 * settings.width, dtype=settings.dtype_policy
+                image_shape, sizes, width=2 * settings.width, dtype=settings.dtype_policy
             ),
             inference="ladder" if settings.model == "ladder_vae" else "mean_field",
             kl_warmup_steps=round(settings.kl_warmup * per_epoch),
@@ -201,10 +226,9 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> ker
 
 
 def _adam(rate: float, settings: Settings, per_epoch: int) -> keras.optimizers.Optimizer:
-    epochs = sorted(_whole_numbers("--halve-at", settings.halve_at, none="0"))
-    if epochs:
+    if settings.halvings:
         # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
-        ends = [epoch * per_epoch - 1 for epoch in epochs]
+        ends = [round(epoch * per_epoch) - 1 for epoch in settings.halvings]
         rates = [rate / 2**i for i in range(len(ends) + 1)]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
     return keras.optimizers.Adam(rate, beta_1=0.5)

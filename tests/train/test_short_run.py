@@ -64,6 +64,20 @@ def test_a_run_leaves_what_it_promises(images, tmp_path):
     assert any(np.isclose(np.mean(c["step_size"]), np.mean(in_use)) for c in criteria)
 
 
+def test_one_layer_by_the_convolutional_generator(images, tmp_path):
+    output = tmp_path / "run"
+    single = ("--generator", "deconv", "--layers", "1")
+    run(images, output, *TINY, *single, "--model", "latent_ebm", "--steps", "2")
+    model = tfebm.load_run(output).model
+    assert isinstance(model.generator, tfebm.DeconvGenerator)
+    assert model.latent_size == 3
+    settings = short_run.Settings(model="vae", generator="deconv", layers=1, width=2)
+    model = short_run.make_model(settings, (28, 28, 1), 16)
+    x = np.random.default_rng(0).uniform(-1, 1, (16, 28, 28, 1)).astype("float32")
+    model.fit(x, batch_size=8, verbose=0)
+    assert np.shape(model.infer(x)) == (16, 16)
+
+
 @pytest.mark.parametrize("name", ["vae", "ladder_vae", "latent_ebm"])
 def test_the_other_models_learn_and_come_back(name, tmp_path):
     settings = short_run.Settings(
@@ -89,6 +103,10 @@ def test_presets_build_the_papers_model():
     seen = [float(rates(step)) for step in (499, 500, 1000, 2999, 3000)]
     np.testing.assert_allclose(seen, np.array([1, 0.5, 0.25, 0.25, 0.125]) * 8e-5, rtol=1e-6)
     assert short_run.Settings(layers=2).sizes == (8, 16)
+    settings = short_run.Settings(halve_at="0.75,0.5", latent_sizes="4")
+    rates = short_run.make_model(settings, (28, 28, 1), 1000).optimizer._learning_rate
+    seen = [float(rates(step)) for step in (9, 10, 14, 15)]  # 20 steps an epoch
+    np.testing.assert_allclose(seen, np.array([1, 0.5, 0.5, 0.25]) * 1e-3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,10 @@ def test_presets_build_the_papers_model():
         (["--layers", "4"], "--layers 4 needs as many sizes"),
         (["--latent-sizes", "8,x"], "--latent-sizes must be whole numbers"),
         (["--latent-sizes", ","], "must hold a size"),
-        (["--halve-at", "-1"], "--halve-at must be whole numbers"),
+        (["--halve-at", "-1"], "--halve-at must be numbers above 0"),
+        (["--halve-at", "0.5,nan"], "--halve-at must be numbers above 0"),
+        (["--generator", "deconv"], "has one layer of latents. Received --model short_run and"),
+        (["--generator", "deconv", "--layers", "1", "--model", "ladder_vae"], "one layer of"),
         (["--schedule", "free"], "--step-size gradient"),
         (["--criterion", "fid"], "invalid choice"),
         (["--upsamplings", "3", "--dataset", "mnist5k"], "at least 5"),
