@@ -31,7 +31,7 @@ ON_REQUEST = {
     "figures": "the pictures of records, drawn again",
     "step_size": "choosing step sizes: the training itself",
     "bulk": "bulk jobs, with the extra `beam`: the bare scorer",
-    "compare_inference": "trains, for hours: short runs against encoders",
+    "compare_inference": "trains, for hours: short runs, encoders, priors",
 }
 WITH_PEERS = ("prior_chain", "images", "layer_chain", "text_chain", "memory")
 

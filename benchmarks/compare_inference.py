@@ -45,9 +45,16 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
     """The figures of one run; it is made where it is not there."""
     folder = output / f"{variant}_{seed}"
     flags = [*VARIANTS[variant], *shared, "--seed", str(seed)]
+    made_by = folder / "flags.json"
     if not _finished(folder):
         command = [sys.executable, str(SCRIPT), *flags, "--output", str(folder), "--overwrite"]
         subprocess.run(command, check=True)
+        made_by.write_text(json.dumps(flags))
+    elif not made_by.exists() or json.loads(made_by.read_text()) != flags:
+        raise SystemExit(
+            f"{folder} holds a run that is finished and was made with other flags than "
+            f"{' '.join(flags)}. Give another --output, or delete it."
+        )
     final = json.loads((folder / "metrics.json").read_text())["final"]
     test = final["test"]
     shown = [pathlib.Path(flag).name if "/" in flag else flag for flag in flags]
@@ -66,11 +73,11 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
     }
 
 
-def with_other_chains(folder: pathlib.Path, dataset: str) -> dict[str, float]:
-    """Reconstruction error of a trained model on test images, by chain."""
+def with_other_chains(folder: pathlib.Path) -> dict[str, float]:
+    """Reconstruction error of a trained model on up to 1,000 test images, by chain."""
     run = tfebm.load_run(folder)
     model, fixed = run.model, run.settings["posterior_step_size"]
-    images = load_images(dataset).x_test
+    images = load_images(run.settings["dataset"], run.settings["image_size"]).x_test
     rows = np.linspace(0, len(images) - 1, min(_TESTED, len(images))).astype(int)
     x = to_float(images[rows]).numpy()
     tuned = model.posterior_step_size.numpy()
@@ -102,9 +109,12 @@ def _spread(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
-def main() -> None:
+def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the flags that all runs of the training script share."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --seed is the script's
     )
     parser.add_argument("--output", type=pathlib.Path, default=DEFAULT_OUTPUT, metavar="DIR")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write a record")
@@ -112,11 +122,24 @@ def main() -> None:
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=["short_run", "vae", "ladder_vae"]
     )
-    parser.add_argument("--dataset", default="mnist5k", metavar="NAME|PATH")
-    options, shared = parser.parse_known_args()  # the rest is for the training script
+    parser.add_argument(
+        "--dataset", default="mnist5k", metavar="NAME|PATH", help="images with labels"
+    )
+    options, shared = parser.parse_known_args(argv)  # the rest is for the training script
     if options.seeds < 1:
         parser.error(f"--seeds must be at least 1. Received {options.seeds}.")
-    shared = ["--dataset", options.dataset, *shared]
+    if "--seed" in shared:
+        parser.error("--seed is set for each run. Give --seeds, how many there are.")
+    return options, ["--dataset", options.dataset, *shared]
+
+
+def main() -> None:
+    options, shared = parse()
+    if load_images(options.dataset).y_train is None:
+        raise SystemExit(
+            f"{options.dataset} has no labels, and the distances of samples are in features of a "
+            "classifier of them. Give a data set that has."
+        )
     runs, chains = [], []
     for seed in range(options.seeds):
         for variant in options.variants:
@@ -124,7 +147,7 @@ def main() -> None:
             print(runs[-1], flush=True)
         if "short_run" in options.variants:
             folder = options.output / f"short_run_{seed}"
-            chains.append({"seed": seed, **with_other_chains(folder, options.dataset)})
+            chains.append({"seed": seed, **with_other_chains(folder)})
         if options.json:
             record = {"runs": runs, "reconstruction_mse_by_chain": chains}
             options.json.write_text(json.dumps(record, indent=2) + "\n")

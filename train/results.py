@@ -87,14 +87,17 @@ def rows() -> dict[str, str]:
         "latent_ebm": "--model latent_ebm --noise-scale 0 --posterior-steps 6 --steps 1320",
     }.items():
         table[f"text_ptb_{name}"] = f"{shared} {flags}"
-    shared = f"train/text.py --preset yelp --dataset ${FOLDER}/yelp --unlabelled extra.txt.gz "
-    shared += "--vocabulary vocab.txt.gz --hidden-size 256 --batch-size 64 --prior-warmup 0 "
-    shared += "--learning-rate 2e-3 --evidence-examples 0 --au-examples 200 --task classify "
-    shared += "--task-examples 1000 --chains 10"
+    shared = f"train/text.py --preset yelp --dataset ${FOLDER}/yelp "
+    shared += f"--unlabelled ${FOLDER}/yelp/extra.txt.gz --vocabulary ${FOLDER}/yelp/vocab.txt.gz "
+    shared += "--hidden-size 256 --batch-size 64 --prior-warmup 0 --learning-rate 2e-3 "
+    shared += "--evidence-examples 0 --au-examples 200"
+    short_run = "--posterior-steps 6 --step-sizes paper --noise-scale 0.1 --noise-warmup-epochs 0"
+    some, whole = "--task-examples 1000 --chains 10", "--task-examples 0 --chains 20"
     for name, flags in {
-        "short_run": "--posterior-steps 6 --step-sizes paper --noise-scale 0.1 "
-        "--noise-warmup-epochs 0 --steps 1000",
-        "vae": "--model vae --steps 3100",
+        "short_run": f"{short_run} --steps 1000 --task classify {some}",
+        "vae": f"--model vae --steps 3100 --task classify {some}",
+        "clusters_short_run": f"{short_run} --steps 1000 --task cluster {some}",
+        "clusters_vae": f"--model vae --steps 3100 --task cluster {whole}",
     }.items():
         table[f"text_yelp_{name}"] = f"{shared} {flags}"
     return table
@@ -115,8 +118,8 @@ def check(name: str, command: str) -> None:
 def make(name: str, command: str, resume: bool) -> None:
     """Runs a row's command, and writes its record."""
     folder, record = RUNS / name, RESULTS / f"{name}.json"
-    data = os.path.abspath(os.environ.get(FOLDER, ""))
-    arguments = [word.replace(f"${FOLDER}", data) for word in shlex.split(command)]
+    data = os.environ.get(FOLDER) and os.path.abspath(os.environ[FOLDER])
+    arguments = [word.replace(f"${FOLDER}", data or "") for word in shlex.split(command)]
     resumed = resume and folder.exists()
     if not resumed:
         shutil.rmtree(folder, ignore_errors=True)  # a benchmark takes finished runs as they are
@@ -138,7 +141,8 @@ def make(name: str, command: str, resume: bool) -> None:
     diagnostics = folder / "diagnostics.json"
     if diagnostics.exists():
         found["diagnostics"] = json.loads(diagnostics.read_text("utf-8"))
-    record.write_text(json.dumps(_without_folder(found, data), indent=1) + "\n", "utf-8")
+    found = _without_folder(found, data) if data else found
+    record.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 def _without_folder(found: Any, folder: str) -> Any:
@@ -173,8 +177,8 @@ def write_page() -> None:
 def page() -> str:
     """The template's text, its figures filled in.
 
-    A figure is {{RECORD :: PATH :: FORMAT}}. RECORD is a file's name, or a pattern that stands for
-    several; "A - B" are the differences of two records. PATH leads into it: keys, [0] for an item
+    A figure is {{RECORDS :: PATH :: FORMAT}}. RECORDS are files' names or patterns of them, with
+    commas between; "A - B" are the differences of two. PATH leads into each: keys, [0] for an item
     of a list, [] for all of them, [key=value] for those with a value. FORMAT is Python's, behind
     "mean", "spread" (mean and standard deviation), "error" (mean and its standard error), "sum" or
     "largest" where there are several values.
@@ -185,35 +189,46 @@ def page() -> str:
 
 
 def figure(reference: str, records: dict[str, Any]) -> str:
-    """What stands for `RECORD :: PATH :: FORMAT` on the page.
+    """What stands for `RECORDS :: PATH :: FORMAT` on the page.
 
     Raises:
         SystemExit: Nothing is there, or several values where one is asked for.
     """
-    names, path, form = (part.strip() for part in reference.split("::"))
-    values, *others = (_of_records(records, name, path) for name in names.split(" - "))
-    if not values or not all(others):
-        raise SystemExit(f"No record has {reference.strip()!r}.")
-    if others:
-        values = [one - other for one, other in zip(values, others[0], strict=True)]
-    how, _, form = form.rpartition(" ")
-    if how not in ("", "mean", "spread", "error", "sum", "largest"):
-        raise SystemExit(f"{reference.strip()!r} asks for {how!r}, which is no way to sum up.")
-    if how in ("spread", "error") and len(values) > 1:
-        width = statistics.stdev(values) / (1.0 if how == "spread" else len(values) ** 0.5)
-        return f"{format(statistics.mean(values), form)} ± {format(width, form)}"
-    if how in ("mean", "spread", "error"):
-        return format(statistics.mean(values), form)
-    if how in ("largest", "sum"):
-        return format({"largest": max, "sum": sum}[how](values), form)
-    if len(set(map(str, values))) > 1:
-        raise SystemExit(f"{reference.strip()!r} are {len(values)} values: say mean or spread.")
-    return format(values[0], form)
+    asked = reference.strip()
+    try:
+        names, path, form = (part.strip() for part in reference.split("::"))
+        values, *others = (_of_records(records, name, path) for name in names.split(" - "))
+        for other in others:
+            values = [one - another for one, another in zip(values, other, strict=True)]
+        how, _, form = form.rpartition(" ")
+        if how not in ("", "mean", "spread", "error", "sum", "largest"):
+            raise ValueError(f"{how!r} is no way to sum up")
+        if how in ("spread", "error"):
+            width = statistics.stdev(values) / (1.0 if how == "spread" else len(values) ** 0.5)
+            return f"{format(statistics.mean(values), form)} ± {format(width, form)}"
+        if how in ("mean", "largest", "sum"):
+            sums = {"mean": statistics.mean, "largest": max, "sum": sum}
+            return format(sums[how](values), form)
+        if len(set(map(str, values))) > 1:
+            raise ValueError(f"there are {len(values)} values: say mean or spread")
+        return format(values[0], form)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise SystemExit(f"The page asks for {asked!r}, which cannot be had: {error}.") from None
 
 
 def _of_records(records: dict[str, Any], names: str, path: str) -> list[Any]:
-    chosen = sorted(fnmatch.filter(records, names))
-    return [value for name in chosen for value in _values(records[name], path)]
+    """The values at a path of records that are named, all of which must have some."""
+    found = []
+    for pattern in names.split(","):
+        chosen = sorted(fnmatch.filter(records, pattern.strip()))
+        if not chosen:
+            raise ValueError(f"there is no record {pattern.strip()}")
+        for name in chosen:
+            values = _values(records[name], path)
+            if not values:
+                raise ValueError(f"the record {name} has no {path}")
+            found += values
+    return found
 
 
 def _values(found: Any, path: str) -> list[Any]:
@@ -251,10 +266,9 @@ def main(argv: list[str] | None = None) -> None:
         check(name, table[name])
     for name in chosen:
         make(name, table[name], options.resume)
+    if options.page or chosen:
         write_page()
-    if options.page:
-        write_page()
-    elif not chosen:
+    else:
         print("\n".join(f"{name}\n    python {command}" for name, command in table.items()))
 
 

@@ -110,8 +110,6 @@ class Settings(ImageRunSettings):
     def sizes(self) -> tuple[int, ...]:
         """The sizes of the layers that are used, the top first."""
         sizes = _numbers("--latent-sizes", self.latent_sizes, int)
-        if not sizes:
-            raise InvalidInputError("--latent-sizes must hold a size for every layer.")
         if self.layers is not None and self.layers > len(sizes):
             raise InvalidInputError(
                 f"--layers {self.layers} needs as many sizes. Received --latent-sizes "
@@ -139,11 +137,15 @@ class Settings(ImageRunSettings):
                 "--schedule free has a step size for every step, too many for a grid. Received "
                 "--step-size grid; give --step-size gradient, or --schedule geometric."
             )
-        if self.generator == "deconv" and (len(self.sizes) > 1 or self.model == "ladder_vae"):
+        if self.generator == "deconv" and len(self.sizes) > 1:
             raise InvalidInputError(
-                "--generator deconv has one layer of latents. Received --model "
-                f"{self.model} and the sizes {','.join(map(str, self.sizes))}; give --layers 1, "
-                "and a model other than ladder_vae."
+                "--generator deconv has one layer of latents. Received the sizes "
+                f"{','.join(map(str, self.sizes))}; give --layers 1 to use the last."
+            )
+        if self.generator == "deconv" and self.model == "ladder_vae":
+            raise InvalidInputError(
+                "--generator deconv has one layer of latents, and ladder_vae needs the layers of "
+                "multilayer. Give another --model, or --generator multilayer."
             )
 
 
@@ -151,12 +153,10 @@ def _numbers(name: str, text: str, kind: type) -> tuple:
     try:
         numbers = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        numbers = (0,)
-    if any(not (math.isfinite(number) and number > 0) for number in numbers):
-        raise InvalidInputError(
-            f"{name} must be {'whole ' if kind is int else ''}numbers above 0, with commas "
-            f"between. Received {text!r}."
-        )
+        numbers = ()
+    if not numbers or any(not 0 < number < math.inf for number in numbers):
+        wanted = "whole numbers above 0" if kind is int else "numbers above 0, or 0 alone"
+        raise InvalidInputError(f"{name} must be {wanted}, with commas between. Received {text!r}.")
     return numbers
 
 
@@ -229,6 +229,11 @@ def _adam(rate: float, settings: Settings, per_epoch: int) -> keras.optimizers.O
     if settings.halvings:
         # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
         ends = [round(epoch * per_epoch) - 1 for epoch in settings.halvings]
+        if ends[0] < 0:
+            raise InvalidInputError(
+                f"--halve-at {settings.halve_at} begins before the first step; an epoch has "
+                f"{per_epoch}. Give a larger part of it, or a lower --learning-rate."
+            )
         rates = [rate / 2**i for i in range(len(ends) + 1)]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
     return keras.optimizers.Adam(rate, beta_1=0.5)

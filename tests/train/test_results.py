@@ -8,7 +8,9 @@ import shlex
 
 import pytest
 import results
+import short_run
 
+from benchmarks import compare_inference
 from tfebm.runs import settings
 
 ROOT = pathlib.Path(results.__file__).parents[1]
@@ -26,9 +28,30 @@ def test_every_record_names_its_command():
         assert '"/' not in path.read_text("utf-8"), "a path of a machine"
 
 
+@pytest.mark.parametrize("path", sorted(results.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_records_are_of_the_rows_commands(path):
+    """But for those that no row makes, and those that say in a note what was different."""
+    record, table = json.loads(path.read_text("utf-8")), results.rows()
+    if path.stem in table and "note" not in record:
+        assert record["command"] == f"python {table[path.stem]}"
+
+
+def test_sentences_are_compared_with_themselves():
+    """Records whose differences are on the page have bounds of the same test sentences."""
+    template = (results.RESULTS / "template.txt").read_text("utf-8")
+    pairs = set(re.findall(r"\{\{(\w+) - (\w+) ::", template))
+    assert pairs
+    for pair in pairs:
+        one, other = (json.loads((results.RESULTS / f"{n}.json").read_text("utf-8")) for n in pair)
+        assert (
+            one["final"]["test"]["evidence"]["rows"] == other["final"]["test"]["evidence"]["rows"]
+        )
+
+
 def test_every_record_is_on_the_page():
     template = (results.RESULTS / "template.txt").read_text("utf-8")
-    patterns = {match.strip() for match in re.findall(r"\{\{(.+?)::", template)}
+    names = ",".join(re.findall(r"\{\{(.+?)::", template)).replace(" - ", ",")
+    patterns = {name.strip() for name in names.split(",")}
     for path in results.RESULTS.glob("*.json"):
         assert any(fnmatch.fnmatch(path.stem, pattern) for pattern in patterns), path.name
 
@@ -37,7 +60,13 @@ def test_every_record_is_on_the_page():
 def test_rows_have_flags_that_scripts_take(name):
     script, *flags = shlex.split(results.rows()[name])
     if script == "-m":
-        assert (ROOT / f"{flags[0]}/{flags[1]}.py").exists()
+        assert flags[:2] == ["benchmarks", "compare_inference"]
+        options, shared = compare_inference.parse(flags[2:])
+        for variant in options.variants:
+            settings.parse(
+                *(short_run.Settings, short_run.PRESETS, "laptop", ""),
+                [*compare_inference.VARIANTS[variant], *shared],
+            )
         return
     module = __import__(pathlib.Path(script).stem)
     default = getattr(module, "default_preset", "laptop")
@@ -74,10 +103,17 @@ def test_references(reference, expected):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("run_9 :: a :: d", "No record has"),
-        ("run_0 :: test/b :: d", "No record has"),
-        ("run_0 - run_9 :: test/a :: d", "No record has"),
-        ("run_0 :: test/a :: meen .2f", "asks for 'meen'"),
+        ("run_9 :: a :: d", "no record run_9"),
+        ("run_0, run_9 :: test/a :: mean d", "no record run_9"),
+        ("run_0 :: test/b :: d", "record run_0 has no test/b"),
+        ("* :: test/a :: mean .1f", "record other has no test/a"),
+        ("run_0 - run_9 :: test/a :: d", "no record run_9"),
+        ("run_0 - run_? :: test/a :: d", "longer than"),
+        ("run_0 :: test/a :: meen .2f", "'meen' is no way"),
+        ("run_0 :: test/a :: spread .2f", "at least two"),
+        ("run_0 :: test :: .2f", "unsupported format"),
+        ("other :: a[7] :: d", "out of range"),
+        ("other :: a", "not enough values"),
     ],
 )
 def test_a_reference_to_nothing_is_an_error(reference, message):
@@ -86,7 +122,7 @@ def test_a_reference_to_nothing_is_an_error(reference, message):
 
 
 def test_several_values_are_never_taken_for_one():
-    with pytest.raises(SystemExit, match="2 values"):
+    with pytest.raises(SystemExit, match="there are 2 values"):
         results.figure("run_* :: test/a :: .2f", RECORDS)
 
 
@@ -158,3 +194,27 @@ def test_missing_data_and_names_are_told_before_anything_runs(project, monkeypat
     assert not (project / "runs").exists()
     results.main([])
     assert "second\n    python script.py" in capsys.readouterr().out
+
+
+def test_a_comparison_takes_no_run_that_was_made_with_other_flags(tmp_path):
+    folder = tmp_path / "vae_0"
+    folder.mkdir()
+    test = {
+        "reconstruction_mse": 0.1,
+        "frechet_distance": {"value": 2.0, "classifier_test_accuracy": 0.9},
+        "kernel_distance": {"value": 3.0},
+    }
+    final = {"steps": 4, "session_seconds": 1.0, "test": test}
+    (folder / "metrics.json").write_text(json.dumps({"final": final}))
+    shared = ["--dataset", "/there/digits.npz"]
+    with pytest.raises(SystemExit, match="was made with other flags than --model vae"):
+        compare_inference.train("vae", 0, shared, tmp_path)
+    flags = ["--model", "vae", *shared, "--seed", "0"]
+    (folder / "flags.json").write_text(json.dumps(flags))
+    found = compare_inference.train("vae", 0, shared, tmp_path)
+    assert found["command"].endswith("--model vae --dataset digits.npz --seed 0")
+    assert found["kernel_distance"] == 3.0
+    with pytest.raises(SystemExit, match="other flags"):
+        compare_inference.train("vae", 0, [*shared, "--epochs", "2"], tmp_path)
+    with pytest.raises(SystemExit):
+        compare_inference.parse(["--seed", "3"])

@@ -177,6 +177,12 @@ def summary(test: dict[str, Any] | None) -> str:
             f"On {test['num_examples']} test sentences: NLL {_with_error(test, 'nll')} nats, "
             f"perplexity {_number(test['perplexity'])} (exact)."
         )
+        exact = test.get("evidence")  # not in records from before
+        if exact and exact["num_examples"] < test["num_examples"]:
+            lines.append(
+                f"On the {exact['num_examples']} that bounds of other models are of: NLL "
+                f"{_with_error(exact, 'nll')} nats."
+            )
     else:
         lines.append(
             f"On {test['num_examples']} test sentences: -log p(x | z) "

@@ -85,7 +85,10 @@ class TextRunSettings(RunSettings, _TextSource):
         operational=True,
     )
     evidence_examples: int = flag(
-        64, "test sentences of the bound (0: none)", least=0, operational=True
+        64,
+        "test sentences of the bound, and of lm's likelihood to compare it with (0: none)",
+        least=0,
+        operational=True,
     )
     evidence_chains: int = flag(
         4,
