@@ -118,7 +118,8 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
     )
     parser.add_argument("--output", type=pathlib.Path, default=DEFAULT_OUTPUT, metavar="DIR")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write a record")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="S to S + N - 1")
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=["short_run", "vae", "ladder_vae"]
     )
@@ -126,8 +127,11 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
         "--dataset", default="mnist5k", metavar="NAME|PATH", help="images with labels"
     )
     options, shared = parser.parse_known_args(argv)  # the rest is for the training script
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1. Received {options.seeds}.")
+    if options.seeds < 1 or options.first_seed < 0:
+        parser.error(
+            "--seeds must be at least 1, and --first-seed at least 0. Received "
+            f"{options.seeds} and {options.first_seed}."
+        )
     if "--seed" in shared:
         parser.error("--seed is set for each run. Give --seeds, how many there are.")
     return options, ["--dataset", options.dataset, *shared]
@@ -141,7 +145,7 @@ def main() -> None:
             "classifier of them. Give a data set that has."
         )
     runs, chains = [], []
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for variant in options.variants:
             runs.append(train(variant, seed, shared, options.output))
             print(runs[-1], flush=True)

@@ -50,10 +50,11 @@ def rows() -> dict[str, str]:
     shared = "--epochs 2 --halve-at 1,1.5,1.8 --tune-every 1 --kl-warmup 0.4 --variants "
     shared += "latent_ebm single_layer single_layer_vae short_run vae ladder_vae"
     for name, size in {"mnist": 100, "cifar10_subset": 50}.items():
-        table[f"side_by_side_{name}"] = (
-            f"-m benchmarks compare_inference --dataset ${FOLDER}/{name}.npz --batch-size {size} "
-            f"{shared}"
-        )
+        for seed in range(3):
+            table[f"side_by_side_{name}_{seed}"] = (
+                f"-m benchmarks compare_inference --seeds 1 --first-seed {seed} "
+                f"--dataset ${FOLDER}/{name}.npz --batch-size {size} {shared}"
+            )
     decays = "--learning-rate-decay 0.75 --energy-learning-rate-decay 0.75"
     for digit, seed in ((1, 0), (4, 0), (5, 0), (7, 0), (9, 0), (9, 1), (9, 2)):
         table[f"anomaly_mnist_{digit}_{seed}"] = (
