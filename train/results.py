@@ -47,14 +47,17 @@ def rows() -> dict[str, str]:
         f"${FOLDER}/cifar10_subset.npz --epochs 1 --halve-at 0 --tune-every 1",
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
-    shared = "--epochs 2 --halve-at 1,1.5,1.8 --tune-every 1 --kl-warmup 0.4 --variants "
-    shared += "latent_ebm single_layer single_layer_vae short_run vae ladder_vae"
+    shared = "--epochs 2 --halve-at 1,1.5,1.8 --tune-every 1 --kl-warmup 0.4 --variants"
     for name, size in {"mnist": 100, "cifar10_subset": 50}.items():
-        for seed in range(3):
-            table[f"side_by_side_{name}_{seed}"] = (
-                f"-m benchmarks compare_inference --seeds 1 --first-seed {seed} "
-                f"--dataset ${FOLDER}/{name}.npz --batch-size {size} {shared}"
-            )
+        for layers, variants in {
+            "one_layer": "latent_ebm single_layer single_layer_vae",
+            "three_layers": "short_run vae ladder_vae",
+        }.items():
+            for seed in range(3):
+                table[f"side_by_side_{name}_{layers}_{seed}"] = (
+                    f"-m benchmarks compare_inference --seeds 1 --first-seed {seed} "
+                    f"--dataset ${FOLDER}/{name}.npz --batch-size {size} {shared} {variants}"
+                )
     decays = "--learning-rate-decay 0.75 --energy-learning-rate-decay 0.75"
     for digit, seed in ((1, 0), (4, 0), (5, 0), (7, 0), (9, 0), (9, 1), (9, 2)):
         table[f"anomaly_mnist_{digit}_{seed}"] = (
