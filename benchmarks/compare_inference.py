@@ -57,6 +57,11 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
         )
     final = json.loads((folder / "metrics.json").read_text())["final"]
     test = final["test"]
+    if "frechet_distance" not in test:
+        raise SystemExit(
+            f"The data of {folder} have no labels of two classes, and the distances of samples are "
+            "in features of a classifier of them. Give a --dataset that has."
+        )
     shown = [pathlib.Path(flag).name if "/" in flag else flag for flag in flags]
     return {
         "variant": variant,
@@ -139,11 +144,6 @@ def parse(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]
 
 def main() -> None:
     options, shared = parse()
-    if load_images(options.dataset).y_train is None:
-        raise SystemExit(
-            f"{options.dataset} has no labels, and the distances of samples are in features of a "
-            "classifier of them. Give a data set that has."
-        )
     runs, chains = [], []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for variant in options.variants:

@@ -138,7 +138,7 @@ def make(name: str, command: str, resume: bool) -> None:
     if done.returncode:
         raise SystemExit(f"{name} ended with exit code {done.returncode}; there is no new record.")
     found = {"command": f"python {command}", "machine": machine()}
-    if resumed:
+    if resumed and not is_benchmark:
         found["resumed"] = True  # its seconds are those of the last part
     main_file = folder / ("record.json" if is_benchmark else "metrics.json")
     found |= json.loads(main_file.read_text("utf-8"))
@@ -268,12 +268,14 @@ def main(argv: list[str] | None = None) -> None:
         chosen += [name for name in found if name not in chosen]
     for name in chosen:  # before the first of them, which may take an hour
         check(name, table[name])
-    for name in chosen:
-        make(name, table[name], options.resume)
-    if options.page or chosen:
-        write_page()
-    else:
+    if not chosen and not options.page:
         print("\n".join(f"{name}\n    python {command}" for name, command in table.items()))
+        return
+    try:
+        for name in chosen:
+            make(name, table[name], options.resume)
+    finally:  # a row that fails does not keep the records before it from the page
+        write_page()
 
 
 if __name__ == "__main__":

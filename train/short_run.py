@@ -76,7 +76,7 @@ class Settings(ImageRunSettings):
         before="multilayer",
     )
     width: int = flag(16, "channels of the generator's feature maps", least=1)
-    upsamplings: int = flag(2, "doublings of the side behind the last layer", least=1)
+    upsamplings: int = flag(2, "doublings of the side behind the last layer of multilayer", least=1)
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
     posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6)
     posterior_step_size: float = flag(

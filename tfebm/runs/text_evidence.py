@@ -14,7 +14,6 @@ from tfebm.metrics import perplexity
 from tfebm.models import (
     VAE,
     EvidenceBound,
-    LanguageModel,
     LaplaceBound,
     LatentEBM,
     evidence_bound,
@@ -70,25 +69,6 @@ def evidence_figures(
     if normalizer:
         figures["log_normalizer"] = normalizer
     return figures
-
-
-def exact_evidence(
-    model: LanguageModel, data: TextData, settings: TextRunSettings
-) -> dict[str, Any] | None:
-    """Of a language model, on the sentences of `evidence_figures`: what those bounds bound."""
-    rows = shown(data, settings.evidence_examples)
-    x = data.x_test[rows]
-    if not len(x):
-        return None
-    nll = np.asarray(model.score(x, batch_size=model.rows_at_once), np.float64)
-    return {
-        "method": "exact",
-        "num_examples": len(x),
-        "nll": float(nll.mean()),
-        "nll_standard_error": standard_error(nll),
-        "rows": rows.tolist(),
-        "nll_of_each": nll.round(4).tolist(),
-    }
 
 
 def _bound(

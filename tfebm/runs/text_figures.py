@@ -12,13 +12,8 @@ from tfebm.data import TextData, evaluation_batches, lengths, sentence_batches, 
 from tfebm.generators import AutoregressiveGenerator, Greedy, Sampled
 from tfebm.metrics import generation_perplexity
 from tfebm.models import LanguageModel
-from tfebm.runs.text import LatentView, training_set
-from tfebm.runs.text_evidence import (
-    evidence_figures,
-    exact_evidence,
-    perplexity_or_none,
-    standard_error,
-)
+from tfebm.runs.text import LatentView, shown, training_set
+from tfebm.runs.text_evidence import evidence_figures, perplexity_or_none, standard_error
 from tfebm.runs.text_settings import TextRunSettings
 
 # Of the language models that judge sentences, the same for every model that is judged.
@@ -44,8 +39,7 @@ def measure(
 
     Every metric of the model on the whole set. Of a language model its likelihood, and as
     "evidence" that of the sentences of the others' bounds; of the others the bound of
-    `evidence_figures` and the active units. With `--quality` what
-    `quality_figures` says.
+    `evidence_figures` and the active units. With `--quality` what `quality_figures` says.
 
     Args:
         model: Trained.
@@ -63,7 +57,7 @@ def measure(
     has_latents = not isinstance(model, LanguageModel)
     if not before or any(name.startswith("evidence") for name in asked):
         former = [figures.pop("evidence", None), *figures.pop("other_evidence", [])]
-        find = evidence_figures if has_latents else exact_evidence
+        find = evidence_figures if has_latents else _exact_evidence
         figures["evidence"] = find(model, data, settings)
         others = [f for f in former if f and _protocol(f) != _protocol(figures["evidence"])]
         if others:
@@ -89,6 +83,24 @@ def _metrics(model: keras.Model, data: TextData, settings: TextRunSettings) -> d
     if isinstance(model, LanguageModel):
         figures |= _likelihood(model.score(x, batch_size=model.rows_at_once), x)
     return figures
+
+
+def _exact_evidence(
+    model: LanguageModel, data: TextData, settings: TextRunSettings
+) -> dict[str, Any] | None:
+    """Of a language model, on the sentences of `evidence_figures`: what those bounds bound."""
+    rows = shown(data, settings.evidence_examples)
+    x = data.x_test[rows]
+    if not len(x):
+        return None
+    nll = np.asarray(model.score(x, batch_size=model.rows_at_once), np.float64)
+    return {
+        "method": "exact",
+        "num_examples": len(x),
+        **_likelihood(nll, x),
+        "rows": rows.tolist(),
+        "nll_of_each": nll.round(4).tolist(),
+    }
 
 
 def _protocol(evidence: dict[str, Any] | None) -> tuple:
