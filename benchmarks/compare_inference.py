@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import tfebm
-from tfebm.data import load_images, to_float
+from tfebm.data import load_images, to_float, validation_split
 
 _TESTED = 1000  # images that other chains reconstruct, spread over the test set
 DEFAULT_OUTPUT = pathlib.Path("runs", "compare_inference")
@@ -37,6 +37,8 @@ VARIANTS = {
     "single_layer": [*_SINGLE, *_CHAIN],
     "single_layer_vae": [*_SINGLE, "--model", "vae"],
     "latent_ebm": [*_SINGLE, *_CHAIN, "--model", "latent_ebm"],
+    "ksd": ["--criterion", "ksd"],
+    "kl": ["--criterion", "kl"],
     "fixed": ["--step-size", "fixed"],
 }
 
@@ -82,9 +84,11 @@ def with_other_chains(folder: pathlib.Path) -> dict[str, float]:
     """Reconstruction error of a trained model on up to 1,000 test images, by chain."""
     run = tfebm.load_run(folder)
     model, fixed = run.model, run.settings["posterior_step_size"]
-    images = load_images(run.settings["dataset"], run.settings["image_size"]).x_test
-    rows = np.linspace(0, len(images) - 1, min(_TESTED, len(images))).astype(int)
-    x = to_float(images[rows]).numpy()
+    data = load_images(run.settings["dataset"], run.settings["image_size"])
+    if run.settings.get("validation"):
+        data = validation_split(data, run.settings["validation"])
+    rows = np.linspace(0, len(data.x_test) - 1, min(_TESTED, len(data.x_test))).astype(int)
+    x = to_float(data.x_test[rows]).numpy()
     tuned = model.posterior_step_size.numpy()
     steps = len(tuned)
     # The same schedules over twice the steps.

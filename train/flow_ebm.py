@@ -35,7 +35,6 @@ from tfebm.data import (
     TOY_DENSITIES,
     ImageData,
     PointData,
-    load_images,
     load_points,
     pad_images,
     steps_per_epoch,
@@ -47,6 +46,7 @@ from tfebm.runs import (
     RunDirectory,
     evaluation,
     flag,
+    load_image_set,
     mixing,
     open_session,
     training,
@@ -160,13 +160,18 @@ def load(settings: Settings) -> PointData | ImageData:
                 "--flow glow is for images. Received it with points in the plane: use spline or "
                 "realnvp."
             )
+        if settings.validation:
+            raise InvalidInputError(
+                "--validation is for images. Received it with points in the plane, of which every "
+                "--seed draws others."
+            )
         return load_points(
             settings.dataset, settings.num_points, settings.num_points, settings.seed
         )
     near = difflib.get_close_matches(settings.dataset, TOY_DENSITIES, n=2, cutoff=0.7)
     if near and not pathlib.Path(settings.dataset).exists():
         toy_density(settings.dataset)  # says which names are near
-    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    data = load_image_set(settings)
     if settings.flow != "glow":
         raise InvalidInputError(
             f"--flow {settings.flow} is for points in the plane. Received it with images: use glow."

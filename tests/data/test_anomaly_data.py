@@ -1,11 +1,11 @@
-"""Splits for anomaly detection: nothing is on both sides, and nothing is lost."""
+"""Splits, for anomaly detection and for choices: nothing is on both sides, nothing is lost."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import tfebm
-from tfebm.data import ImageData, hold_out_class, load_normal_and_test
+from tfebm.data import ImageData, hold_out_class, load_normal_and_test, validation_split
 
 
 def numbered(count, labels):
@@ -51,6 +51,31 @@ def test_the_seed_chooses_the_split():
 def test_what_cannot_be_held_out(labels, label, share, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
         hold_out_class(numbered(12, labels), label, train_share=share)
+
+
+def test_validation_images_come_from_the_training_set_alone():
+    data = numbered(30, np.arange(30) % 5)  # 0 to 19 are for training
+    split = validation_split(data, 6)
+    train, validation = ids(split.x_train), ids(split.x_test)
+    assert (len(train), len(validation)) == (14, 6)
+    assert sorted(train + validation) == list(range(20))
+    assert sorted(train) == train
+    np.testing.assert_array_equal(split.y_train, np.array(train) % 5)
+    np.testing.assert_array_equal(split.y_test, np.array(validation) % 5)
+    assert ids(validation_split(data, 6).x_test) == validation
+    assert ids(validation_split(data, 6, seed=1).x_test) != validation
+    without = validation_split(ImageData("plain", data.x_train, data.x_test), 6)
+    assert without.y_train is None
+    assert without.y_test is None
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_validation_leaves_images_to_learn_from(count):
+    data = numbered(30, np.arange(30) % 5)
+    with pytest.raises(tfebm.InvalidInputError, match=f"Received {count} of the 20 training"):
+        validation_split(data, count)
+    with pytest.raises(tfebm.InvalidInputError, match="num_examples"):
+        validation_split(data, 0)
 
 
 def test_images_without_labels():

@@ -138,6 +138,7 @@ class TestBadInput:
             ("--dataset eight_gausians", "Did you mean 'eight_gaussians'"),
             ("--flow glow", "--flow glow is for images"),
             ("--dataset mnist5k --flow spline", "use glow"),
+            ("--validation 5", "--validation is for images"),
             ("--dataset mnist5k --pad 30", "divisible by 2**levels = 4"),
             ("--dataset mnist5k --pad 20", "padded to at least their own size"),
             ("--batch-size 50001", "number of training examples, 50000. Received 50001"),

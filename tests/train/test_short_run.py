@@ -66,9 +66,13 @@ def test_a_run_leaves_what_it_promises(images, tmp_path):
 
 def test_one_layer_by_the_convolutional_generator(images, tmp_path):
     output = tmp_path / "run"
-    single = ("--generator", "deconv", "--layers", "1")
-    run(images, output, *TINY, *single, "--model", "latent_ebm", "--steps", "2")
-    model = tfebm.load_run(output).model
+    flags = ("--generator", "deconv", "--layers", "1", "--validation", "6")
+    text = run(images, output, *TINY, *flags, "--model", "latent_ebm", "--steps", "2")
+    assert "On 6 validation images" in text
+    loaded = tfebm.load_run(output)
+    model, test = loaded.model, loaded.metrics["final"]["test"]
+    assert (test["images"], test["num_examples"]) == ("validation", 6)
+    assert test["frechet_distance"]["num_samples"] == 18
     assert isinstance(model.generator, tfebm.DeconvGenerator)
     assert model.latent_size == 3
     settings = short_run.Settings(model="vae", generator="deconv", layers=1, width=2)
@@ -123,6 +127,7 @@ def test_presets_build_the_papers_model():
         (["--generator", "deconv", "--layers", "1", "--model", "ladder_vae"], "another --model"),
         (["--schedule", "free"], "--step-size gradient"),
         (["--criterion", "fid"], "invalid choice"),
+        (["--validation", "24"], "Received 24 of the 24 training images of images"),
         (["--upsamplings", "3", "--dataset", "mnist5k"], "at least 5"),
         (["--step-size", "fixed", "--posterior-step-size", "50"], "not stable: the limit"),
     ],

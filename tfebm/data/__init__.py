@@ -3,7 +3,7 @@
 from tfebm.data.anomaly import AnomalyData, hold_out_class, load_normal_and_test
 from tfebm.data.grammar import Grammar
 from tfebm.data.images import ImageData, load_images, pad_images
-from tfebm.data.pipeline import steps_per_epoch, to_float, training_batches
+from tfebm.data.pipeline import steps_per_epoch, to_float, training_batches, validation_split
 from tfebm.data.points import PointData, load_points
 from tfebm.data.small_english import default_grammar
 from tfebm.data.text import (
@@ -39,4 +39,5 @@ __all__ = [
     "toy_density",
     "training_batches",
     "trim",
+    "validation_split",
 ]

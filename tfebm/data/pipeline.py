@@ -1,8 +1,13 @@
 """Images from memory to training batches, in an order that a resumed run can take up again."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
+from tfebm.data import checks
+from tfebm.data.images import ImageData
+from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 
 
@@ -12,6 +17,47 @@ def to_float(images: np.ndarray | Tensor) -> Tensor:
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 127.5 - 1.0
     return tf.cast(images, tf.float32)
+
+
+def validation_split(data: ImageData, num_examples: int, seed: int = 0) -> ImageData:
+    """Puts some of the training images in the place of the test images.
+
+    For choices: settings that are compared on images of the training set have not seen the test
+    images, which are in neither part of what is returned.
+
+    Args:
+        data: Images; `x_test` and `y_test` are left out.
+        num_examples: How many are drawn, without regard to their labels.
+        seed: Of the draw. With one seed the parts are the same for every run.
+
+    Returns:
+        `ImageData` whose `x_test` are `num_examples` training images of `data`, and whose `x_train`
+        are the others, in their order.
+
+    Raises:
+        InvalidInputError: A number that leaves nothing to learn from.
+
+    Example:
+
+        >>> digits = validation_split(load_images("mnist5k"), 500)
+        >>> len(digits.x_train), len(digits.x_test)
+        (4000, 500)
+    """
+    checks.check_count("num_examples", num_examples)
+    checks.check_count("seed", seed, least=0)
+    number = len(data.x_train)
+    if num_examples >= number:
+        raise InvalidInputError(
+            f"Validation must leave images to learn from. Received {num_examples} of the {number} "
+            f"training images of {data.name}."
+        )
+    order = np.random.default_rng(seed).permutation(number)
+    rows = {"x_test": np.sort(order[:num_examples]), "x_train": np.sort(order[num_examples:])}
+    parts = {name: data.x_train[chosen] for name, chosen in rows.items()}
+    labels = {"y_test": None, "y_train": None}
+    if data.y_train is not None:
+        labels = {f"y{name[1:]}": data.y_train[chosen] for name, chosen in rows.items()}
+    return dataclasses.replace(data, **parts, **labels)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

@@ -2,7 +2,7 @@
 
 from tfebm.runs.command import run_command
 from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
-from tfebm.runs.session import Session, open_session
+from tfebm.runs.session import Session, load_image_set, open_session
 from tfebm.runs.settings import (
     FlagSettings,
     ImageRunSettings,
@@ -25,6 +25,7 @@ __all__ = [
     "TextRunSettings",
     "check_writable",
     "flag",
+    "load_image_set",
     "load_run",
     "make_strategy",
     "open_session",

@@ -11,7 +11,7 @@ from tfebm.metrics import classifier_features, frechet_distance, kernel_distance
 from tfebm.models import latents
 from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.runs.directory import RunDirectory
-from tfebm.runs.settings import RunSettings
+from tfebm.runs.settings import ImageRunSettings, RunSettings
 
 _COLUMNS = 10
 _SAMPLES = 5000  # for the distances from the training set
@@ -62,12 +62,13 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def test_figures(
-    model: LatentVariableModel, data: ImageData, settings: RunSettings
-) -> dict[str, float] | None:
+    model: LatentVariableModel, data: ImageData, settings: ImageRunSettings
+) -> dict[str, Any] | None:
     """On the test images, which nothing before has seen; None where there are none.
 
-    Every metric of the model, the reconstruction error on the [0, 1] scale, and mean and standard
-    deviation of the anomaly score.
+    Which images they are (`"test"`, or `"validation"` of the training set), every metric of the
+    model, the reconstruction error on the [0, 1] scale, and mean and standard deviation of the
+    anomaly score.
     """
     if not len(data.x_test):
         return None
@@ -76,6 +77,7 @@ def test_figures(
     figures = model.evaluate(batches, return_dict=True, verbose=0)
     scores = model.score(x, seed=settings.seed)
     return {
+        "images": "validation" if settings.validation else "test",
         "num_examples": len(x),
         **{name: float(value) for name, value in figures.items()},
         "reconstruction_mse_unit_range": float(figures["reconstruction_mse"]) / 4.0,
@@ -117,7 +119,7 @@ def reconstruction_sentence(test: dict[str, Any] | None) -> str:
     if test is None:
         return "There are no test images, and so no test figures."
     return (
-        f"On {test['num_examples']} test images: reconstruction error "
+        f"On {test['num_examples']} {test['images']} images: reconstruction error "
         f"{test['reconstruction_mse']:.4f} per pixel on [-1, 1] "
         f"({test['reconstruction_mse_unit_range']:.4f} on [0, 1]), anomaly score "
         f"{test['score_mean']:.1f} +- {test['score_std']:.1f}."

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import serving
-from tfebm.data import ImageData, load_images
+from tfebm.data import ImageData, load_images, validation_split
 from tfebm.errors import InvalidInputError
 from tfebm.models import workers
 from tfebm.runs import training
@@ -94,8 +94,9 @@ class Session(NamedTuple):
 
 
 def load_image_set(settings: ImageRunSettings) -> ImageData:
-    """The images of `--dataset`."""
-    return load_images(settings.dataset, settings.image_size, settings.data_dir)
+    """The images of `--dataset`, split again where `--validation` asks for it."""
+    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    return validation_split(data, settings.validation) if settings.validation else data
 
 
 def open_session(

@@ -142,6 +142,14 @@ class _ImageSource:
     image_size: int | None = flag(
         None, "resize images to so many pixels a side (default: as stored)", type=int, least=1
     )
+    validation: int = flag(
+        0,
+        "do not learn from N training images and judge on them instead of the test images, to "
+        "choose settings (0: judge on the test images)",
+        least=0,
+        metavar="N",
+        before=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
