@@ -5,10 +5,12 @@
 
 Every run is `train/short_run.py` with the flags that the record repeats, over several seeds; runs
 that are finished already are read, not repeated. The table has means and standard deviations over
-the seeds: reconstruction error per pixel on [-1, 1] of the test images, and Frechet and kernel
-distance of samples from the training set in features of a classifier of that set. A second table
-has the reconstruction error of the trained short-run models with other chains at the test: twice
-the steps, and the fixed step size that the script would take without tuning.
+the seeds: reconstruction error per pixel on [-1, 1] of the test images (with --validation N of
+these), and Frechet and kernel distance of samples from the training set in features of a
+classifier of that set. A second table has the reconstruction error of the trained short-run
+models with other chains on the same images: twice the steps, and the fixed step size that the
+script would take without tuning. The variants ksd, kl and fixed are short_run with step sizes that
+another criterion chooses, or none.
 """
 
 import argparse
@@ -81,7 +83,7 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
 
 
 def with_other_chains(folder: pathlib.Path) -> dict[str, float]:
-    """Reconstruction error of a trained model on up to 1,000 test images, by chain."""
+    """Reconstruction error of a trained model on up to 1,000 of its test images, by chain."""
     run = tfebm.load_run(folder)
     model, fixed = run.model, run.settings["posterior_step_size"]
     data = load_images(run.settings["dataset"], run.settings["image_size"])

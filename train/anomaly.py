@@ -124,6 +124,11 @@ class Settings(ImageRunSettings):
                 "and --normal DIR --test DIR take folders. Received "
                 f"{'neither' if self.normal is None else 'both'}; give one of them."
             )
+        if self.validation:
+            raise InvalidInputError(
+                "--validation has no anomalies to judge by, since training images are normal. To "
+                "compare settings, give another --held-out or a folder --test of their own."
+            )
 
 
 # Chains through dense layers are matrix products alone, which XLA compiles on a CPU too.
@@ -225,7 +230,7 @@ def main() -> None:
     )
     first = max(0, last - settings.score_epochs)
     if data.is_anomaly is not None:
-        looks.append(anomaly.AnomalyCurves(scores, data.is_anomaly, first))
+        looks.append(tfebm.callbacks.AnomalyCurves(scores, data.is_anomaly, first))
     log = training.train(model, data.images, settings, run, looks=looks)
     model = session.alone(model)
     if chain is not None:  # of what is saved and exported, too

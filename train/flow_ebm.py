@@ -351,7 +351,7 @@ def main() -> None:
     files.write_json(run.path / "diagnostics.json", evaluation.diagnosis_record(found, view, about))
     draw(model, flow, data, found, view, log.epochs, run)
     session.export(model)
-    test = evaluation.test_figures(model, flow, data, settings.seed)
+    test = evaluation.test_figures(model, flow, data, settings)
     run.save_model(model)  # log Z is known now
     final = training.finish(model, log, test, started)
     print(training.cost(final))

@@ -10,6 +10,7 @@ from PIL import Image
 import tfebm
 from tfebm import files, metrics
 from tfebm.callbacks import (
+    AnomalyCurves,
     Checkpoint,
     RunLog,
     SampleGrid,
@@ -247,3 +248,27 @@ class TestSampleQuality:
         (name,) = setting
         with pytest.raises(tfebm.InvalidInputError, match=name):
             SampleQuality(np.asarray, X, **setting)
+
+
+class TestAnomalyCurves:
+    def test_areas_join_the_records_from_an_epoch_on(self):
+        model, labels = compiled(), np.arange(len(X)) % 2
+
+        def scores(model):
+            parts = model.score_parts(X, num_chains=2, seed=0)._asdict()
+            return {**parts, "lost": np.where(labels, np.nan, 1.0), "right": -1.0 * labels}
+
+        curves = AnomalyCurves(scores, labels, first_epoch=1)
+        found = model.fit(X, batch_size=4, epochs=3, verbose=0, callbacks=[curves]).history
+        assert len(found["auprc_joint"]) == 2
+        for kind, values in model.score_parts(X, num_chains=2, seed=0)._asdict().items():
+            expected = metrics.anomaly_detection(values, labels).auprc
+            assert found[f"auprc_{kind}"][-1] == pytest.approx(expected)
+        assert found["auprc_lost"] == [1.0, 1.0]
+        assert found["auprc_right"][-1] < 0.5  # higher is odder
+
+    def test_labels_that_are_no_two_classes(self):
+        with pytest.raises(tfebm.InvalidInputError, match=r"Received the values \[0, 2\]"):
+            AnomalyCurves(dict, [0, 2])
+        with pytest.raises(tfebm.InvalidInputError, match="first_epoch"):
+            AnomalyCurves(dict, [0, 1], first_epoch=-1)

@@ -42,6 +42,16 @@ def test_mnist5k_split_is_fixed(digits):
     assert digest == "d0c3b56aa468f2b17878bca7ee277d54aef7296be0dd48be1a32bac1b5214195"
 
 
+@pytest.mark.parametrize("labels", [np.arange(7), np.zeros((8, 2), int)])
+def test_labels_are_one_for_each_image(tmp_path, labels):
+    x = np.zeros((8, 4, 4), np.uint8)
+    path = save(tmp_path / "a.npz", x_train=x, x_test=x, y_train=labels, y_test=np.arange(8))
+    with pytest.raises(InvalidInputError, match="a: y_train: there must be one label"):
+        load_images(path)
+    path = save(tmp_path / "b.npz", x_train=x, x_test=x, y_train=np.arange(8)[:, None])
+    assert load_images(path).y_train.tolist() == list(range(8))
+
+
 def test_npz_with_and_without_channels_and_labels(tmp_path):
     x = grey(12)
     path = save(tmp_path / "a.npz", x_train=x[:8], x_test=x[8:, ..., None], y_train=np.arange(8))

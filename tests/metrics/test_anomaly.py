@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tfebm
-from tfebm.metrics import anomaly_detection
+from tfebm.metrics import anomaly_detection, rank_lost_scores
 
 
 def test_a_perfect_score_and_the_worst_one():
@@ -56,3 +56,9 @@ def test_equal_scores_are_one_point_of_the_curve():
 def test_what_has_no_curve(scores, labels, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
         anomaly_detection(scores, labels)
+
+
+def test_rows_that_have_no_score_stand_above_all_others():
+    found = rank_lost_scores([1.0, np.nan, 3.0, -np.inf, np.inf])
+    np.testing.assert_array_equal(found, [1.0, 4.0, 3.0, 4.0, 4.0])
+    np.testing.assert_array_equal(rank_lost_scores([np.nan, np.inf]), [1.0, 1.0])

@@ -186,6 +186,7 @@ def test_folders_of_files(tmp_path):
         ({"held_out": 1, "normal": "a", "test": "b"}, "Received both"),
         ({"normal": "a"}, "Received --normal alone"),
         ({"held_out": 12}, "mnist5k has 0, 1, 2"),
+        ({"held_out": 1, "validation": 5}, "--validation has no anomalies"),
     ],
 )
 def test_what_is_normal_has_to_be_said(settings, message):

@@ -115,7 +115,8 @@ def test_images_over_virtual_devices(tmp_path):
     output = tmp_path / "run"
     mirrored = ("--strategy", "mirrored", "--virtual-devices", "2")
     images = ("--dataset", str(tmp_path / "images.npz"), "--pad", "14")
-    run(output, *images, *TINY_IMAGES, *mirrored)
+    done = run(output, *images, *TINY_IMAGES, *mirrored, "--validation", "6")
+    assert "On 6 validation examples the flow has" in done.stdout
     pictures = {"samples.png", "chains.png", "chains_data_space.png", "interpolation.png"}
     assert {p.name for p in output.iterdir()} == {*FILES, *pictures}
     assert read(output, "config.json")["settings"]["flow"] == "glow"

@@ -71,7 +71,7 @@ def test_one_layer_by_the_convolutional_generator(images, tmp_path):
     assert "On 6 validation images" in text
     loaded = tfebm.load_run(output)
     model, test = loaded.model, loaded.metrics["final"]["test"]
-    assert (test["images"], test["num_examples"]) == ("validation", 6)
+    assert (test["examples"], test["num_examples"]) == ("validation", 6)
     assert test["frechet_distance"]["num_samples"] == 18
     assert isinstance(model.generator, tfebm.DeconvGenerator)
     assert model.latent_size == 3

@@ -1,5 +1,6 @@
-"""Keras callbacks: checkpoints, divergence, pictures of samples, records of epochs."""
+"""Keras callbacks: checkpoints, divergence, figures and pictures of epochs."""
 
+from tfebm.callbacks.anomaly_curves import AnomalyCurves
 from tfebm.callbacks.chain_diagnostics import ChainDiagnostics
 from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints, newest_checkpoint, step_of
 from tfebm.callbacks.divergence import StopOnDivergence
@@ -9,6 +10,7 @@ from tfebm.callbacks.sample_quality import SampleQuality
 from tfebm.callbacks.step_size_tuner import StepSizeTuner
 
 __all__ = [
+    "AnomalyCurves",
     "ChainDiagnostics",
     "Checkpoint",
     "RunLog",

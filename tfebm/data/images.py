@@ -106,6 +106,9 @@ def load_images(
                 f"{data.name}: images must be square. Received {height} x {width} pixels. Give an "
                 "image size, and the middle is cut out and resized."
             )
+        labels = getattr(data, f"y{split[1:]}")
+        if labels is not None:
+            fields[f"y{split[1:]}"] = _as_labels(labels, len(images), f"{data.name}: y{split[1:]}")
     train, test = fields["x_train"], fields["x_test"]
     if not len(train):
         raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
@@ -153,6 +156,16 @@ def as_images(images: Any, name: str) -> np.ndarray:
             "`2 * x - 1`, or uint8."
         )
     return images
+
+
+def _as_labels(labels: Any, number: int, name: str) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape not in ((number,), (number, 1)):  # the second as Keras' sets have them
+        raise InvalidInputError(
+            f"{name}: there must be one label for each of {number} images. Received shape "
+            f"{list(labels.shape)}."
+        )
+    return labels.reshape(number)
 
 
 def resize(images: np.ndarray, size: int | None) -> np.ndarray:

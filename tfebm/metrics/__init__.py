@@ -1,7 +1,7 @@
 """Measures of chains and models; they know no model."""
 
 from tfebm.metrics import chains
-from tfebm.metrics.anomaly import AnomalyDetection, anomaly_detection
+from tfebm.metrics.anomaly import AnomalyDetection, anomaly_detection, rank_lost_scores
 from tfebm.metrics.chains import (
     ChainReport,
     autocorrelation,
@@ -56,6 +56,7 @@ __all__ = [
     "kernel_distance",
     "mode_switches",
     "perplexity",
+    "rank_lost_scores",
     "report",
     "semi_supervised_accuracy",
     "split_r_hat",

@@ -45,7 +45,8 @@ def anomaly_detection(scores: Any, is_anomaly: Any) -> AnomalyDetection:
         An `AnomalyDetection`.
 
     Raises:
-        InvalidInputError: Other shapes, scores that are not finite, labels that are no two classes.
+        InvalidInputError: Other shapes, scores that are not finite (see `rank_lost_scores`), labels
+            that are no two classes.
 
     Example:
 
@@ -66,7 +67,7 @@ def anomaly_detection(scores: Any, is_anomaly: Any) -> AnomalyDetection:
     if not np.isfinite(scores).all():
         raise InvalidInputError(
             f"Scores must be finite. {np.count_nonzero(~np.isfinite(scores))} of {len(scores)} are "
-            "not. Look at the chains; a row that cannot be scored has no place on a curve."
+            "not. Look at the chains, or count such rows as the oddest with `rank_lost_scores`."
         )
     if sorted(np.unique(labels).tolist()) != [0, 1]:
         raise InvalidInputError(
@@ -85,3 +86,25 @@ def anomaly_detection(scores: Any, is_anomaly: Any) -> AnomalyDetection:
         num_normal=int(np.count_nonzero(~labels)),
         num_anomalies=int(np.count_nonzero(labels)),
     )
+
+
+def rank_lost_scores(scores: Any) -> np.ndarray:
+    """Scores in which those that are NaN or infinite stand above all others, alike.
+
+    A chain that could not hold on to a row says that the row is odd.
+
+    Args:
+        scores: `[N]`.
+
+    Returns:
+        `[N]`, float64, finite.
+
+    Example:
+
+        >>> rank_lost_scores([1.0, float("nan"), 3.0])
+        array([1., 4., 3.])
+    """
+    scores = np.asarray(scores, np.float64)
+    finite = np.isfinite(scores)
+    top = scores[finite].max() if finite.any() else 0.0
+    return np.where(finite, scores, top + 1.0)

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfebm import files, metrics, pictures
@@ -97,39 +96,9 @@ def _in_parts(model: ChainInference, x: Any, parts: ScoreParts) -> tuple[np.ndar
 def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, dict[str, float]]:
     """Areas under curves for each kind of score; an image without a finite score is the oddest."""
     return {
-        kind: metrics.anomaly_detection(ranked(values), is_anomaly)._asdict()
+        kind: metrics.anomaly_detection(metrics.rank_lost_scores(values), is_anomaly)._asdict()
         for kind, values in scores.items()
     }
-
-
-def ranked(scores: np.ndarray) -> np.ndarray:
-    """Scores with those that are NaN or infinite above all others: the chain could not hold on to
-    such an image."""
-    finite = np.isfinite(scores)
-    top = scores[finite].max() if finite.any() else 0.0
-    return np.where(finite, scores, top + 1.0)
-
-
-class AnomalyCurves(keras.callbacks.Callback):
-    """Adds `auprc_<kind>` to the records of the last epochs of a run.
-
-    They are for the mean over these epochs, by the papers' protocol, and choose nothing.
-
-    Args:
-        scores: Of the run.
-        is_anomaly: `[N]`.
-        first_epoch: From which on, counted from 0.
-    """
-
-    def __init__(self, scores: Scores, is_anomaly: np.ndarray, first_epoch: int) -> None:
-        super().__init__()
-        self._scores, self._is_anomaly, self._first = scores, is_anomaly, first_epoch
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch < self._first or logs is None:
-            return
-        found = figures(self._scores(self.model), self._is_anomaly)
-        logs.update({f"auprc_{kind}": areas["auprc"] for kind, areas in found.items()})
 
 
 def over_epochs(epochs: list[dict[str, Any]], first_epoch: int) -> dict[str, dict[str, float]]:
@@ -168,7 +137,7 @@ def draw_worst(
     path: pathlib.Path, model: ChainInference, data: AnomalyData, scores: np.ndarray, seed: int
 ) -> None:
     """The images with the highest scores, each with its reconstruction to the right of it."""
-    worst = np.argsort(-ranked(scores), kind="stable")[:_SHOWN]
+    worst = np.argsort(-metrics.rank_lost_scores(scores), kind="stable")[:_SHOWN]
     x = to_float(data.images.x_test[worst]).numpy()
     pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1).reshape(-1, *x.shape[1:])
     pictures.save_grid(path, pairs, columns=10)
@@ -187,7 +156,7 @@ def draw_curves(
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axis = figure.subplots()
     for kind, values in scores.items():
-        precision, recall, _ = precision_recall_curve(is_anomaly, ranked(values))
+        precision, recall, _ = precision_recall_curve(is_anomaly, metrics.rank_lost_scores(values))
         axis.plot(recall, precision, label=f"{kind}: {areas[kind]['auprc']:.3f}")
     share = areas["joint"]["prevalence"]
     axis.axhline(share, color="grey", linestyle="--", label=f"chance: {share:.3f}")

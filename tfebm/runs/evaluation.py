@@ -13,6 +13,7 @@ from tfebm.distributions import LogNormalizer
 from tfebm.metrics import ChainReport
 from tfebm.models import FlowEBM, FlowModel
 from tfebm.runs.mixing import Mixing, View
+from tfebm.runs.settings import ImageRunSettings
 
 _BLOCKS = 4  # an image is summarised by the brightness of so many blocks a side
 _ROWS = 10_000  # points at a time
@@ -45,7 +46,7 @@ def view_of(data: PointData | ImageData, seed: int) -> tuple[View, dict[str, Any
 
 
 def _classifier(data: ImageData, seed: int) -> tuple[Any, float | None]:
-    """A small network of scikit-learn, and its accuracy on the test images."""
+    """A small network of scikit-learn, and its accuracy on the images that are judged on."""
     from sklearn.neural_network import MLPClassifier
 
     classifier = MLPClassifier((256,), max_iter=20, random_state=seed)
@@ -83,7 +84,7 @@ def diagnosis_record(found: Mixing, view: View, about: dict[str, Any]) -> dict[s
 
 
 def test_figures(
-    model: FlowEBM, flow: FlowModel, data: PointData | ImageData, seed: int
+    model: FlowEBM, flow: FlowModel, data: PointData | ImageData, settings: ImageRunSettings
 ) -> dict[str, Any] | None:
     """Likelihoods of the flow and of the tilted flow on the test data; None without any.
 
@@ -93,6 +94,7 @@ def test_figures(
     """
     if not len(data.x_test):
         return None
+    seed = settings.seed
     x = to_float(data.x_test).numpy()
     per_bit = math.log(2.0) * flow.latent_size
     flow_nats = float(-np.mean(flow.log_prob(x, seed)))
@@ -100,6 +102,7 @@ def test_figures(
         warnings.simplefilter("ignore", UserWarning)  # the record says how far it can be trusted
         normalizer = model.estimate_log_normalizer(num_samples=_samples(data), seed=seed)
     figures = {
+        "examples": settings.judged_on,
         "num_examples": len(x),
         "flow_nats": flow_nats,
         "flow_bits_per_dimension": flow_nats / per_bit,
@@ -154,8 +157,9 @@ def summary(test: dict[str, Any] | None, found: Mixing) -> str:
         lines.append("There are no test data, and so no test figures.")
     else:
         lines.append(
-            f"On {test['num_examples']} test examples the flow has {_number(test['flow_nats'])} "
-            f"nats ({_number(test['flow_bits_per_dimension'])} bits per dimension)."
+            f"On {test['num_examples']} {test['examples']} examples the flow has "
+            f"{_number(test['flow_nats'])} nats "
+            f"({_number(test['flow_bits_per_dimension'])} bits per dimension)."
         )
         ess = test["log_normalizer"]["effective_sample_size"]
         if test["tilted_nats"] is None:

@@ -77,7 +77,7 @@ def test_figures(
     figures = model.evaluate(batches, return_dict=True, verbose=0)
     scores = model.score(x, seed=settings.seed)
     return {
-        "images": "validation" if settings.validation else "test",
+        "examples": settings.judged_on,
         "num_examples": len(x),
         **{name: float(value) for name, value in figures.items()},
         "reconstruction_mse_unit_range": float(figures["reconstruction_mse"]) / 4.0,
@@ -119,7 +119,7 @@ def reconstruction_sentence(test: dict[str, Any] | None) -> str:
     if test is None:
         return "There are no test images, and so no test figures."
     return (
-        f"On {test['num_examples']} {test['images']} images: reconstruction error "
+        f"On {test['num_examples']} {test['examples']} images: reconstruction error "
         f"{test['reconstruction_mse']:.4f} per pixel on [-1, 1] "
         f"({test['reconstruction_mse_unit_range']:.4f} on [0, 1]), anomaly score "
         f"{test['score_mean']:.1f} +- {test['score_std']:.1f}."

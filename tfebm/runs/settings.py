@@ -156,6 +156,11 @@ class _ImageSource:
 class ImageRunSettings(RunSettings, _ImageSource):
     """What every script that reads images has in common."""
 
+    @property
+    def judged_on(self) -> str:
+        """`"test"`, or `"validation"`: which images the figures at the end are of."""
+        return "validation" if self.validation else "test"
+
 
 def parse(
     settings_class: type[T],
