@@ -47,6 +47,11 @@ def rows() -> dict[str, str]:
         f"${FOLDER}/cifar10_subset.npz --epochs 1 --halve-at 0 --tune-every 1",
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
+    for seed in range(3):
+        table[f"short_run_criteria_{seed}"] = (
+            f"-m benchmarks compare_inference --seeds 1 --first-seed {seed} --validation 500 "
+            "--posterior-steps 10 --tune-every 2 --variants short_run ksd kl fixed"
+        )
     shared = "--epochs 2 --halve-at 1,1.5,1.8 --tune-every 1 --kl-warmup 0.4 --variants"
     for name, size in {"mnist": 100, "cifar10_subset": 50}.items():
         for layers, variants in {
@@ -64,6 +69,7 @@ def rows() -> dict[str, str]:
             f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
             f"--epochs 12 {decays} --seed {seed}"
         )
+    table["anomaly_mnist_9_four_chains"] = f"{table['anomaly_mnist_9_0']} --score-chains 4"
     for model, epochs in {
         "short_run": "--epochs 12",
         "vae": "--epochs 12",
@@ -74,7 +80,7 @@ def rows() -> dict[str, str]:
             f"--batch-size 100 {epochs} {decays}"
         )
     for name, flags in {
-        "lm": "--model lm",
+        "lm": "--model lm --evidence-examples 500",
         "vae": "--model vae --evidence-examples 500",
         "short_run": "--model short_run --evidence-examples 500",
         "latent_ebm": "--model latent_ebm --evidence-examples 500",
