@@ -43,8 +43,6 @@ def rows() -> dict[str, str]:
         "twenty_five_gaussians --flow realnvp --couplings 2 --transitions 2 --epochs 20",
         "flow_ebm_mnist5k": "train/flow_ebm.py --dataset mnist5k",
         "short_run_mnist5k": "-m benchmarks compare_inference",
-        "short_run_cifar10_subset": "-m benchmarks compare_inference --seeds 1 --dataset "
-        f"${FOLDER}/cifar10_subset.npz --epochs 1 --halve-at 0 --tune-every 1",
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
     for seed in range(3):
