@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 import tfebm
-from tfebm.data import load_images, to_float, validation_split
+from tfebm.data import to_float
+from tfebm.runs import ImageRunSettings, load_image_set
 
 _TESTED = 1000  # images that other chains reconstruct, spread over the test set
 DEFAULT_OUTPUT = pathlib.Path("runs", "compare_inference")
@@ -86,9 +87,8 @@ def with_other_chains(folder: pathlib.Path) -> dict[str, float]:
     """Reconstruction error of a trained model on up to 1,000 of its test images, by chain."""
     run = tfebm.load_run(folder)
     model, fixed = run.model, run.settings["posterior_step_size"]
-    data = load_images(run.settings["dataset"], run.settings["image_size"])
-    if run.settings.get("validation"):
-        data = validation_split(data, run.settings["validation"])
+    source = {name: run.settings[name] for name in ("dataset", "image_size", "validation")}
+    data = load_image_set(ImageRunSettings(**source))
     rows = np.linspace(0, len(data.x_test) - 1, min(_TESTED, len(data.x_test))).astype(int)
     x = to_float(data.x_test[rows]).numpy()
     tuned = model.posterior_step_size.numpy()

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from tfebm.data import checks
-from tfebm.errors import InvalidInputError
 from tfebm.metrics import anomaly_detection, rank_lost_scores
 
 Scores = Callable[[keras.Model], Mapping[str, np.ndarray]]
@@ -41,13 +40,9 @@ class AnomalyCurves(keras.callbacks.Callback):
     def __init__(self, scores: Scores, is_anomaly: Any, first_epoch: int = 0) -> None:
         super().__init__()
         checks.check_count("first_epoch", first_epoch, least=0)
-        self._is_anomaly = np.asarray(is_anomaly)
-        if sorted(np.unique(self._is_anomaly).tolist()) != [0, 1]:
-            raise InvalidInputError(
-                "`is_anomaly` must be true for some rows and false for others. Received the values "
-                f"{np.unique(self._is_anomaly)[:5].tolist()}."
-            )
-        self._scores, self._first = scores, first_epoch
+        # Labels that have no curve are told now, and not after an epoch.
+        anomaly_detection(np.zeros(np.shape(is_anomaly)), is_anomaly)
+        self._scores, self._is_anomaly, self._first = scores, is_anomaly, first_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch < self._first or logs is None:

@@ -52,12 +52,15 @@ def validation_split(data: ImageData, num_examples: int, seed: int = 0) -> Image
             f"training images of {data.name}."
         )
     order = np.random.default_rng(seed).permutation(number)
-    rows = {"x_test": np.sort(order[:num_examples]), "x_train": np.sort(order[num_examples:])}
-    parts = {name: data.x_train[chosen] for name, chosen in rows.items()}
-    labels = {"y_test": None, "y_train": None}
-    if data.y_train is not None:
-        labels = {f"y{name[1:]}": data.y_train[chosen] for name, chosen in rows.items()}
-    return dataclasses.replace(data, **parts, **labels)
+    kept_back, learned = np.sort(order[:num_examples]), np.sort(order[num_examples:])
+    x, y = data.x_train, data.y_train
+    return dataclasses.replace(
+        data,
+        x_train=x[learned],
+        x_test=x[kept_back],
+        y_train=None if y is None else y[learned],
+        y_test=None if y is None else y[kept_back],
+    )
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
