@@ -98,13 +98,20 @@ def test_everything_is_whole_all_the_time(quick):
 )
 def test_a_killed_run_ends_like_one_that_was_not(quick, tmp_path, pattern, places):
     """kill -9. (`test_latent_ebm.py` does it to the image script, in a new interpreter.)"""
-    folder = quick.folder(tmp_path)
     delay = np.random.default_rng(len(pattern)).uniform(0, 0.01)
-    process = quick.start(tmp_path)
-    assert process.cut(folder, pattern, delay, signal.SIGKILL) == KILLED
+    for attempt in range(10):
+        base = tmp_path / str(attempt)
+        base.mkdir()
+        folder, process = quick.folder(base), quick.start(base)
+        code = process.cut(folder, pattern, delay, signal.SIGKILL)
+        assert code in (0, KILLED), process.text
+        # A busy machine may not look while a temporary file is there, or send too late.
+        if code == KILLED and folder.place() in places:
+            break
+    assert code == KILLED
     assert folder.place() in places
     folder.load()
-    quick.resume(tmp_path)
+    quick.resume(base)
 
 
 def assert_interrupted(process, code):
@@ -118,7 +125,7 @@ def test_an_interrupt_while_tracing_in_a_step_and_in_the_evaluation(quick, tmp_p
     folder, more = quick.folder(tmp_path), []
     for pattern, delay, place in (
         ("run/config.json", 0.3, "tracing, first step"),
-        ("run/checkpoints/step-00000002", 0.0, None),
+        ("run/checkpoints/step-*", 0.0, None),
         ("run/samples.png", 0.05, "evaluation"),
     ):
         process = quick.start(tmp_path, *more)
