@@ -34,6 +34,8 @@ INSTALL_REQUIRES = [
 # Of `savedmodels/client.py`: protocol buffers and stubs, which go with their TensorFlow.
 CLIENT = ["tensorflow-serving-api~=2.21.0"]
 
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"]
+
 setuptools.setup(
     name="tfebm",
     version=VERSION,
@@ -47,7 +49,7 @@ setuptools.setup(
     install_requires=INSTALL_REQUIRES,
     extras_require={
         # Tracing graphs keeps one core busy, and is most of what the tests do: two at a time.
-        "test": ["pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1", *CLIENT],
+        "test": ["pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1", *CLIENT, *DOCS],
         "client": CLIENT,
         # Other runtimes that take exports, with the versions that were tried.
         "interop": ["openvino>=2026.4,<2027", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<1.18"],
@@ -55,7 +57,7 @@ setuptools.setup(
         # missing its row says so.
         "benchmarks": ["py-cpuinfo>=9", "torch>=2.10", "torchebm>=0.8", "jax>=0.8"],
         # The pages of `docs/`: `python -m mkdocs build --strict`.
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
+        "docs": DOCS,
         # For `train/score.py`. TensorFlow 2.21 needs protobuf 6 or 7; Beam takes 6 from 2.69 on,
         # and 2.72 is the oldest that was tried. 2.77 still refuses protobuf 7, Pillow 13 and
         # PyArrow 26: installing it moves these down, and so it is no part of `test`. google-crc32c

@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -48,8 +50,23 @@ PAGES = [*sorted(DOCS.rglob("*.md")), *(DOCS.parent / name for name in OTHERS)]
 def test_links_lead_somewhere(page):
     prose = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)]+)\)", prose):
-        if ":" not in target:
-            assert (page.parent / target.partition("#")[0]).exists(), target
+        if ":" in target:
+            continue
+        path, _, heading = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", found.read_text("utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+            assert heading in slugs, target
+
+
+def test_the_pages_build_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    built = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "site" / "api" / "models" / "index.html").read_text("utf-8")
+    assert "maximum likelihood" in page  # of a docstring
 
 
 def test_every_public_module_has_a_page():

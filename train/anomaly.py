@@ -9,7 +9,8 @@ One digit is held out: 80 percent of the others are learned from, the rest of th
 held-out one are judged, by one seeded split. Four scores are compared: joint (-log p(x, z) up to a
 constant), its parts reconstruction and energy, and standardized: the share of an image's variance
 that its reconstruction leaves, and the energy, both in units of what they vary by on training
-images. No test image chooses anything.
+images. No test image of a run chooses anything in it; what the defaults were chosen by is said in
+docs/results.
 
 B. Pang, T. Han, E. Nijkamp, S.-C. Zhu, Y. N. Wu. Learning Latent Space Energy-Based Prior Model.
 NeurIPS 2020, section 4.4.

@@ -10,6 +10,7 @@ from PIL import Image
 import tfebm
 from tfebm import files, metrics
 from tfebm.callbacks import (
+    ActiveUnits,
     AnomalyCurves,
     Checkpoint,
     RunLog,
@@ -248,6 +249,50 @@ class TestSampleQuality:
         (name,) = setting
         with pytest.raises(tfebm.InvalidInputError, match=name):
             SampleQuality(np.asarray, X, **setting)
+
+    def test_samples_that_are_not_finite_have_no_figure(self):
+        model = compiled()
+        quality = SampleQuality(np.nan_to_num, X, num_samples=20)  # as features of a ReLU may be
+        assert np.isfinite(list(quality.measure(model).values())).all()
+        model.generator.layers[-1].bias.assign(np.full(6, np.nan))
+        assert np.isnan(list(quality.measure(model).values())).all()
+
+    def test_a_reference_that_cannot_be_compared(self):
+        with pytest.raises(tfebm.InvalidInputError, match="at least two rows"):
+            SampleQuality(np.asarray, X[:1])
+
+
+class TestActiveUnits:
+    def test_the_count_joins_the_records(self):
+        model = compiled()
+        units = ActiveUnits(X, num_chains=3, threshold=0.005, every=2, seed=1)
+        found = model.fit(X, batch_size=4, epochs=4, verbose=0, callbacks=[units]).history
+        z = model.infer(X, seed=1, num_chains=3)
+        assert len(found["active_units"]) == 2
+        assert found["active_units"][-1] == metrics.active_units(z, 0.005).count
+        model.generator.layers[-1].bias.assign(np.full(6, np.nan))
+        assert np.isnan(units.measure(model)["active_units"])
+
+    def test_layers_count_together(self):
+        generator = tfebm.MultilayerGenerator((12, 12, 1), (2, 3), width=2, upsamplings=1)
+        model = tfebm.ShortRunModel(generator, posterior_sampler=tfebm.ShortRunLangevin(3, 0.1))
+        x = np.random.default_rng(0).uniform(-1, 1, (8, 12, 12, 1)).astype("float32")
+        everything = ActiveUnits(x, num_chains=2, threshold=0.0).measure(model)["active_units"]
+        layers = model.infer(x, seed=0, num_chains=2)
+        assert everything == sum(metrics.active_units(z, 0.0).count for z in layers) > 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((X[:1],), "number of examples"),
+            ((X, 1), "num_chains"),
+            ((X, 2, -0.1), "threshold"),
+            ((X, 2, 0.01, 0), "every"),
+        ],
+    )
+    def test_settings_below_their_bound(self, arguments, message):
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            ActiveUnits(*arguments)
 
 
 class TestAnomalyCurves:

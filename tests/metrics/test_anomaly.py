@@ -62,3 +62,6 @@ def test_rows_that_have_no_score_stand_above_all_others():
     found = rank_lost_scores([1.0, np.nan, 3.0, -np.inf, np.inf])
     np.testing.assert_array_equal(found, [1.0, 4.0, 3.0, 4.0, 4.0])
     np.testing.assert_array_equal(rank_lost_scores([np.nan, np.inf]), [1.0, 1.0])
+    # Of a chain that went far, beside one that was lost.
+    one, lost, other = rank_lost_scores([1e17, np.nan, 3e17])
+    assert lost > other > one

@@ -11,7 +11,8 @@ from tfebm.metrics import classifier_features, frechet_distance, inception_featu
 def test_features_of_a_classifier_are_repeatable_and_tell_classes_apart():
     rng = np.random.default_rng(0)
     y = rng.integers(3, 5, size=200)
-    x = (0.3 * rng.normal(size=(200, 12, 12, 1)) + (y == 4)[:, None, None, None]).astype("float32")
+    x = rng.normal(size=(200, 12, 12, 1)) + 3.0 * (y == 4)[:, None, None, None]
+    x = np.clip(0.2 * x, -1, 1).astype("float32")
     found = []
     for global_seed in (0, 1):  # of a run, which must not change the features
         keras.utils.set_random_seed(global_seed)
@@ -23,8 +24,38 @@ def test_features_of_a_classifier_are_repeatable_and_tell_classes_apart():
     assert features.shape == (200, 64)
     near = frechet_distance(features[:100], features[100:])
     assert frechet_distance(features[y == 3], features[y == 4]) > 5 * near
-    with pytest.raises(tfebm.InvalidInputError, match="two classes"):
-        classifier_features(x, np.zeros(200))
+    for bad in (np.nan, np.inf):  # which oneDNN's ReLU makes a 0
+        lost = x[:8].copy()
+        lost[3, 5, 5] = bad
+        with pytest.raises(tfebm.InvalidInputError, match="example 3"):
+            one.extract(lost)
+    with pytest.raises(
+        tfebm.InvalidInputError, match=r"\[N, 12, 12, 1\]. Received shape \[200, 12"
+    ):
+        one.extract(x[:, :, :6])
+
+
+X, Y = np.zeros((6, 8, 8, 1)), np.arange(6) % 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X, np.zeros(6)), "two classes"),
+        ((X, Y[:4]), r"`y_train` .* Received shape \[4\] for 6 images"),
+        ((X, np.where(Y, np.nan, 0.0)), "NaN among them"),
+        ((X[..., 0], Y), r"\[N, H, W, C\]. Received shape \[6, 8, 8\]"),
+        ((X + 255, Y), "For 8-bit images"),
+        ((X, Y, X), "go together"),
+        ((X, Y, None, Y), "go together"),
+        ((X, Y, X, Y[:2]), r"`y_test` .* Received shape \[2\]"),
+        ((X, Y, X[:, :4], Y), r"\[N, 8, 8, 1\]"),
+        ((X, Y, None, None, 0), "epochs"),
+    ],
+)
+def test_what_no_classifier_learns_from(arguments, message):
+    with pytest.raises(tfebm.InvalidInputError, match=message):
+        classifier_features(*arguments)
 
 
 class TestInception:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tfebm
-from tfebm.metrics import kernel_distance
+from tfebm.metrics import FeatureMoments, kernel_distance
 
 
 def test_its_definition_on_a_few_rows():
@@ -55,6 +55,9 @@ def test_the_seed_chooses_the_subsets():
         ((np.zeros((1, 3)), np.zeros((5, 3))), "at least two rows"),
         ((np.zeros((5, 4)), np.zeros((5, 3))), r"\(5, 4\) and \(5, 3\)"),
         ((np.full((5, 3), np.nan), np.zeros((5, 3))), "NaN"),
+        ((np.zeros((5, 0)), np.zeros((5, 0))), "one feature"),
+        ((np.zeros((5, 3)), FeatureMoments()), "features themselves"),
+        ((np.zeros((5, 3)), np.zeros((5, 3)), 1, 2, -1), "seed"),
         ((np.zeros((5, 3)), np.zeros((5, 3)), 0), "num_subsets"),
         ((np.zeros((5, 3)), np.zeros((5, 3)), 1, 1), "subset_size"),
     ],

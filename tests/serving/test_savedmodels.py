@@ -36,9 +36,9 @@ def test_these_are_all():
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_sizes_and_signatures(name):
+    assert sum(f.stat().st_size for f in (ROOT / name).rglob("*") if f.is_file()) < 5e6
     for part, names in zip(("generator", "scorer"), SIGNATURES[name], strict=True):
         folder = ROOT / name / part / "1"
-        assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 5e6
         assert (folder / "assets.extra" / "tf_serving_warmup_requests").is_file()
         found = {n for n in tf.saved_model.load(folder).signatures if n != "serving_default"}
         assert found == names

@@ -1,5 +1,6 @@
 """The page of results holds what its records do, and its rows are commands that run."""
 
+import dataclasses
 import fnmatch
 import json
 import pathlib
@@ -30,11 +31,25 @@ def test_every_record_names_its_command():
 
 @pytest.mark.parametrize("path", sorted(results.RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_records_are_of_the_rows_commands(path):
-    """But for those that say in a note what was different."""
     record = json.loads(path.read_text("utf-8"))
     command = results.rows()[path.stem]
-    if "note" not in record:
-        assert record["command"] == f"python {command}"
+    assert record["command"] == f"python {command}"
+    if "settings" not in record:
+        return
+    asked = parsed(*shlex.split(command))
+    found = json.loads(json.dumps(dataclasses.asdict(asked)))
+    # Of settings that came later a record knows nothing.
+    assert record["settings"] == {key: found[key] for key in record["settings"]}
+    evidence = record["final"]["test"].get("evidence") or {}
+    if "num_examples" in evidence:
+        assert evidence["num_examples"] == asked.evidence_examples
+
+
+def parsed(script, *flags):
+    """The settings of a script's command line."""
+    module = __import__(pathlib.Path(script).stem)
+    default = getattr(module, "default_preset", "laptop")
+    return settings.parse(module.Settings, module.PRESETS, default, module.__doc__, flags)[0]
 
 
 def test_sentences_are_compared_with_themselves():
@@ -69,9 +84,7 @@ def test_rows_have_flags_that_scripts_take(name):
                 [*compare_inference.VARIANTS[variant], *shared],
             )
         return
-    module = __import__(pathlib.Path(script).stem)
-    default = getattr(module, "default_preset", "laptop")
-    settings.parse(module.Settings, module.PRESETS, default, module.__doc__, flags)
+    parsed(script, *flags)
 
 
 RECORDS = {

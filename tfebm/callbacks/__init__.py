@@ -1,5 +1,6 @@
 """Keras callbacks: checkpoints, divergence, figures and pictures of epochs."""
 
+from tfebm.callbacks.active_units import ActiveUnits
 from tfebm.callbacks.anomaly_curves import AnomalyCurves
 from tfebm.callbacks.chain_diagnostics import ChainDiagnostics
 from tfebm.callbacks.checkpoint import Checkpoint, complete_checkpoints, newest_checkpoint, step_of
@@ -10,6 +11,7 @@ from tfebm.callbacks.sample_quality import SampleQuality
 from tfebm.callbacks.step_size_tuner import StepSizeTuner
 
 __all__ = [
+    "ActiveUnits",
     "AnomalyCurves",
     "ChainDiagnostics",
     "Checkpoint",

@@ -12,7 +12,8 @@ from tfebm.metrics import FeatureMoments, features, frechet_distance, kernel_dis
 class SampleQuality(keras.callbacks.Callback):
     """Compares samples with data at the end of epochs, in features that are given.
 
-    `frechet_distance` and `kernel_distance` join the logs of the epoch. Put it before the callbacks
+    `frechet_distance` and `kernel_distance` join the logs of the epoch; both are NaN where samples
+    hold NaN or infinite values, as those of a diverged model do. Put it before the callbacks
     that write logs. Compare with figures of as many samples in the same features only. To choose
     an epoch by them, give training data as the reference.
 
@@ -47,7 +48,9 @@ class SampleQuality(keras.callbacks.Callback):
         checks.check_count("every", every)
         self.num_samples, self.every, self.seed = num_samples, every, seed
         self._extract, self._reference = extract, np.asarray(extract(reference), np.float64)
+        # A reference that cannot be compared is told now, and not after an epoch.
         self._moments = FeatureMoments.of(self._reference)
+        frechet_distance(self._moments, self._moments)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every == 0 and logs is not None:
@@ -55,7 +58,10 @@ class SampleQuality(keras.callbacks.Callback):
 
     def measure(self, model: keras.Model) -> dict[str, float]:
         """The figures of `model` as it is now."""
-        samples = self._extract(model.generate(self.num_samples, seed=self.seed))
+        images = model.generate(self.num_samples, seed=self.seed)
+        if not np.isfinite(images).all():
+            return {"frechet_distance": float("nan"), "kernel_distance": float("nan")}
+        samples = self._extract(images)
         kernel = kernel_distance(samples, self._reference, seed=self.seed)
         return {
             "frechet_distance": frechet_distance(samples, self._moments),

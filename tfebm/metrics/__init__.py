@@ -1,4 +1,11 @@
-"""Measures of chains and models; they know no model."""
+"""Measures of chains, samples, scores and latents; they know no model.
+
+While a model learns, `tfebm.callbacks` has them as callbacks: `SampleQuality`, `AnomalyCurves`,
+`ActiveUnits`, `ChainDiagnostics`. The reconstruction error is a Keras metric of the models
+themselves, `reconstruction_mse` of `fit` and `evaluate`: the mean square per value on the scale of
+the data; of images in [-1, 1] a quarter of it is that on [0, 1]. `keras.metrics.MeanSquaredError`
+is the same for reconstructions of any other model.
+"""
 
 from tfebm.metrics import chains
 from tfebm.metrics.anomaly import AnomalyDetection, anomaly_detection, rank_lost_scores

@@ -107,4 +107,5 @@ def rank_lost_scores(scores: Any) -> np.ndarray:
     scores = np.asarray(scores, np.float64)
     finite = np.isfinite(scores)
     top = scores[finite].max() if finite.any() else 0.0
-    return np.where(finite, scores, top + 1.0)
+    # Beyond 1e16 a 1 more is the same number.
+    return np.where(finite, scores, max(top + 1.0, np.nextafter(top, np.inf)))

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 
 Extract = Callable[[np.ndarray], np.ndarray]
@@ -43,13 +44,15 @@ def classifier_features(
     Args:
         x_train: Images in [-1, 1], `[N, H, W, C]`.
         y_train: Their labels `[N]`, of at least two classes.
-        x_test: Images to measure the accuracy on.
+        x_test: Images to measure the accuracy on; without any, give no labels either.
         y_test: Their labels.
-        epochs: Passes over the data.
+        epochs: Passes over the data, at least 1.
         seed: Of weights and order; nothing else is seeded or disturbed.
 
     Raises:
-        InvalidInputError: Labels of fewer than two classes.
+        InvalidInputError: Images of another shape, beyond [-1, 1] or with NaN, labels that are not
+            one for each of them or are of fewer than two classes; and from `extract`, images of
+            another shape or with NaN.
 
     Example:
 
@@ -57,6 +60,12 @@ def classifier_features(
         >>> distance = frechet_distance(
         ...     classifier.extract(model.generate(5000)), classifier.extract(x_train))
     """
+    checks.check_count("epochs", epochs)
+    x, y_train = _labelled("x_train", x_train, "y_train", y_train)
+    if (x_test is None) != (y_test is None):
+        raise InvalidInputError(
+            "`x_test` and `y_test` go together. Received one of them; give both, or neither."
+        )
     classes = np.unique(y_train)
     if len(classes) < 2:
         raise InvalidInputError(
@@ -85,23 +94,24 @@ def classifier_features(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    x, y = np.asarray(x_train, np.float32), np.searchsorted(classes, y_train)
+    y = np.searchsorted(classes, y_train)
     # An order of its own: those of tf.data and Keras depend on the global seed as well.
     generator = np.random.default_rng(seed)
     for _ in range(epochs):
         order = generator.permutation(len(x))
         classifier.fit(x[order], y[order], batch_size=_BATCH, shuffle=False, verbose=0)
-    accuracy = None
-    known = np.isin(y_test, classes) if y_test is not None else np.zeros(0, bool)
-    if known.any():
-        labels = np.searchsorted(classes, np.asarray(y_test)[known])
-        x = np.asarray(x_test, np.float32)[known]
-        accuracy = classifier.evaluate(x, labels, batch_size=256, verbose=0)[1]
+    shape, accuracy = x.shape[1:], None
+    if x_test is not None:
+        x_test, y_test = _labelled("x_test", x_test, "y_test", y_test, shape)
+        known = np.isin(y_test, classes)
+        if known.any():
+            labels = np.searchsorted(classes, y_test[known])
+            accuracy = float(classifier.evaluate(x_test[known], labels, 256, verbose=0)[1])
 
     def extract(images: np.ndarray) -> np.ndarray:
-        return features.predict(tf.cast(images, tf.float32), batch_size=256, verbose=0)
+        return features.predict(_finite_images(images, shape), batch_size=256, verbose=0)
 
-    return ClassifierFeatures(extract, None if accuracy is None else float(accuracy))
+    return ClassifierFeatures(extract, accuracy)
 
 
 def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
@@ -116,8 +126,8 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
             `keras.applications.InceptionV3(include_top=False)`, which is read as data only.
 
     Raises:
-        InvalidInputError: A file that is not there or holds other weights, images without one or
-            three channels.
+        InvalidInputError: A file that is not there or holds other weights; and from what is
+            returned, images without one or three channels, or with NaN.
 
     Example:
 
@@ -150,8 +160,8 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
         ) from error
 
     def extract(images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images, np.float32)
-        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        images = _finite_images(images, (None, None, None))
+        if images.shape[-1] not in (1, 3):
             raise InvalidInputError(
                 f"Images must be [N, H, W, 1] or [N, H, W, 3]. Received shape {images.shape}."
             )
@@ -164,3 +174,38 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
         return np.concatenate(found)
 
     return extract
+
+
+def _finite_images(images: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Images as float32. An activation may turn NaN into 0 (oneDNN's ReLU does), and a network of
+    them has features for anything: what is asked of features must be asked of images first."""
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or any(
+        n not in (None, m) for n, m in zip(shape, images.shape[1:], strict=True)
+    ):
+        needed = ", ".join("NHWC"[i + 1] if n is None else str(n) for i, n in enumerate(shape))
+        raise InvalidInputError(
+            f"Images must have shape [N, {needed}]. Received shape {list(images.shape)}."
+        )
+    checks.check_values(images, None)
+    return images
+
+
+def _labelled(
+    x_name: str,
+    x: Any,
+    y_name: str,
+    y: Any,
+    shape: tuple[int | None, ...] = (None, None, None),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images in [-1, 1] and a label for each."""
+    x, y = _finite_images(x, shape), np.asarray(y)
+    checks.check_values(x, (-1.0, 1.0))
+    if y.shape != (len(x),):
+        raise InvalidInputError(
+            f"`{y_name}` must be [N], a label for each image of `{x_name}`. Received shape "
+            f"{list(y.shape)} for {len(x)} images."
+        )
+    if (y != y).any():
+        raise InvalidInputError(f"`{y_name}` must be labels. Received NaN among them.")
+    return x, y

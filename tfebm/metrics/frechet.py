@@ -121,10 +121,10 @@ def check_sets(*sets: np.ndarray | FeatureMoments) -> None:
         (given.count, len(given.mean)) if isinstance(given, FeatureMoments) else np.shape(given)
         for given in sets
     ]
-    if any(len(s) != 2 or s[0] < 2 for s in shapes) or shapes[0][1] != shapes[1][1]:
+    if any(len(s) != 2 or s[0] < 2 or not s[1] for s in shapes) or shapes[0][1] != shapes[1][1]:
         raise InvalidInputError(
-            "`features` and `reference` must be [N, n] and [M, n] with at least two rows each. "
-            f"Received shapes {shapes[0]} and {shapes[1]}."
+            "`features` and `reference` must be [N, n] and [M, n] with at least two rows and one "
+            f"feature. Received shapes {shapes[0]} and {shapes[1]}."
         )
     for given in sets:
         if not isinstance(given, FeatureMoments):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfebm.data import checks
+from tfebm.errors import InvalidInputError
 from tfebm.metrics import frechet
 
 
@@ -31,21 +32,23 @@ def kernel_distance(
         MMD**2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)
 
     Unlike the Fréchet distance it assumes no Gaussian and has no bias that falls with the number of
-    rows; it depends on the features all the same.
+    rows; it depends on the features all the same. It is of pairs of rows, and so the features are
+    held, where the Fréchet distance holds their moments; images may come and go in batches.
 
     Args:
-        features: `[N, n]`.
+        features: `[N, n]`, no `FeatureMoments`.
         reference: `[M, n]`.
         num_subsets: Pairs of subsets, at least 1.
         subset_size: Rows drawn without replacement from each set for a pair, at least 2; all rows
             of the smaller set where it has fewer.
-        seed: Of the subsets.
+        seed: Of the subsets, at least 0.
 
     Returns:
         A `KernelDistance`; float64 throughout.
 
     Raises:
-        InvalidInputError: Sets of other shapes, of fewer than two rows, or with NaN.
+        InvalidInputError: Sets of other shapes, of fewer than two rows, or with NaN; moments; a
+            count below its bound.
 
     Example:
 
@@ -54,7 +57,13 @@ def kernel_distance(
     References: M. Binkowski, D. J. Sutherland, M. Arbel, A. Gretton. Demystifying MMD GANs. ICLR
     2018 (with the features of another network, so that no figure here compares with theirs).
     """
+    if any(isinstance(given, frechet.FeatureMoments) for given in (features, reference)):
+        raise InvalidInputError(
+            "The kernel distance needs the features themselves, [N, n] and [M, n]. Received "
+            "`FeatureMoments`, which are enough for `frechet_distance` only."
+        )
     frechet.check_sets(features, reference)
+    checks.check_count("seed", seed, least=0)
     one, other = (np.asarray(rows, np.float64) for rows in (features, reference))
     checks.check_count("num_subsets", num_subsets)
     checks.check_count("subset_size", subset_size, least=2)

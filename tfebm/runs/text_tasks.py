@@ -86,6 +86,7 @@ def classification(model: keras.Model, data: TextData, settings: TextRunSettings
     return {
         "num_chains": settings.chains,
         "num_seeds": settings.task_seeds,
+        "num_valid": len(x_valid),
         "num_test": len(x_test),
         "largest_class": largest,
         "accuracy": rows,

@@ -175,11 +175,11 @@ def _archive(
     if signatures.is_text(model):
         for table in model.generator.tokenizer.resources:
             archive.track(table)
-    for name, signature in endpoints.items():
-        function, inputs = signatures.guarded(signature)
+    # Keras gives the first another name, `extras.DEFAULT_SIGNATURE`; an endpoint of that name would
+    # be traced again, and its graph be in the file twice.
+    for name in sorted(endpoints, key=lambda name: name != default):
+        function, inputs = signatures.guarded(endpoints[name])
         archive.add_endpoint(name, function, input_signature=inputs)
-        if name == default:
-            archive.add_endpoint(extras.DEFAULT_SIGNATURE, function, input_signature=inputs)
     if xla:
         function, inputs = signatures.guarded(signatures.compiled(endpoints[default]))
         archive.add_endpoint(f"{default}{extras.XLA}", function, input_signature=inputs)
