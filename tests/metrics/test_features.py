@@ -19,6 +19,9 @@ def test_features_of_a_classifier_are_repeatable_and_tell_classes_apart():
         found.append(classifier_features(x[:150], y[:150], x[150:], y[150:], epochs=2))
     one, two = found
     assert one.test_accuracy == two.test_accuracy > 0.9
+    # Labels that training has never seen measure nothing, and no labels do not either.
+    assert classifier_features(x[:50], y[:50], x, np.full(200, 7), epochs=1).test_accuracy is None
+    assert classifier_features(x[:50], y[:50], x, epochs=1).test_accuracy is None
     features = one.extract(x)
     np.testing.assert_array_equal(features, two.extract(x))
     assert features.shape == (200, 64)
@@ -46,8 +49,7 @@ X, Y = np.zeros((6, 8, 8, 1)), np.arange(6) % 2
         ((X, np.where(Y, np.nan, 0.0)), "NaN among them"),
         ((X[..., 0], Y), r"\[N, H, W, C\]. Received shape \[6, 8, 8\]"),
         ((X + 255, Y), "For 8-bit images"),
-        ((X, Y, X), "go together"),
-        ((X, Y, None, Y), "go together"),
+        ((X, Y, None, Y), "`y_test` without `x_test`"),
         ((X, Y, X, Y[:2]), r"`y_test` .* Received shape \[2\]"),
         ((X, Y, X[:, :4], Y), r"\[N, 8, 8, 1\]"),
         ((X, Y, None, None, 0), "epochs"),

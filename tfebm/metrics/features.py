@@ -44,8 +44,8 @@ def classifier_features(
     Args:
         x_train: Images in [-1, 1], `[N, H, W, C]`.
         y_train: Their labels `[N]`, of at least two classes.
-        x_test: Images to measure the accuracy on; without any, give no labels either.
-        y_test: Their labels.
+        x_test: Images to measure the accuracy on.
+        y_test: Their labels, without which nothing is measured.
         epochs: Passes over the data, at least 1.
         seed: Of weights and order; nothing else is seeded or disturbed.
 
@@ -62,9 +62,9 @@ def classifier_features(
     """
     checks.check_count("epochs", epochs)
     x, y_train = _labelled("x_train", x_train, "y_train", y_train)
-    if (x_test is None) != (y_test is None):
+    if x_test is None and y_test is not None:
         raise InvalidInputError(
-            "`x_test` and `y_test` go together. Received one of them; give both, or neither."
+            "Received `y_test` without `x_test`. Give the images too, or neither."
         )
     classes = np.unique(y_train)
     if len(classes) < 2:
@@ -101,7 +101,7 @@ def classifier_features(
         order = generator.permutation(len(x))
         classifier.fit(x[order], y[order], batch_size=_BATCH, shuffle=False, verbose=0)
     shape, accuracy = x.shape[1:], None
-    if x_test is not None:
+    if y_test is not None:
         x_test, y_test = _labelled("x_test", x_test, "y_test", y_test, shape)
         known = np.isin(y_test, classes)
         if known.any():
