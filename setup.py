@@ -34,6 +34,7 @@ INSTALL_REQUIRES = [
 # Of `savedmodels/client.py`: protocol buffers and stubs, which go with their TensorFlow.
 CLIENT = ["tensorflow-serving-api~=2.21.0"]
 
+# The pages of `docs/`, `python -m mkdocs build --strict`; a test builds them too.
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"]
 
 setuptools.setup(
@@ -56,7 +57,6 @@ setuptools.setup(
         # The name of the processor, and the peers, each in a process of its own. Where one is
         # missing its row says so.
         "benchmarks": ["py-cpuinfo>=9", "torch>=2.10", "torchebm>=0.8", "jax>=0.8"],
-        # The pages of `docs/`: `python -m mkdocs build --strict`.
         "docs": DOCS,
         # For `train/score.py`. TensorFlow 2.21 needs protobuf 6 or 7; Beam takes 6 from 2.69 on,
         # and 2.72 is the oldest that was tried. 2.77 still refuses protobuf 7, Pillow 13 and

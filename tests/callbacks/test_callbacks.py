@@ -257,6 +257,14 @@ class TestSampleQuality:
         model.generator.layers[-1].bias.assign(np.full(6, np.nan))
         assert np.isnan(list(quality.measure(model).values())).all()
 
+    def test_a_figure_that_is_none_can_be_recorded(self, tmp_path):
+        model = compiled()
+        model.generator.layers[-1].bias.assign(np.full(6, np.nan))
+        log = RunLog(tmp_path / "metrics.json", {})
+        fit(model, SampleQuality(np.nan_to_num, X, num_samples=20), log)
+        (record,) = files.read_json(tmp_path / "metrics.json")["epochs"]
+        assert record["metrics"]["frechet_distance"] is None
+
     def test_a_reference_that_cannot_be_compared(self):
         with pytest.raises(tfebm.InvalidInputError, match="at least two rows"):
             SampleQuality(np.asarray, X[:1])

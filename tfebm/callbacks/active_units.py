@@ -7,6 +7,7 @@ import numpy as np
 
 from tfebm.data import checks
 from tfebm.metrics import active_units
+from tfebm.models import latents
 
 
 class ActiveUnits(keras.callbacks.Callback):
@@ -14,9 +15,9 @@ class ActiveUnits(keras.callbacks.Callback):
 
         AU = #{i : Var_x(E[z_i | x]) > threshold}
 
-    by `metrics.active_units`, of all layers together where there are several. It falls where a
-    posterior collapses. It is NaN where a chain diverged. Put it before the callbacks that write
-    logs.
+    by `metrics.active_units`, of all layers together where there are several, for a model with a
+    posterior: `LatentEBM`, `ShortRunModel` or `VAE`. It falls where a posterior collapses, and is
+    NaN where a chain diverged. Put it before the callbacks that write logs.
 
     Args:
         x: Examples as `model.infer` takes them, two or more: images, vectors, ids or sentences.
@@ -61,7 +62,7 @@ class ActiveUnits(keras.callbacks.Callback):
     def measure(self, model: keras.Model) -> dict[str, float]:
         """The figure of `model` as it is now."""
         z = model.infer(self._x, seed=self.seed, num_chains=self.num_chains)
-        z = np.concatenate(z, axis=-1) if isinstance(z, tuple) else np.asarray(z)
+        z = np.asarray(latents.join(z))
         if not np.isfinite(z).all():
             return {"active_units": float("nan")}
         return {"active_units": active_units(z, self.threshold).count}

@@ -1,5 +1,6 @@
 """The records of a run's epochs, on the disk after each."""
 
+import math
 import os
 import pathlib
 import time
@@ -13,9 +14,9 @@ from tfebm import files
 class RunLog(keras.callbacks.Callback):
     """Keeps `metrics.json`: one object with "settings", "epochs" and "final".
 
-    A record per epoch: its number from 0, the step at its end, its seconds, and its metrics; in a
-    run of several stages the stage too, each of which counts its epochs from 0. The file is
-    replaced in one piece.
+    A record per epoch: its number from 0, the step at its end, its seconds, and its metrics (None
+    for one that is not finite); in a run of several stages the stage too, each of which counts its
+    epochs from 0. The file is replaced in one piece.
 
     Args:
         path: Of `metrics.json`; None keeps the records without writing them.
@@ -45,7 +46,7 @@ class RunLog(keras.callbacks.Callback):
             "epoch": epoch,
             "step": int(self.model.step.numpy()),
             "seconds": round(time.monotonic() - self._started, 3),
-            "metrics": {name: float(value) for name, value in (logs or {}).items()},
+            "metrics": {name: _number(value) for name, value in (logs or {}).items()},
         }
         # An epoch that a resumed run completes replaces its first part.
         place = (self.stage, epoch)
@@ -59,3 +60,8 @@ class RunLog(keras.callbacks.Callback):
             return
         record = {"settings": self.settings, "epochs": self.epochs, "final": final}
         files.write_json(self.path, record)
+
+
+def _number(value: Any) -> float | None:
+    """JSON has no name for NaN and the infinities."""
+    return float(value) if math.isfinite(value) else None

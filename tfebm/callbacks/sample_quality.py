@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfebm.data import checks
-from tfebm.metrics import FeatureMoments, features, frechet_distance, kernel_distance
+from tfebm.metrics import FeatureMoments, features, frechet, frechet_distance, kernel_distance
 
 
 class SampleQuality(keras.callbacks.Callback):
@@ -49,8 +49,8 @@ class SampleQuality(keras.callbacks.Callback):
         self.num_samples, self.every, self.seed = num_samples, every, seed
         self._extract, self._reference = extract, np.asarray(extract(reference), np.float64)
         # A reference that cannot be compared is told now, and not after an epoch.
+        frechet.check_sets(self._reference, self._reference)
         self._moments = FeatureMoments.of(self._reference)
-        frechet_distance(self._moments, self._moments)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every == 0 and logs is not None:

@@ -98,6 +98,21 @@ def check_values(x: np.ndarray, value_range: tuple[float, float] | None) -> None
             )
 
 
+def as_labels(labels: Any, number: int, where: str) -> np.ndarray:
+    """Labels of images, `[number]` or, as Keras' sets have them, `[number, 1]`, as `[number]`.
+
+    Raises:
+        InvalidInputError: Another shape; the sentence begins with `where`.
+    """
+    labels = np.asarray(labels)
+    if labels.shape not in ((number,), (number, 1)):
+        raise InvalidInputError(
+            f"{where} there must be one label for each image. Received shape {list(labels.shape)} "
+            f"for {number} images."
+        )
+    return labels.reshape(number)
+
+
 def as_tokens(x: Any, vocabulary_size: int) -> np.ndarray:
     """`x` as int32 `[N, T]`, ids of tokens for inference.
 

@@ -108,7 +108,8 @@ def load_images(
             )
         labels = getattr(data, f"y{split[1:]}")
         if labels is not None:
-            fields[f"y{split[1:]}"] = _as_labels(labels, len(images), f"{data.name}: y{split[1:]}")
+            name = f"y{split[1:]}"
+            fields[name] = checks.as_labels(labels, len(images), f"{data.name}: {name}:")
     train, test = fields["x_train"], fields["x_test"]
     if not len(train):
         raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
@@ -156,16 +157,6 @@ def as_images(images: Any, name: str) -> np.ndarray:
             "`2 * x - 1`, or uint8."
         )
     return images
-
-
-def _as_labels(labels: Any, number: int, name: str) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape not in ((number,), (number, 1)):  # the second as Keras' sets have them
-        raise InvalidInputError(
-            f"{name}: there must be one label for each of {number} images. Received shape "
-            f"{list(labels.shape)}."
-        )
-    return labels.reshape(number)
 
 
 def resize(images: np.ndarray, size: int | None) -> np.ndarray:

@@ -61,7 +61,7 @@ def classifier_features(
         ...     classifier.extract(model.generate(5000)), classifier.extract(x_train))
     """
     checks.check_count("epochs", epochs)
-    x, y_train = _labelled("x_train", x_train, "y_train", y_train)
+    x, y_train = _labelled(x_train, y_train, "y_train")
     if x_test is None and y_test is not None:
         raise InvalidInputError(
             "Received `y_test` without `x_test`. Give the images too, or neither."
@@ -102,7 +102,7 @@ def classifier_features(
         classifier.fit(x[order], y[order], batch_size=_BATCH, shuffle=False, verbose=0)
     shape, accuracy = x.shape[1:], None
     if y_test is not None:
-        x_test, y_test = _labelled("x_test", x_test, "y_test", y_test, shape)
+        x_test, y_test = _labelled(x_test, y_test, "y_test", shape)
         known = np.isin(y_test, classes)
         if known.any():
             labels = np.searchsorted(classes, y_test[known])
@@ -160,7 +160,7 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
         ) from error
 
     def extract(images: np.ndarray) -> np.ndarray:
-        images = _finite_images(images, (None, None, None))
+        images = _finite_images(images)
         if images.shape[-1] not in (1, 3):
             raise InvalidInputError(
                 f"Images must be [N, H, W, 1] or [N, H, W, 3]. Received shape {images.shape}."
@@ -176,36 +176,29 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
     return extract
 
 
-def _finite_images(images: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+def _finite_images(
+    images: Any,
+    shape: tuple[int, ...] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Images as float32. An activation may turn NaN into 0 (oneDNN's ReLU does), and a network of
     them has features for anything: what is asked of features must be asked of images first."""
     images = np.asarray(images, np.float32)
-    if images.ndim != 4 or any(
-        n not in (None, m) for n, m in zip(shape, images.shape[1:], strict=True)
-    ):
-        needed = ", ".join("NHWC"[i + 1] if n is None else str(n) for i, n in enumerate(shape))
+    if images.ndim != 4 or shape not in (None, images.shape[1:]):
+        needed = "H, W, C" if shape is None else ", ".join(map(str, shape))
         raise InvalidInputError(
             f"Images must have shape [N, {needed}]. Received shape {list(images.shape)}."
         )
-    checks.check_values(images, None)
+    checks.check_values(images, value_range)
     return images
 
 
 def _labelled(
-    x_name: str,
-    x: Any,
-    y_name: str,
-    y: Any,
-    shape: tuple[int | None, ...] = (None, None, None),
+    x: Any, y: Any, y_name: str, shape: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images in [-1, 1] and a label for each."""
-    x, y = _finite_images(x, shape), np.asarray(y)
-    checks.check_values(x, (-1.0, 1.0))
-    if y.shape != (len(x),):
-        raise InvalidInputError(
-            f"`{y_name}` must be [N], a label for each image of `{x_name}`. Received shape "
-            f"{list(y.shape)} for {len(x)} images."
-        )
+    x = _finite_images(x, shape, (-1.0, 1.0))
+    y = checks.as_labels(y, len(x), f"For `{y_name}`")
     if (y != y).any():
         raise InvalidInputError(f"`{y_name}` must be labels. Received NaN among them.")
     return x, y
