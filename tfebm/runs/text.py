@@ -65,13 +65,8 @@ def vocabulary_file(run: RunDirectory) -> pathlib.Path:
 
 
 def begin(run: RunDirectory, data: TextData) -> None:
-    """Writes the vocabulary, and says what became of the sentences."""
+    """Writes the vocabulary."""
     _write(vocabulary_file(run), data.tokenizer.vocabulary)
-    print(
-        f"{data.report_sentence} Vocabulary: {data.tokenizer.vocabulary_size:,} ids, 4 of them "
-        "special.",
-        flush=True,
-    )
 
 
 def _check_vocabulary(run: RunDirectory, data: TextData) -> None:
