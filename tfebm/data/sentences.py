@@ -1,9 +1,10 @@
 """Bytes of a text file to its sentences: one rule for training, for `score.py` and for the client.
 
 A file is UTF-8, plain or packed with gzip, whatever its name. A line ends at LF, CR LF or CR; any
-other mark that parts lines or pages is white space within a line. Of a line the byte-order marks are
-dropped, accents are joined to their letters (NFC), and white space at both ends is cut off; what has
-nothing visible is empty. `savedmodels/client.py` repeats these rules, and a test compares them.
+other mark that parts lines or pages is white space within a line. Of a line the byte-order marks
+are dropped, accents are joined to their letters (NFC), and white space at both ends is cut off;
+what has nothing visible is empty. `savedmodels/client.py` repeats these rules, and a test compares
+the two.
 """
 
 import csv
@@ -28,6 +29,7 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
 _EMPTY = re.compile(rf"[\s{INVISIBLE}]*")
 _NUL = "it holds a NUL byte"
+_CONTROLS = bytes([*range(9), *range(14, 27)])  # of ASCII, white space and escapes aside
 
 # How files of other kinds begin, what they are, and what to do.
 _CONVERT = "Convert it: iconv -f {} -t UTF-8 FILE > sentences.txt"
@@ -52,10 +54,10 @@ _MARKUP = re.compile(rb"\s*<(!doctype\b|html\b|\?xml\b|svg\b)", re.IGNORECASE)
 # Sentences have spaces behind their commas; names of columns have none.
 _NAME = r'"?[A-Za-z_][\w.-]*(?: [\w.-]+)?"?'
 _HEADER = re.compile(rf"{_NAME}(?:[,;]{_NAME})+")
-_COLUMNS = frozenset(
-    "body category class comment content id label polarity rating review score sentence sentiment "
-    "target text title tweet".split()
-)
+_COLUMNS = {
+    *("body", "category", "class", "comment", "content", "id", "label", "polarity", "rating"),
+    *("review", "score", "sentence", "sentiment", "target", "text", "title", "tweet"),
+}
 _NUMBERED = re.compile(r'"?-?\d+(\.\d+)?"?[,;]\s*\D|.*[,;]\s*"?-?\d+(\.\d+)?"?$', re.DOTALL)
 _FEW = 3  # lines that must look like rows before they are taken for a table
 _JUDGED = 1000  # lines at most
@@ -97,7 +99,7 @@ def unpacked(file: BinaryIO) -> BinaryIO:
     head = file.read(len(_GZIP))
     whole = io.BufferedReader(_Joined(head, file))
     # The standard library's: it says when a file is cut off.
-    return io.BufferedReader(gzip.GzipFile(fileobj=whole)) if head == _GZIP else whole
+    return gzip.GzipFile(fileobj=whole) if head == _GZIP else whole
 
 
 def read_lines(file: BinaryIO, labels: bool | None = False, table: bool = True) -> Iterator[bytes]:
@@ -177,12 +179,12 @@ def judge(head: bytes, labels: bool | None = False, table: bool = True) -> None:
     for start, what, do in _KINDS:
         if head.startswith(start):
             raise NotSentencesError(what, do)
-    nuls = head.count(b"\0")
-    if nuls > len(head) // 100:
-        even, odd = head[::2].count(b"\0"), head[1::2].count(b"\0")
-        if max(even, odd) > len(head) // 8 and max(even, odd) > 8 * min(even, odd):
-            order = "UTF-16LE" if odd > even else "UTF-16BE"
-            raise NotSentencesError(f"{order} without a mark", _CONVERT.format(order))
+    nuls, even, odd = (part.count(b"\0") for part in (head, head[::2], head[1::2]))
+    if max(even, odd) > max(len(head) // 8, 8 * min(even, odd)):
+        order = "UTF-16LE" if odd > even else "UTF-16BE"
+        raise NotSentencesError(f"{order} without a mark", _CONVERT.format(order))
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if nuls > len(head) // 100 or controls > len(head) // 20:
         raise NotSentencesError("binary, not text", "Give a text file")
     head = head.removeprefix(_BOM)
     if _MARKUP.match(head):

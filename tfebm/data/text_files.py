@@ -96,7 +96,8 @@ def load_folder(path: pathlib.Path, labels: bool) -> tuple[Splits, list[str]]:
                 f"{files['train'].name}: what is learned would be tested. Remove it, and a tenth "
                 "of the lines is held out."
             )
-    return {split: read_sentences(file, labels) for split, file in files.items()}, others
+    found = {split: files[split] for split in SPLIT_NAMES if split in files}
+    return {split: read_sentences(file, labels) for split, file in found.items()}, others
 
 
 def _split_of(name: str) -> str | None:

@@ -181,20 +181,21 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _not_loaded(name: str, error: Exception, hint: str = "") -> str:
+    about = f"The data set {name!r} of TensorFlow Datasets could not be loaded"
     cause = error
     while not isinstance(cause, ImportError) and cause.__cause__ is not None:
         cause = cause.__cause__
-    said = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {said if len(said) <= 300 else said[:297] + '...'}"
     if isinstance(cause, ImportError):
-        what = "a module that is not installed" if cause.name else "an import"
-        module = f" pip install {cause.name.split('.')[0]}" if cause.name else ""
+        module = (cause.name or "").split(".")[0]
+        remedy = f"Install it: pip install {module}" if module else "Repair the installation"
         return (
-            f"The data set {name!r} of TensorFlow Datasets could not be loaded, for want of {what}: "
-            f"{type(cause).__name__}: {cause}. Install it:{module or ' see its message'}."
+            f"{about}, since a module is missing or broken: {type(cause).__name__}: {cause}. "
+            f"{remedy}."
         )
+    said = " ".join(str(error).split()).rstrip(".")
+    said = said if len(said) <= 300 else f"{said[:297]}..."
     return (
-        f"The data set {name!r} of TensorFlow Datasets could not be loaded: {said.rstrip('.')}.{hint} "
-        "Where there is no network, prepare it on another machine and give its folder as the data "
-        "folder (`data_dir`), or use 'grammar' or a text file."
+        f"{about}: {type(error).__name__}: {said}.{hint} Where there is no network, prepare it on "
+        "another machine and give its folder as the data folder (`data_dir`), or use 'grammar' or "
+        "a text file."
     )

@@ -1,4 +1,4 @@
-"""Characters that cannot be seen, and letters whose accents stand apart, as operations of a graph."""
+"""Characters that cannot be seen, and letters whose accents stand apart."""
 
 import functools
 import unicodedata
@@ -26,8 +26,9 @@ _LEADS, _VOWELS, _TRAILS = 19, 21, 28
 _JOINING = r"(?s).*[\pM\x{1161}-\x{11c2}].*"
 
 
+@tf.autograph.experimental.do_not_convert  # it would take seconds, and there is nothing to convert
 def join_accents(text: Tensor) -> Tensor:
-    """Strings `[B]` whose letters and the accents behind them are one character, where there is one.
+    """Strings `[B]` with every letter and the accents behind it as one character, if there is one.
 
     Unicode's form NFC, but for accents behind others that join no letter, and for characters that
     it writes as another one; `unicodedata.normalize` does these too. A text without accents that
