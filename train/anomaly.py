@@ -16,35 +16,27 @@ B. Pang, T. Han, E. Nijkamp, S.-C. Zhu, Y. N. Wu. Learning Latent Space Energy-B
 NeurIPS 2020, section 4.4.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import math
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 import tfebm
-from tfebm import pictures
-from tfebm.data import (
-    AnomalyData,
-    hold_out_class,
-    load_images,
-    load_normal_and_test,
-    steps_per_epoch,
-)
+from tfebm import runs
 from tfebm.errors import InvalidInputError
-from tfebm.models.latent_variable import LatentVariableModel
-from tfebm.runs import ImageRunSettings, anomaly, flag, images, open_session, training
+from tfebm.runs import ImageRunSettings, flag
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfebm.data import AnomalyData
+    from tfebm.models.latent_variable import LatentVariableModel
 
 NAME = "anomaly"
 MODELS = ("latent_ebm", "latent_ebm_layers", "short_run", "vae")
@@ -148,33 +140,42 @@ def default_preset(asked: Mapping[str, Any]) -> str:
 def load(settings: Settings) -> AnomalyData:
     """What the flags name."""
     if settings.normal is not None:
-        return load_normal_and_test(settings.normal, settings.test, settings.image_size)
-    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
-    return hold_out_class(data, settings.held_out, settings.seed)
+        return tfebm.data.load_normal_and_test(settings.normal, settings.test, settings.image_size)
+    data = tfebm.data.load_images(settings.dataset, settings.image_size, settings.data_dir)
+    return tfebm.data.hold_out_class(data, settings.held_out, settings.seed)
+
+
+def make_generator(settings: Settings, image_shape: tuple) -> keras.Layer:
+    """The generator of the settings."""
+    policy = settings.dtype_policy
+    if settings.model == "latent_ebm_layers":
+        sizes = (settings.latent_size,) * settings.num_layers
+        return tfebm.MultilayerGenerator(
+            image_shape, sizes, settings.width, upsamplings=2, dtype=policy
+        )
+    if settings.generator == "dense":
+        units = (settings.hidden_units, 2 * settings.hidden_units)
+        return tfebm.DenseGenerator(image_shape, units, dtype=policy)
+    return tfebm.DeconvGenerator(image_shape, settings.width, dtype=policy)
+
+
+def check(settings: Settings) -> None:
+    """Raises `InvalidInputError` for a size that no image could mend."""
+    if settings.image_size:
+        make_generator(settings, (settings.image_size, settings.image_size, 3))
 
 
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> LatentVariableModel:
     """The compiled model of the settings."""
-    per_epoch = steps_per_epoch(num_examples, settings.batch_size)
+    per_epoch = tfebm.data.steps_per_epoch(num_examples, settings.batch_size)
     rate = (settings.learning_rate, settings.learning_rate_decay)
     shared: dict[str, Any] = {
         "likelihood": tfebm.GaussianLikelihood(settings.sigma),
         "seed": settings.seed,
     }
-    if settings.model == "latent_ebm_layers":
-        sizes = (settings.latent_size,) * settings.num_layers
-        generator = tfebm.MultilayerGenerator(
-            image_shape, sizes, settings.width, upsamplings=2, dtype=settings.dtype_policy
-        )
-    else:
+    generator = make_generator(settings, image_shape)
+    if settings.model != "latent_ebm_layers":
         shared["latent_size"] = settings.latent_size
-        if settings.generator == "dense":
-            units = (settings.hidden_units, 2 * settings.hidden_units)
-            generator = tfebm.DenseGenerator(image_shape, units, dtype=settings.dtype_policy)
-        else:
-            generator = tfebm.DeconvGenerator(
-                image_shape, settings.width, dtype=settings.dtype_policy
-            )
     if settings.model == "vae":
         encoder = tfebm.ConvEncoder(
             image_shape, settings.latent_size, width=2 * settings.width, dtype=settings.dtype_policy
@@ -209,14 +210,18 @@ def scoring_chain(settings: Settings) -> tfebm.ShortRunLangevin | None:
 
 
 def _adam(rate: float, decay: float, per_epoch: int) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(training.decay_schedule(rate, decay, per_epoch), beta_1=0.5)
+    training = runs.training
+    return training.adam(training.decay_schedule(rate, decay, per_epoch))
 
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(
-        NAME, Settings, PRESETS, default_preset, __doc__, load, lambda data: data.images.x_train
+    session = runs.open_session(
+        *(NAME, Settings, PRESETS, default_preset, __doc__, load),
+        examples=lambda data: data.images.x_train,
+        check=check,
     )
+    anomaly, images, training = runs.anomaly, runs.images, runs.training
     settings, run, data = session.settings, session.run, session.data
     with session.strategy.scope():
         model = make_model(settings, data.images.image_shape, len(data.images.x_train))
@@ -227,7 +232,8 @@ def main() -> None:
     looks = [tfebm.callbacks.SampleGrid(run.picture("samples"))]
     number = len(data.images.x_train)
     last = math.ceil(
-        training.num_steps(settings, number) / steps_per_epoch(number, settings.batch_size)
+        training.num_steps(settings, number)
+        / tfebm.data.steps_per_epoch(number, settings.batch_size)
     )
     first = max(0, last - settings.score_epochs)
     if data.is_anomaly is not None:
@@ -237,7 +243,7 @@ def main() -> None:
     if chain is not None:  # of what is saved and exported, too
         model.posterior_sampler = chain
     run.save_model(model)
-    pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
     images.draw_images(model, data.images, run)
     session.export(model)
     found = scores(model)
@@ -256,4 +262,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

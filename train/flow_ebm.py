@@ -11,46 +11,26 @@ E. Nijkamp et al. MCMC Should Mix: Learning Energy-Based Model with Neural Trans
 MCMC. ICLR 2022.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import difflib
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
-
-import keras
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 import tfebm
-from tfebm import files, pictures, plots
-from tfebm.data import (
-    TOY_DENSITIES,
-    ImageData,
-    PointData,
-    load_points,
-    pad_images,
-    steps_per_epoch,
-    toy_density,
-)
+from tfebm import files, runs
 from tfebm.errors import InvalidInputError
-from tfebm.runs import (
-    ImageRunSettings,
-    RunDirectory,
-    evaluation,
-    flag,
-    load_image_set,
-    mixing,
-    open_session,
-    training,
-)
+from tfebm.names import TOY_DENSITIES
+from tfebm.runs import ImageRunSettings, flag
+
+if TYPE_CHECKING:
+    from tfebm.data import ImageData, PointData
+    from tfebm.runs import RunDirectory, mixing
 
 NAME = "flow_ebm"
 FLOWS = ("spline", "realnvp", "glow")
@@ -152,8 +132,8 @@ def default_preset(given: Mapping[str, Any]) -> str:
     return "points" if given.get("dataset", "eight_gaussians") in TOY_DENSITIES else "images"
 
 
-def load(settings: Settings) -> PointData | ImageData:
-    """The data, images padded for the flow."""
+def check(settings: Settings) -> None:
+    """Raises `InvalidInputError` for what no data could mend."""
     if settings.dataset in TOY_DENSITIES:
         if settings.flow == "glow":
             raise InvalidInputError(
@@ -165,32 +145,53 @@ def load(settings: Settings) -> PointData | ImageData:
                 "--validation is for images. Received it with points in the plane, of which every "
                 "--seed draws others."
             )
-        return load_points(
-            settings.dataset, settings.num_points, settings.num_points, settings.seed
-        )
+        return
     near = difflib.get_close_matches(settings.dataset, TOY_DENSITIES, n=2, cutoff=0.7)
     if near and not pathlib.Path(settings.dataset).exists():
-        toy_density(settings.dataset)  # says which names are near
-    data = load_image_set(settings)
+        tfebm.data.toy_density(settings.dataset)  # says which names are near
     if settings.flow != "glow":
         raise InvalidInputError(
             f"--flow {settings.flow} is for points in the plane. Received it with images: use glow."
         )
-    side = settings.pad or 1 << (data.image_shape[0] - 1).bit_length()
-    return pad_images(data, side)
+    if settings.pad or settings.image_size:
+        side = settings.pad or padded_side(settings.image_size)
+        make_glow(settings, (side, side, 3))
+
+
+def padded_side(side: int) -> int:
+    """The power of 2 that images are padded to where nothing else is asked for."""
+    return 1 << (side - 1).bit_length()
+
+
+def load(settings: Settings) -> PointData | ImageData:
+    """The data, images padded for the flow."""
+    check(settings)
+    if settings.dataset in TOY_DENSITIES:
+        return tfebm.data.load_points(
+            settings.dataset, settings.num_points, settings.num_points, settings.seed
+        )
+    data = runs.load_image_set(settings)
+    return tfebm.data.pad_images(data, settings.pad or padded_side(data.image_shape[0]))
+
+
+def make_glow(settings: Settings, image_shape: tuple) -> tfebm.Glow:
+    """The flow over images."""
+    return tfebm.Glow(
+        image_shape,
+        settings.levels,
+        settings.flow_steps,
+        settings.flow_width,
+        seed=settings.seed,
+    )
 
 
 def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowModel:
     """The flow, compiled."""
+    import keras
+
     if settings.flow == "glow":
-        flow = tfebm.Glow(
-            data.image_shape,
-            settings.levels,
-            settings.flow_steps,
-            settings.flow_width,
-            seed=settings.seed,
-        )
-        levels = 256 if data.x_train.dtype == np.uint8 else None  # floats are continuous
+        flow = make_glow(settings, data.image_shape)
+        levels = 256 if data.x_train.dtype == "uint8" else None  # floats are continuous
         model = tfebm.FlowModel(
             flow, num_levels=levels, jit_compile=settings.jit_compile, seed=settings.seed
         )
@@ -198,7 +199,9 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
         kind = {"spline": tfebm.SplineFlow, "realnvp": tfebm.RealNVP}[settings.flow]
         flow = kind(2, settings.couplings, hidden_units=(settings.flow_width,) * 2)
         model = tfebm.FlowModel(flow, jit_compile=settings.jit_compile, seed=settings.seed)
-    steps = settings.flow_epochs * steps_per_epoch(len(data.x_train), settings.batch_size)
+    steps = settings.flow_epochs * tfebm.data.steps_per_epoch(
+        len(data.x_train), settings.batch_size
+    )
     rate = keras.optimizers.schedules.CosineDecay(settings.flow_learning_rate, steps)
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=100.0))
     return model
@@ -206,6 +209,8 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
 
 def make_model(settings: Settings, flow: tfebm.FlowModel) -> tfebm.FlowEBM:
     """The energy over the flow, compiled."""
+    import keras
+
     width = settings.energy_width
     if settings.flow == "glow":
         # The paper's four layers, or as many as leave 4 x 4 values of a small image.
@@ -246,6 +251,7 @@ def train(
     settings: Settings, data: PointData | ImageData, run: RunDirectory, strategy: Any
 ) -> tuple[tfebm.FlowModel, tfebm.FlowEBM, tfebm.callbacks.RunLog]:
     """The first two stages, each from where it was left."""
+    training = runs.training
     with strategy.scope():
         flow = make_flow(settings, data)
     done = training.saved_step(run, "flow", strategy)
@@ -294,7 +300,10 @@ def draw(
     run: RunDirectory,
 ) -> None:
     """The last stage."""
-    plots.save_mixing(
+    import numpy as np
+
+    pictures = tfebm.pictures
+    tfebm.plots.save_mixing(
         run.picture("mixing"),
         {
             "latent chain": found.latent.coordinates,
@@ -310,8 +319,8 @@ def draw(
         },
         {title: names for title, (_, names) in CURVES.items()},
     )
-    if isinstance(data, PointData):
-        evaluation.draw_densities(run.picture("density"), model, flow, data)
+    if isinstance(data, tfebm.data.PointData):
+        runs.evaluation.draw_densities(run.picture("density"), model, flow, data)
         return
     tfebm.callbacks.SampleGrid(run.picture("samples"), side=8).draw(model)
     for name, space in (("chains", found.latent), ("chains_data_space", found.data)):
@@ -328,7 +337,8 @@ def draw(
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(NAME, Settings, PRESETS, default_preset, __doc__, load)
+    session = runs.open_session(NAME, Settings, PRESETS, default_preset, __doc__, load)
+    evaluation, training = runs.evaluation, runs.training
     _, settings, run, strategy, data, _ = session
     with strategy.scope():  # what does not fit together is said before anything is written
         make_model(settings, make_flow(settings, data))
@@ -340,7 +350,7 @@ def main() -> None:
     run.save_model(model)
     print("Diagnosis: chains in the latent space and in the data space.", flush=True)
     view, about = evaluation.view_of(data, settings.seed)
-    found = mixing.diagnose(
+    found = runs.mixing.diagnose(
         model,
         view,
         settings.diagnosis_chains,
@@ -356,10 +366,10 @@ def main() -> None:
     final = training.finish(model, log, test, started)
     print(training.cost(final))
     print(evaluation.summary(test, found))
-    first = "density.png" if isinstance(data, PointData) else "samples.png"
+    first = "density.png" if isinstance(data, tfebm.data.PointData) else "samples.png"
     print(f"Everything is in {run.path}: look at mixing.png and {first} first.")
     session.close()
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

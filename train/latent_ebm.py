@@ -7,26 +7,19 @@
 B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import time
 
-import keras
-
 import tfebm
-from tfebm import pictures
-from tfebm.data import steps_per_epoch
-from tfebm.runs import ImageRunSettings, flag, images, open_session, training
+from tfebm import runs
+from tfebm.runs import ImageRunSettings, flag
 
 NAME = "latent_ebm"
-LAYOUTS = {"default": None, "cifar10": tfebm.CIFAR10_STAGES}
+LAYOUTS = ("default", "cifar10")
 
 CURVES = {
     "reconstruction (squared error per image)": ("generator_loss",),
@@ -44,7 +37,7 @@ class Settings(ImageRunSettings):
     batch_size: int = flag(50, "examples per step, over all replicas", least=1)
     latent_size: int = flag(16, "d, size of z", least=1)
     width: int = flag(16, "n_gf, the unit of the generator's channels", least=1)
-    layout: str = flag("default", "the generator's stages", choices=tuple(LAYOUTS))
+    layout: str = flag("default", "the generator's stages", choices=LAYOUTS)
     energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
     prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0, most=10**6)
     posterior_steps: int = flag(20, "K_1, steps of the posterior chain", least=0, most=10**6)
@@ -99,15 +92,25 @@ PRESETS = {
 }
 
 
+def make_generator(settings: Settings, image_shape: tuple) -> tfebm.DeconvGenerator:
+    """The generator of the settings."""
+    stages = tfebm.CIFAR10_STAGES if settings.layout == "cifar10" else None
+    return tfebm.DeconvGenerator(
+        image_shape, settings.width, stages=stages, dtype=settings.dtype_policy
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raises `InvalidInputError` for a size that no image could mend."""
+    if settings.image_size:
+        make_generator(settings, (settings.image_size, settings.image_size, 3))
+
+
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfebm.LatentEBM:
     """The compiled model of the settings."""
+    training = runs.training
     model = tfebm.LatentEBM(
-        generator=tfebm.DeconvGenerator(
-            image_shape,
-            settings.width,
-            stages=LAYOUTS[settings.layout],
-            dtype=settings.dtype_policy,
-        ),
+        generator=make_generator(settings, image_shape),
         energy=tfebm.EnergyMLP((settings.energy_width,) * 2),
         latent_size=settings.latent_size,
         prior_sampler=tfebm.ShortRunLangevin(
@@ -119,23 +122,19 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfe
         likelihood=tfebm.GaussianLikelihood(settings.sigma),
         seed=settings.seed,
     )
-    per_epoch = steps_per_epoch(num_examples, settings.batch_size)
+    per_epoch = tfebm.data.steps_per_epoch(num_examples, settings.batch_size)
     rates = (
         (settings.learning_rate, settings.learning_rate_decay),
         (settings.energy_learning_rate, settings.energy_learning_rate_decay),
     )
-    model.compile(
-        *(
-            keras.optimizers.Adam(training.decay_schedule(*rate, per_epoch), beta_1=0.5)
-            for rate in rates
-        )
-    )
+    model.compile(*(training.adam(training.decay_schedule(*each, per_epoch)) for each in rates))
     return model
 
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(NAME, Settings, PRESETS, "laptop", __doc__)
+    session = runs.open_session(NAME, Settings, PRESETS, "laptop", __doc__, check=check)
+    images, training = runs.images, runs.training
     settings, run, data = session.settings, session.run, session.data
     with session.strategy.scope():
         model = make_model(settings, data.image_shape, len(data.x_train))
@@ -146,7 +145,7 @@ def main() -> None:
     model = session.alone(model)
     run.save_model(model)
     images.draw_images(model, data, run)
-    pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
     session.export(model)
     final = training.finish(model, log, images.test_figures(model, data, settings), started)
     print(training.cost(final))
@@ -156,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

@@ -9,13 +9,7 @@ another --runner the same job runs there, where the export, the files and this p
 hand.
 """
 
-import os
-
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import logging

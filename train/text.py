@@ -12,29 +12,25 @@ B. Pang, E. Nijkamp, T. Han, Y. N. Wu. Generative Text Modeling through Short Ru
 2021. B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import math
 import pathlib
 import time
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 import tfebm
-from tfebm import pictures
-from tfebm.data import TextData
+from tfebm import runs
 from tfebm.errors import InvalidInputError
-from tfebm.generators import BeamSearch, Greedy, Sampled
-from tfebm.models.short_run import text_sampler
-from tfebm.runs import TextRunSettings, flag, open_session, text, text_figures, text_tasks, training
+from tfebm.runs import TextRunSettings, flag
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfebm.data import TextData
 
 NAME = "text"
 MODELS = ("short_run", "latent_ebm", "vae", "lm")
@@ -182,15 +178,18 @@ def load(settings: Settings) -> TextData:
             f"--preset {settings.dataset} needs --dataset: a folder with train.txt, valid.txt and "
             f"test.txt (.gz too) of the {corpus}, which cannot be downloaded from here."
         )
-    return text.load(settings)
+    return runs.text.load(settings)
 
 
 def make_model(settings: Settings, data: TextData) -> keras.Model:
     """The compiled model of the settings."""
+    import keras
+
+    generators, schedule_steps = tfebm.generators, runs.text.schedule_steps
     decoding = {
-        "greedy": Greedy(),
-        "sampled": Sampled(),
-        "beam": BeamSearch(settings.beam_width),
+        "greedy": generators.Greedy(),
+        "sampled": generators.Sampled(),
+        "beam": generators.BeamSearch(settings.beam_width),
     }[settings.decoding]
     generator = tfebm.AutoregressiveGenerator(
         data.tokenizer,
@@ -211,7 +210,7 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
     if settings.model == "vae":
         model = tfebm.VAE(
             generator,
-            kl_warmup_steps=text.schedule_steps(settings, data, settings.kl_warmup),
+            kl_warmup_steps=schedule_steps(settings, data, settings.kl_warmup),
             free_bits=settings.free_bits,
             **shared,
         )
@@ -240,6 +239,8 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
 
 
 def _adam(rate: float, settings: Settings) -> keras.optimizers.Optimizer:
+    import keras
+
     return keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm)
 
 
@@ -247,12 +248,14 @@ def _posterior_sampler(settings: Settings) -> tfebm.ShortRunLangevin:
     options = {"noise_scale": settings.final_noise_scale, "jit_compile": settings.jit_compile}
     step_size = settings.constant_step_size
     if step_size is None:
-        return text_sampler(settings.posterior_steps, **options)
+        return tfebm.models.short_run.text_sampler(settings.posterior_steps, **options)
     return tfebm.ShortRunLangevin(settings.posterior_steps, step_size, **options)
 
 
 def _noise_schedule(settings: Settings, data: TextData) -> Any:
     """T of 0.05 to the end of the warm-up, then 0.05 more every epoch up to the final one."""
+    import keras
+
     final, step = settings.final_noise_scale, 0.05
     rises = math.ceil(final / step - 1e-6) - 1
     if not settings.noise_warmup_epochs or rises < 1:
@@ -260,23 +263,26 @@ def _noise_schedule(settings: Settings, data: TextData) -> Any:
     values = [step * (i + 1) for i in range(rises)] + [final]
     # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
     ends = [settings.noise_warmup_epochs + i for i in range(rises)]
-    ends = [text.schedule_steps(settings, data, end) - 1 for end in ends]
+    ends = [runs.text.schedule_steps(settings, data, end) - 1 for end in ends]
     return keras.optimizers.schedules.PiecewiseConstantDecay(ends, values)
 
 
 def _prior_schedule(settings: Settings, data: TextData) -> Any:
+    import keras
+
     if not settings.prior_warmup:
         return None
-    steps = text.schedule_steps(settings, data, settings.prior_warmup)
+    steps = runs.text.schedule_steps(settings, data, settings.prior_warmup)
     return keras.optimizers.schedules.PolynomialDecay(0.1, max(1, steps), 1.0)
 
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(
+    session = runs.open_session(
         *(NAME, Settings, PRESETS, "laptop", __doc__, load),
-        examples=lambda data: text.training_set(data).x_train,
+        examples=lambda data: runs.text.training_set(data).x_train,
     )
+    text, text_figures, training = runs.text, runs.text_figures, runs.training
     _, settings, run, strategy, data, asked = session
     before = text.finished(run, settings, data)
     trained = session.chief_says(before is not None)
@@ -296,7 +302,9 @@ def main() -> None:
         log = training.train(model, text.training_set(data), settings, run)
         model = session.alone(model)
         run.save_model(model)
-        pictures.save_curves(run.picture("curves"), log.epochs, text.CURVES_OF[settings.model])
+        tfebm.pictures.save_curves(
+            run.picture("curves"), log.epochs, text.CURVES_OF[settings.model]
+        )
     session.export(model)
     if not before or settings.task == "generate":
         text.write_sentences(model, data, run, settings)
@@ -316,10 +324,10 @@ def main() -> None:
             print(training.cost(final))
         print(text_figures.summary(test))
     if settings.task != "generate":
-        log.write({**final, **text_tasks.run_task(model, data, run, settings)})
+        log.write({**final, **runs.text_tasks.run_task(model, data, run, settings)})
     print(f"Everything is in {run.path}: look at samples.txt first.")
     session.close()
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

@@ -4,13 +4,11 @@ import argparse
 import dataclasses
 import difflib
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from tfebm.errors import InvalidInputError
-from tfebm.runs.strategy import STRATEGIES
+from tfebm.names import STRATEGIES
 
 S = TypeVar("S", bound="FlagSettings")
 T = TypeVar("T", bound="RunSettings")
@@ -344,15 +342,3 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise InvalidInputError(f"{name} must be greater than {rules['above']}. Received {value}.")
     if "most" in rules and value > rules["most"]:
         raise InvalidInputError(f"{name} must be at most {rules['most']}. Received {value}.")
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Ends the program with one sentence on the standard error."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # A full disk, or a pipe whose reader is gone. Python would try again at its end, and exit
-        # with 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}", file=sys.stderr)
-    raise SystemExit(code)

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.names import STRATEGIES
 from tfebm.runs.cluster import meet, read_cluster
-
-STRATEGIES = ("none", "mirrored", "multiworker")
 
 
 def make_strategy(

@@ -1,13 +1,18 @@
 """Flags of what a text run reads, and of what it does beside training."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tfebm.data import TextData, load_text
 from tfebm.errors import InvalidInputError
 from tfebm.runs.settings import RunSettings, flag
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfebm.data import TextData
 
 TASKS = ("generate", "classify", "cluster", "interpolate")
 LABEL_COUNTS = (100, 500, 1000, 2000, 10_000)
@@ -145,6 +150,8 @@ def read_text(settings: TextRunSettings) -> TextData:
         raise InvalidInputError(
             f"--unlabelled must be files, with commas between. Received {settings.unlabelled!r}."
         )
+    from tfebm.data import load_text  # behind the flags: it imports TensorFlow
+
     extra = [part.strip() for part in (settings.unlabelled or "").split(",") if part.strip()]
     labels = settings.labels or settings.needs_labels
     try:
@@ -219,6 +226,8 @@ def _check_labels(settings: TextRunSettings, data: TextData) -> None:
 
 def labelled_rows(data: TextData, number: int, seed: int) -> np.ndarray:
     """Rows of the training set in a random order, the first `number` of them."""
+    import numpy as np
+
     return np.random.default_rng(seed).permutation(len(data.y_train))[:number]
 
 

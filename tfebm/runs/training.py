@@ -227,6 +227,13 @@ def _peak_memory_mib() -> float:
     return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
 
 
+def adam(
+    rate: float | keras.optimizers.schedules.LearningRateSchedule,
+) -> keras.optimizers.Optimizer:
+    """Adam as the papers' code has it, with little momentum."""
+    return keras.optimizers.Adam(rate, beta_1=0.5)
+
+
 def decay_schedule(
     learning_rate: float, decay: float, per_epoch: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
