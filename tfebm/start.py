@@ -15,15 +15,13 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-
-def _is_command() -> bool:
-    # Until `python -m` has found its module, that is its name.
-    of_serving = sys.argv[:1] == ["-m"] and "tfebm.serving" in sys.orig_argv
-    return of_serving or getattr(sys.modules.get("__main__"), "__reads_flags_first__", False)
-
-
-IS_COMMAND: bool = _is_command()
-"""Whether this process is one of the commands."""
+# `python -m` calls itself so until it has found the module.
+IS_SERVING_COMMAND: bool = sys.argv[:1] == ["-m"] and "tfebm.serving" in sys.orig_argv
+"""Whether this process is `python -m tfebm.serving`."""
+IS_COMMAND: bool = IS_SERVING_COMMAND or getattr(
+    sys.modules.get("__main__"), "__reads_flags_first__", False
+)
+"""Whether it is one of the commands."""
 LIGHT = ("api", "errors", "files", "names", "runs", "start", "version")
 """Modules that do not import TensorFlow, or, like `runs`, only for what needs it."""
 INTERRUPTED = 128 + signal.SIGINT

@@ -60,13 +60,17 @@ class Settings(ImageRunSettings):
     """The defaults are the preset `digits`."""
 
     held_out: int | None = flag(
-        None, "label of the anomalies, which training never sees", type=int, least=0
+        None, "label of the anomalies, which training never sees", type=int, least=0, group="data"
     )
     normal: str | None = flag(
-        None, "folder of normal images, instead of --dataset", type=str, metavar="DIR"
+        None, "folder of normal images, instead of --dataset", type=str, metavar="DIR", group="data"
     )
     test: str | None = flag(
-        None, "folder of images to be scored; goes with --normal", type=str, metavar="DIR"
+        None,
+        "folder of images to be scored; goes with --normal",
+        type=str,
+        metavar="DIR",
+        group="data",
     )
     model: str = flag("latent_ebm", "what is learned", choices=MODELS)
     epochs: int = flag(30, "passes over the data", least=1)
@@ -85,21 +89,33 @@ class Settings(ImageRunSettings):
     width: int = flag(16, "the unit of a convolutional network's channels", least=1)
     energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
-    prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0, most=10**6)
-    posterior_steps: int = flag(20, "K_1, steps of the posterior chain", least=1, most=10**6)
-    prior_step_size: float = flag(0.4, "s_0; the noise has this standard deviation", least=0.0)
-    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0)
-    learning_rate: float = flag(1e-3, "of generator and encoder (Adam, beta_1 0.5)", above=0.0)
-    energy_learning_rate: float = flag(3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0)
+    prior_steps: int = flag(
+        60, "K_0, steps of the prior chain", least=0, most=10**6, group="sampler"
+    )
+    posterior_steps: int = flag(
+        20, "K_1, steps of the posterior chain", least=1, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(
+        0.4, "s_0; the noise has this standard deviation", least=0.0, group="sampler"
+    )
+    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0, group="sampler")
+    learning_rate: float = flag(
+        1e-3, "of generator and encoder (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
+    energy_learning_rate: float = flag(
+        3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
     learning_rate_decay: float = flag(
-        0.93, "factor per epoch on the first", above=0.0, most=1.0, before=1.0
+        0.93, "factor per epoch on the first", above=0.0, most=1.0, before=1.0, group="learning"
     )
     energy_learning_rate_decay: float = flag(
-        0.93, "factor per epoch on the energy's", above=0.0, most=1.0, before=1.0
+        0.93, "factor per epoch on the energy's", above=0.0, most=1.0, before=1.0, group="learning"
     )
-    score_steps: int = flag(60, "steps of the chain that scores", least=1, most=10**6, before=20)
-    score_chains: int = flag(1, "chains that a score is the mean of", least=1)
-    score_epochs: int = flag(10, "last epochs, whose figures are averaged", least=1)
+    score_steps: int = flag(
+        60, "steps of the chain that scores", least=1, most=10**6, before=20, group="task"
+    )
+    score_chains: int = flag(1, "chains that a score is the mean of", least=1, group="task")
+    score_epochs: int = flag(10, "last epochs, whose figures are averaged", least=1, group="task")
     output: str = flag(
         "runs/anomaly", "folder for everything the run writes", metavar="DIR", operational=True
     )

@@ -52,7 +52,7 @@ class Settings(ImageRunSettings):
         metavar="NAME|PATH",
     )
     epochs: int = flag(16, "passes over the data to learn the energy", least=1)
-    flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1)
+    flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1, group="learning")
     steps: int = flag(0, "stop every stage after so many batches (0: no limit)", least=0)
     batch_size: int = flag(256, "examples per step, over all replicas", least=1)
     precision: str = flag(
@@ -60,28 +60,52 @@ class Settings(ImageRunSettings):
         "of the energy's arithmetic; a flow stays in float32, to invert",
         choices=("float32", "bfloat16"),
     )
-    num_points: int = flag(50_000, "points to train on and to test with, in the plane", least=2)
+    num_points: int = flag(
+        50_000, "points to train on and to test with, in the plane", least=2, group="data"
+    )
     pad: int | None = flag(
-        None, "pad images to so many pixels a side (default: a power of 2)", type=int, least=1
+        None,
+        "pad images to so many pixels a side (default: a power of 2)",
+        type=int,
+        least=1,
+        group="data",
     )
     flow: str = flag("spline", "the backbone; images take glow", choices=FLOWS)
     couplings: int = flag(6, "of spline and realnvp", least=2)
     levels: int = flag(2, "L of glow", least=1, most=8)
     flow_steps: int = flag(8, "K of glow, steps per level", least=1)
     flow_width: int = flag(64, "hidden units or channels of each coupling", least=1)
-    flow_learning_rate: float = flag(2e-3, "of the flow (Adam, cosine decay)", above=0.0)
+    flow_learning_rate: float = flag(
+        2e-3, "of the flow (Adam, cosine decay)", above=0.0, group="learning"
+    )
     energy_width: int = flag(128, "hidden units (points) or first channels (images)", least=1)
-    learning_rate: float = flag(1e-4, "of the energy under maximum likelihood (Adam)", above=0.0)
-    contrastive_learning_rate: float = flag(1e-3, "of the energy before", above=0.0)
-    contrastive_steps: int = flag(2500, "steps of noise contrast, before the likelihood", least=0)
-    burn_in_steps: int = flag(100, "of them with moving chains, the last ones", least=0)
-    energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0)
-    chains: int = flag(256, "persistent chains while learning, over all replicas", least=2)
-    transitions: int = flag(1, "of every chain between two steps", least=1, most=10**6)
-    leapfrog_steps: int = flag(5, "gradients per transition", least=1, most=10**6)
-    generation_steps: int = flag(100, "transitions to a sample", least=0, most=10**6)
-    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2)
-    diagnosis_steps: int = flag(1000, "transitions of each of them", least=8, most=10**6)
+    learning_rate: float = flag(
+        1e-4, "of the energy under maximum likelihood (Adam)", above=0.0, group="learning"
+    )
+    contrastive_learning_rate: float = flag(
+        1e-3, "of the energy before", above=0.0, group="learning"
+    )
+    contrastive_steps: int = flag(
+        2500, "steps of noise contrast, before the likelihood", least=0, group="learning"
+    )
+    burn_in_steps: int = flag(
+        100, "of them with moving chains, the last ones", least=0, group="learning"
+    )
+    energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0, group="learning")
+    chains: int = flag(
+        256, "persistent chains while learning, over all replicas", least=2, group="sampler"
+    )
+    transitions: int = flag(
+        1, "of every chain between two steps", least=1, most=10**6, group="sampler"
+    )
+    leapfrog_steps: int = flag(5, "gradients per transition", least=1, most=10**6, group="sampler")
+    generation_steps: int = flag(
+        100, "transitions to a sample", least=0, most=10**6, group="sampler"
+    )
+    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2, group="task")
+    diagnosis_steps: int = flag(
+        1000, "transitions of each of them", least=8, most=10**6, group="task"
+    )
     output: str = flag(
         "runs/flow_ebm", "folder for everything the run writes", metavar="DIR", operational=True
     )

@@ -39,17 +39,27 @@ class Settings(ImageRunSettings):
     width: int = flag(16, "n_gf, the unit of the generator's channels", least=1)
     layout: str = flag("default", "the generator's stages", choices=LAYOUTS)
     energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
-    prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0, most=10**6)
-    posterior_steps: int = flag(20, "K_1, steps of the posterior chain", least=0, most=10**6)
-    prior_step_size: float = flag(0.4, "s_0; the noise has this standard deviation", least=0.0)
-    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0)
-    learning_rate: float = flag(1.5e-3, "of the generator (Adam, beta_1 0.5)", above=0.0)
-    energy_learning_rate: float = flag(3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0)
+    prior_steps: int = flag(
+        60, "K_0, steps of the prior chain", least=0, most=10**6, group="sampler"
+    )
+    posterior_steps: int = flag(
+        20, "K_1, steps of the posterior chain", least=0, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(
+        0.4, "s_0; the noise has this standard deviation", least=0.0, group="sampler"
+    )
+    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0, group="sampler")
+    learning_rate: float = flag(
+        1.5e-3, "of the generator (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
+    energy_learning_rate: float = flag(
+        3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
     learning_rate_decay: float = flag(
-        0.88, "factor per epoch on the generator's", above=0.0, most=1.0
+        0.88, "factor per epoch on the generator's", above=0.0, most=1.0, group="learning"
     )
     energy_learning_rate_decay: float = flag(
-        0.88, "factor per epoch on the energy's", above=0.0, most=1.0
+        0.88, "factor per epoch on the energy's", above=0.0, most=1.0, group="learning"
     )
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
     output: str = flag(

@@ -76,30 +76,50 @@ class Settings(ImageRunSettings):
     width: int = flag(16, "channels of the generator's feature maps", least=1)
     upsamplings: int = flag(2, "doublings of the side behind the last layer of multilayer", least=1)
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
-    posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6)
+    posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6, group="sampler")
     posterior_step_size: float = flag(
-        0.05, "s of --step-size fixed; the noise has this standard deviation", above=0.0
+        0.05,
+        "s of --step-size fixed; the noise has this standard deviation",
+        above=0.0,
+        group="sampler",
     )
-    step_size: str = flag("grid", "how s is chosen", choices=("fixed", "grid", "gradient"))
+    step_size: str = flag(
+        "grid", "how s is chosen", choices=("fixed", "grid", "gradient"), group="sampler"
+    )
     criterion: str = flag(
-        "entropy", "divergence that the choice of s minimises", choices=("kl", "entropy", "ksd")
+        "entropy",
+        "divergence that the choice of s minimises",
+        choices=("kl", "entropy", "ksd"),
+        group="sampler",
     )
     schedule: str = flag(
         "constant",
         "family of step sizes that are tuned",
         choices=("constant", "geometric", "free"),
+        group="sampler",
     )
-    per_layer: bool = flag(False, "also tune a factor for each layer")
-    tune_every: int = flag(3, "epochs from one choice to the next (0: at the start only)", least=0)
-    learning_rate: float = flag(1e-3, "of every network (Adam, beta_1 0.5)", above=0.0)
+    per_layer: bool = flag(False, "also tune a factor for each layer", group="sampler")
+    tune_every: int = flag(
+        3, "epochs from one choice to the next (0: at the start only)", least=0, group="sampler"
+    )
+    learning_rate: float = flag(
+        1e-3, "of every network (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
     halve_at: str = flag(
-        "6,8,9", "epochs, or parts of one, after which the rates halve (0: never)", metavar="X,X"
+        "6,8,9",
+        "epochs, or parts of one, after which the rates halve (0: never)",
+        metavar="X,X",
+        group="learning",
     )
-    kl_warmup: float = flag(2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0)
+    kl_warmup: float = flag(
+        2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0, group="learning"
+    )
     energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
-    energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0)
-    prior_steps: int = flag(40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6)
-    prior_step_size: float = flag(0.4, "s_0, likewise", least=0.0)
+    energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0, group="learning")
+    prior_steps: int = flag(
+        40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(0.4, "s_0, likewise", least=0.0, group="sampler")
     output: str = flag(
         "runs/short_run", "folder for everything the run writes", metavar="DIR", operational=True
     )

@@ -47,43 +47,70 @@ class Settings(TextRunSettings):
     latent_size: int = flag(16, "d, size of z", least=1)
     embedding_size: int = flag(64, "of a word", least=1)
     hidden_size: int = flag(128, "units of the LSTM", least=1)
-    dropout: float = flag(0.3, "share of embeddings and LSTM outputs, in learning", least=0.0)
-    posterior_steps: int = flag(20, "K, steps of the posterior chain", least=1, most=10**6)
+    dropout: float = flag(
+        0.3, "share of embeddings and LSTM outputs, in learning", least=0.0, group="learning"
+    )
+    posterior_steps: int = flag(
+        20, "K, steps of the posterior chain", least=1, most=10**6, group="sampler"
+    )
     step_sizes: str | None = flag(
         None,
         "of its steps: paper (0.8 falling to 0.05), or one number for all (default: paper, of "
         "latent_ebm 0.5)",
         type=str,
         metavar="paper|X",
+        group="sampler",
     )
     noise_scale: float | None = flag(
         None,
         "T, noise of a step over its size (default: 0.2, of latent_ebm 0)",
         type=float,
         least=0.0,
+        group="sampler",
     )
     noise_warmup_epochs: int = flag(
-        2, "epochs with T at most 0.05, which then rises by as much an epoch (short_run)", least=0
+        2,
+        "epochs with T at most 0.05, which then rises by as much an epoch (short_run)",
+        least=0,
+        group="sampler",
     )
     prior_warmup: float = flag(
-        0.0, "epochs over which the prior's weight rises from 0.1 to 1 (short_run)", least=0.0
+        0.0,
+        "epochs over which the prior's weight rises from 0.1 to 1 (short_run)",
+        least=0.0,
+        group="learning",
     )
-    prior_steps: int = flag(40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6)
-    prior_step_size: float = flag(0.5, "s_0; the noise has this standard deviation", least=0.0)
+    prior_steps: int = flag(
+        40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(
+        0.5, "s_0; the noise has this standard deviation", least=0.0, group="sampler"
+    )
     energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
     energy_l2: float = flag(
         0.1,
         "weight of latent_ebm's squared energies in their loss (0: none)",
         least=0.0,
         before=0.0,
+        group="learning",
     )
-    kl_warmup: float = flag(0.0, "epochs over which the VAE's KL weight rises to 1", least=0.0)
-    free_bits: float = flag(0.0, "nats of KL that each of the VAE's units has free", least=0.0)
-    learning_rate: float = flag(2e-3, "of decoder and encoder (Adam)", above=0.0)
-    energy_learning_rate: float = flag(1e-4, "of the energy (AdamW, decay 1e-3)", above=0.0)
-    clip_norm: float = flag(5.0, "largest norm of a gradient; 1 for the energy", above=0.0)
-    decoding: str = flag("greedy", "how the saved model writes; lm samples", choices=DECODINGS)
-    beam_width: int = flag(5, "sentences that --decoding beam keeps", least=1)
+    kl_warmup: float = flag(
+        0.0, "epochs over which the VAE's KL weight rises to 1", least=0.0, group="learning"
+    )
+    free_bits: float = flag(
+        0.0, "nats of KL that each of the VAE's units has free", least=0.0, group="learning"
+    )
+    learning_rate: float = flag(2e-3, "of decoder and encoder (Adam)", above=0.0, group="learning")
+    energy_learning_rate: float = flag(
+        1e-4, "of the energy (AdamW, decay 1e-3)", above=0.0, group="learning"
+    )
+    clip_norm: float = flag(
+        5.0, "largest norm of a gradient; 1 for the energy", above=0.0, group="learning"
+    )
+    decoding: str = flag(
+        "greedy", "how the saved model writes; lm samples", choices=DECODINGS, group="task"
+    )
+    beam_width: int = flag(5, "sentences that --decoding beam keeps", least=1, group="task")
     output: str = flag(
         "runs/text", "folder for everything the run writes", metavar="DIR", operational=True
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tfebm.errors import InvalidInputError
 from tfebm.runs.settings import RunSettings, flag
@@ -21,6 +21,8 @@ LABEL_COUNTS = (100, 500, 1000, 2000, 10_000)
 @dataclasses.dataclass(frozen=True)
 class _TextSource:
     # A base of its own: fields of the last base are the first flags.
+    GROUP: ClassVar[str] = "data"
+
     dataset: str = flag(
         "grammar",
         "sentences: grammar, a text set of TensorFlow Datasets, a file with one a line, or a "
@@ -54,6 +56,8 @@ class TextRunSettings(RunSettings, _TextSource):
 
     What it does beside training is operational: a finished run can be asked for more.
     """
+
+    GROUP: ClassVar[str] = "task"
 
     task: str = flag("generate", "done with the trained model", choices=TASKS, operational=True)
     chains: int = flag(
