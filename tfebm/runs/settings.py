@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -353,11 +354,21 @@ def _fitting(lines: Sequence[str], width: int) -> list[str]:
     """Commands with what they do to the right of them, or below where that has no room."""
     fitting = []
     for line in lines:
-        command, gap, what = line.strip().partition("   ")
-        if len(line) > width and gap:
-            fitting += [f"  {command}", f"      {what.strip()}"]
-        else:
+        command, _, what = line.strip().partition("   ")
+        if len(line) <= width:
             fitting.append(line)
+            continue
+        *parts, last = textwrap.wrap(
+            command,
+            width - 2,
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        fitting += [f"{part} \\" for part in parts] + [last]
+        if what:
+            fitting.append(f"      {what.strip()}")
     return fitting
 
 
