@@ -53,6 +53,15 @@ CURVES = {
     "short_run": {**_RECONSTRUCTION, **_OF_CHAINS},
     "vae": {**_RECONSTRUCTION, "KL divergence from the prior, nats": ("kl",)},
 }
+# On the screen; all metrics are in the logs.
+_ERROR = {"reconstruction_mse": "error"}
+_ENERGIES = {**_ERROR, "energy_posterior": "energy", "energy_prior": "of samples"}
+SHOWN = {
+    "latent_ebm": _ENERGIES,
+    "latent_ebm_layers": _ENERGIES,
+    "short_run": {**_ERROR, "displacement_posterior": "displacement"},
+    "vae": {**_ERROR, "kl": "KL"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +263,8 @@ def main() -> None:
     first = max(0, last - settings.score_epochs)
     if data.is_anomaly is not None:
         looks.append(tfebm.callbacks.AnomalyCurves(scores, data.is_anomaly, first))
-    log = training.train(model, data.images, settings, run, looks=looks)
+    more = {"looks": looks, "shown": SHOWN[settings.model]}
+    log = training.train(model, data.images, settings, run, **more)
     model = session.alone(model)
     if chain is not None:  # of what is saved and exported, too
         model.posterior_sampler = chain

@@ -40,6 +40,11 @@ CURVES = {
     "acceptance of the chains": ("energy", ("acceptance",)),
     "R-hat of fresh chains": ("energy", ("r_hat", "r_hat_energy")),
 }
+# On the screen; all metrics are in the logs.
+SHOWN = {
+    "flow": {"nats": "nats"},
+    "energy": {"energy_data": "energy", "energy_model": "of samples", "acceptance": "acceptance"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +292,7 @@ def train(
         files.discard(run.checkpoints / "energy")
     if not done:  # a flow that is restored has seen data
         flow.initialize(tfebm.data.to_float(data.x_train[:512]))
-    log = training.train(flow, data, settings, run, stage=stage)
+    log = training.train(flow, data, settings, run, stage=stage, shown=SHOWN["flow"])
     with strategy.scope():
         model = make_model(settings, flow)
     steps = training.num_steps(settings, len(data.x_train), settings.epochs)
@@ -299,7 +304,8 @@ def train(
         )
     looks = [tfebm.callbacks.ChainDiagnostics(**_looks(settings))]
     stage = training.Stage("energy", settings.epochs)
-    log = training.train(model, data, settings, run, looks=looks, stage=stage, log=log)
+    more = {"looks": looks, "stage": stage, "log": log, "shown": SHOWN["energy"]}
+    log = training.train(model, data, settings, run, **more)
     return flow, model, log
 
 

@@ -21,6 +21,8 @@ from tfebm.runs import ImageRunSettings, flag
 NAME = "latent_ebm"
 LAYOUTS = ("default", "cifar10")
 
+# On the screen; all metrics are in the logs.
+SHOWN = {"reconstruction_mse": "error", "energy_posterior": "energy", "energy_prior": "of samples"}
 CURVES = {
     "reconstruction (squared error per image)": ("generator_loss",),
     "energy": ("energy_posterior", "energy_prior"),
@@ -151,7 +153,7 @@ def main() -> None:
     session.announce()
 
     samples = tfebm.callbacks.SampleGrid(run.picture("samples"))
-    log = training.train(model, data, settings, run, looks=[samples])
+    log = training.train(model, data, settings, run, looks=[samples], shown=SHOWN)
     model = session.alone(model)
     run.save_model(model)
     images.draw_images(model, data, run)

@@ -52,6 +52,15 @@ CURVES = {
 }
 CURVES["ladder_vae"] = CURVES["vae"]
 CURVES["latent_ebm"] = {**CURVES["short_run"], "energy": ("energy_posterior", "energy_prior")}
+# On the screen; all metrics are in the logs.
+_ERROR = {"reconstruction_mse": "error"}
+_ENERGIES = {"energy_posterior": "energy", "energy_prior": "of samples"}
+SHOWN = {
+    "short_run": {**_ERROR, "displacement_posterior": "displacement"},
+    "vae": {**_ERROR, "kl": "KL", "elbo": "ELBO"},
+    "ladder_vae": {**_ERROR, "kl": "KL", "elbo": "ELBO"},
+    "latent_ebm": {**_ERROR, **_ENERGIES},
+}
 # Of the pictures and records at the end: enough for a mean, few enough to be quick.
 _EXAMPLES_AT_END, _EVIDENCE_EXAMPLES = 8, 32
 
@@ -368,7 +377,8 @@ def main() -> None:
 
     looks = [tfebm.callbacks.SampleGrid(run.picture("samples"))]
     tuner = make_tuner(settings, data, run) if settings.has_chain else None
-    log = training.train(model, data, settings, run, [tuner] if tuner else [], looks)
+    more, shown = [tuner] if tuner else [], SHOWN[settings.model]
+    log = training.train(model, data, settings, run, more, looks, shown=shown)
     model = session.alone(model)
     if tuner and settings.step_size != "fixed":
         tuner.set_model(model)

@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 NAME = "text"
 MODELS = ("short_run", "latent_ebm", "vae", "lm")
 DECODINGS = ("greedy", "sampled", "beam")
+# On the screen; all metrics are in the logs.
+_NATS = {"generator_loss": "nats"}
+SHOWN = {
+    "short_run": {**_NATS, "displacement_posterior": "displacement"},
+    "latent_ebm": {**_NATS, "energy_posterior": "energy", "energy_prior": "of samples"},
+    "vae": {**_NATS, "kl": "KL", "elbo": "ELBO"},
+    "lm": _NATS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,7 +334,8 @@ def main() -> None:
         print(f"The run in {run.path} is finished, and its model is used as it is.", flush=True)
         log, final = text.saved_log(run, settings, before), before["final"]
     else:
-        log = training.train(model, text.training_set(data), settings, run)
+        shown = SHOWN[settings.model]
+        log = training.train(model, text.training_set(data), settings, run, shown=shown)
         model = session.alone(model)
         run.save_model(model)
         tfebm.pictures.save_curves(
