@@ -71,10 +71,14 @@ class Settings(ImageRunSettings):
         None, "label of the anomalies, which training never sees", type=int, least=0
     )
     normal: str | None = flag(
-        None, "folder of normal images, instead of --dataset", type=str, metavar="DIR"
+        None, "folder of normal images, instead of --dataset", type=str, metavar="DIR", path=True
     )
     test: str | None = flag(
-        None, "folder of images to be scored; goes with --normal", type=str, metavar="DIR"
+        None,
+        "folder of images to be scored; goes with --normal",
+        type=str,
+        metavar="DIR",
+        path=True,
     )
     model: str = flag("latent_ebm", "what is learned", choices=MODELS)
     epochs: int = flag(30, "passes over the data", least=1)
@@ -111,6 +115,10 @@ class Settings(ImageRunSettings):
     output: str = flag(
         "runs/anomaly", "folder for everything the run writes", metavar="DIR", operational=True
     )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return super().sources if self.normal is None else (self.normal, self.test)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -241,7 +249,7 @@ def main() -> None:
     images.draw_images(model, data.images, run)
     session.export(model)
     found = scores(model)
-    anomaly.write_scores(run.path / "scores.csv", data, found)
+    anomaly.write_scores(run.file("scores.csv"), data, found)
     anomaly.draw_worst(run.picture("worst"), model, data, found["joint"], settings.seed)
     test: dict[str, Any] = {"num_images": len(data.names)}
     if data.is_anomaly is not None:

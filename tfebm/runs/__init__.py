@@ -2,6 +2,7 @@
 
 from tfebm.runs.command import run_command
 from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
+from tfebm.runs.resuming import resumed
 from tfebm.runs.session import Session, load_image_set, open_session
 from tfebm.runs.settings import (
     FlagSettings,
@@ -10,7 +11,6 @@ from tfebm.runs.settings import (
     flag,
     parse,
     parse_known,
-    resumed,
 )
 from tfebm.runs.strategy import make_strategy
 from tfebm.runs.text_settings import TextRunSettings

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from tfebm import files
 from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
+from tfebm.runs import lock
 from tfebm.runs.settings import fail
 
 # 128 and a signal that means nothing: operators restart a process whose code is above 127.
@@ -33,9 +35,15 @@ def run_command(
         main: The command.
         again: What a person does after 3 and 130, as the end of a sentence.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be in the terminal's encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _interrupts_that_get_through():
-            main()
+            try:
+                main()
+            finally:
+                lock.release()
     except InvalidInputError as error:
         fail(str(error), 2)
     except TrainingDiverged as error:
