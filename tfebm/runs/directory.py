@@ -20,14 +20,14 @@ from tfebm.version import __version__
 
 _CORE = (record.CONFIG, "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs", "workers")
-PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
-PICTURES += ("layers", "mixing", "precision_recall", "reconstructions", "samples", "steps")
-PICTURES += ("worst",)
-OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
-OTHERS += ("reconstructions.txt", "interpolations.txt", "scores.csv")
-"""With `PICTURES`, what scripts leave beside model and records. A new run goes into no folder that
-holds a file of such a name; a script that writes another one adds it here."""
-_NAMES = (*(f"{name}.png" for name in PICTURES), *OTHERS)
+_PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
+_PICTURES += ("layers", "mixing", "precision_recall", "reconstructions", "samples", "steps")
+_PICTURES += ("worst",)
+_OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
+_OTHERS += ("reconstructions.txt", "interpolations.txt", "scores.csv")
+WRITTEN = (*(f"{name}.png" for name in _PICTURES), *_OTHERS)
+"""What scripts leave beside model and records. A new run goes into no folder that holds a file of
+such a name; a script that writes another one adds it here."""
 
 
 def check_writable(path: pathlib.Path, flag: str) -> None:
@@ -163,7 +163,7 @@ class RunDirectory:
         """Raises `InvalidInputError` where a new run would replace a run or somebody's files."""
         try:
             parts = [name for name in (*_CORE, *_FOLDERS) if self._holds(name)]
-            others = [name for name in _NAMES if self._holds(name)]
+            others = [name for name in WRITTEN if self._holds(name)]
         except OSError as error:
             raise InvalidInputError(
                 f"The folder {printable(self.path)} cannot be read: {error.strerror}. Give another "
@@ -214,10 +214,10 @@ class RunDirectory:
             shutil.rmtree(self.logs, ignore_errors=True)
             self._sweep()
             # A run from before there was the list may have written any of them.
-            written = self._record().get("files", _NAMES)
+            written = self._record().get("files", WRITTEN)
             for name in (*_CORE[1:], *filter(_is_name, written)):
                 (self.path / name).unlink(missing_ok=True)
-        foreign = [name for name in _NAMES if self._holds(name)]
+        foreign = [name for name in WRITTEN if self._holds(name)]
         more = {"files": [], "kept": [], **({"replaces": foreign} if foreign else {}), **more}
         self._write(program, settings, more)
 

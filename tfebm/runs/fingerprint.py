@@ -58,7 +58,9 @@ def differences(saved: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
         before, now = saved[name], found[name]
         if before == now:
             continue
-        if before.get("shape") != now.get("shape"):
+        if "digest" in now:
+            changed.append(f"{name}: other words")
+        elif before.get("shape") != now.get("shape"):
             changed.append(f"{name}: {_size(before)} then, {_size(now)} now")
         elif before.get("dtype") != now.get("dtype"):
             changed.append(f"{name}: {before.get('dtype')} then, {now.get('dtype')} now")
@@ -68,8 +70,5 @@ def differences(saved: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
 
 
 def _size(entry: Mapping[str, Any]) -> str:
-    shape = entry.get("shape")
-    if not shape:
-        return "one value" if shape == [] else "as many words"
-    each = " x ".join(map(str, shape[1:]))
-    return f"{shape[0]:,}" + (f" of {each}" if each else "")
+    number, *each = entry.get("shape") or [1]
+    return f"{number:,}" + (f" of {' x '.join(map(str, each))}" if each else "")
