@@ -9,6 +9,7 @@ import pathlib
 import re
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -257,6 +258,34 @@ class TestResume:
         said = refusal(monkeypatch, capsys, tmp_path / "nothing", "--resume")
         assert "holds no run to resume" in said
 
+    @pytest.mark.parametrize(
+        ("script", "flags"),
+        [
+            ("latent_ebm", "--layout cifar10 --dataset cifar10"),
+            ("short_run", "--generator deconv --layers 1"),
+            ("anomaly", "--normal good --test new"),
+            ("anomaly", "--held-out 9 --dataset mnist"),
+            ("flow_ebm", "--dataset mnist5k --pad 32"),
+            ("text", "--model lm --vocabulary words.txt --unlabelled a.txt,b.txt"),
+        ],
+    )
+    def test_of_every_script(self, tmp_path, script, flags):
+        module = __import__(script)
+        default = getattr(module, "default_preset", "laptop")
+
+        def read(*words):
+            words = [*words, "--output", str(tmp_path)]
+            shared = (module.Settings, module.PRESETS, default, "", words, module.NAME)
+            return parse(*shared)[0]
+
+        settings = read(*flags.split())
+        RunDirectory(tmp_path).begin(module.NAME, settings.to_record())
+        assert read("--resume").to_record() == settings.to_record()
+        words = flags.split()[:2]  # that the others go without saying
+        assert read("--resume", *words).to_record() == settings.to_record()
+        with pytest.raises(SystemExit):
+            read("--resume", "--batch-size", "3")
+
     @pytest.mark.parametrize("more", [("--resume",), ("--resume-or-begin", "--epochs", "9")])
     def test_by_another_program(self, tmp_path, monkeypatch, capsys, more):
         self.begin(monkeypatch, tmp_path, name="latent_ebm")
@@ -405,6 +434,16 @@ class TestLock:
         assert json.loads((run / lock.NAME).read_text())["process"] == os.getpid()
         session.close()
         assert {p.name for p in run.iterdir()} == {"config.json"}
+
+    def test_a_job_that_restarts_waits_for_another_machine_to_be_missed(
+        self, other, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(lock.socket, "gethostname", lambda: "another machine")
+        with pytest.raises(tfebm.InvalidInputError, match="is writing a run"):
+            lock.acquire(tmp_path / "run", wait=0.1)
+        threading.Timer(0.2, other.kill).start()
+        lock.acquire(tmp_path / "run", wait=60.0)
+        assert json.loads((tmp_path / "run" / lock.NAME).read_text())["host"] == "another machine"
 
     def test_the_holder_may_ask_again(self, tmp_path):
         for _ in range(2):

@@ -10,6 +10,7 @@ import os
 import pathlib
 import socket
 import sys
+import time
 from typing import Any
 
 from tfebm.errors import InvalidInputError
@@ -20,6 +21,7 @@ NAME = ".lock.json"
 that process ends, however it does; a file that a killed process left is taken over."""
 
 _BESIDE = ".tmp-lock-"
+_BETWEEN_LOOKS = 0.5  # seconds
 _HAS_NONE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -35,7 +37,7 @@ class _Held:
 _held: dict[str, _Held] = {}
 
 
-def acquire(folder: pathlib.Path, make: bool = True) -> None:
+def acquire(folder: pathlib.Path, make: bool = True, wait: float = 0.0) -> None:
     """Locks a folder until `release`, or until this process ends.
 
     A process that holds the lock may ask for it again. A file system without locks is told on the
@@ -44,6 +46,8 @@ def acquire(folder: pathlib.Path, make: bool = True) -> None:
     Args:
         folder: The output folder of a run.
         make: Whether it is made where it is not there; otherwise nothing is done then.
+        wait: Seconds for the lock of a process on another machine, of which a network file system
+            may not know yet that it is gone.
 
     Raises:
         InvalidInputError: Another process writes there, or the folder cannot be written.
@@ -55,7 +59,7 @@ def acquire(folder: pathlib.Path, make: bool = True) -> None:
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(path)
+        descriptor = _lock(path, time.monotonic() + wait)
     except OSError as error:
         _remove(made)
         raise InvalidInputError(
@@ -84,7 +88,7 @@ def _remove(folders: list[pathlib.Path]) -> None:
             folder.rmdir()
 
 
-def _lock(path: pathlib.Path) -> int | None:
+def _lock(path: pathlib.Path, deadline: float) -> int | None:
     """A descriptor of the locked file at `path`; None where there are no locks."""
     while True:
         before = None
@@ -92,7 +96,12 @@ def _lock(path: pathlib.Path) -> int | None:
             with contextlib.suppress(FileNotFoundError):
                 before = os.open(path, os.O_RDWR)
                 if not _take(before):
-                    raise InvalidInputError(_in_use(path.parent, _owner(before)))
+                    owner = _owner(before)
+                    here = owner.get("host", socket.gethostname()) == socket.gethostname()
+                    if here or time.monotonic() > deadline:
+                        raise InvalidInputError(_in_use(path.parent, owner))
+                    time.sleep(_BETWEEN_LOOKS)
+                    continue
                 if not _is_at(before, path):  # given free, and removed, since it was opened
                     continue
             descriptor = _put(path, replace=before is not None)

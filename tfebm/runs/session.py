@@ -190,7 +190,8 @@ def _take_folder(settings: RunSettings, run: RunDirectory) -> None:
     output = pathlib.Path(settings.output)
     if run.path == output:  # the other workers begin when the chief has locked theirs
         check_name(output, "--output")
-        lock.acquire(output, make=not settings.resume)
+        wait = settings.worker_timeout if settings.resume_or_begin else 0.0
+        lock.acquire(output, make=not settings.resume, wait=wait)
     paths.check_apart(settings, run.is_run())
     if settings.export:
         _check_export(pathlib.Path(settings.export), run)
