@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TextIO
 
 from tfebm import files, start
 from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
+from tfebm.runs import lock
 
 # 128 and a signal that means nothing: operators restart a process whose code is above 127.
 LOST_WORKER = 128 + 10
@@ -36,12 +37,16 @@ def run_command(
         again: What a person does after 3, 130 and 141, as the end of a sentence.
         insist: Raise an interrupt again each second, for commands that run TensorFlow.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be in the terminal's encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     start.take_over_interrupts()
     try:
         with _interrupts_that_get_through(insist):
             try:
                 main()
             finally:
+                lock.release()
                 # Not at the end of the interpreter, which has a code of its own for what fails.
                 _flush(sys.stdout)
     except InvalidInputError as error:
