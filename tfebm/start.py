@@ -43,7 +43,6 @@ def prepare() -> None:
     # TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over
     # images took up to three times as long without.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    _open_standard_streams()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
@@ -61,16 +60,18 @@ def take_over_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """Opens those that are closed: a file of a run would else get their number, and be printed
     into by whoever writes to number 1 or 2."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number
+            # Takes the lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, "w" if number else "r"))
 
 
 def load() -> ModuleType:

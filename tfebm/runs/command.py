@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ def run_command(
         again: What a person does after 3, 130 and 141, as the end of a sentence.
         insist: Raise an interrupt again each second, for commands that run TensorFlow.
     """
+    start.open_standard_streams()
     for stream in (sys.stdout, sys.stderr):  # names of files need not be in the terminal's encoding
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -59,7 +61,7 @@ def run_command(
         full = any(os.strerror(code) in str(error) for code in _FULL)
         fail(f"{error} {'Make room for it' if full else 'Mend that'}, and {again}.", 3)
     except BrokenPipeError:
-        if _is_whole(sys.stdout) and _is_whole(sys.stderr):
+        if not _is_read_no_more(sys.stdout) and not _is_read_no_more(sys.stderr):
             raise  # another pipe, or a connection
         fail(f"Nobody reads the output any more. To finish, {again}.", READER_GONE)
     except OSError as error:
@@ -83,10 +85,10 @@ def run_command(
 
 def fail(message: str, code: int) -> NoReturn:
     """Ends the program with one sentence on the standard error."""
-    _is_whole(sys.stdout)
+    _give_up_unwritten(sys.stdout)
     with contextlib.suppress(OSError):
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}", file=sys.stderr)
-    _is_whole(sys.stderr)
+    _give_up_unwritten(sys.stderr)
     raise SystemExit(code)
 
 
@@ -95,18 +97,26 @@ def _flush(stream: TextIO | None) -> None:
         stream.flush()
 
 
-def _is_whole(stream: TextIO | None) -> bool:
-    """Whether what was printed could be written; what could not is given up.
+def _give_up_unwritten(stream: TextIO | None) -> None:
+    """Drops what cannot be written: Python would try again at its end, and exit with 120.
 
-    It is a full disk, or a pipe whose reader is gone. Python would try again at its end, and exit
-    with 120.
+    It is a full disk, or a pipe whose reader is gone.
     """
     try:
         _flush(stream)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_read_no_more(stream: TextIO | None) -> bool:
+    """Whether it is a pipe whose reader is gone."""
+    if stream is None:
         return False
-    return True
+    with contextlib.suppress(OSError, ValueError):  # as of a stream that is no file
+        looks = select.poll()
+        looks.register(stream.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in looks.poll(0))
+    return False
 
 
 def _is_loss(error: Exception) -> bool:

@@ -325,6 +325,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False} | settings)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            # For `--flag=--` argparse makes a list, and calls no type.
+            if action.nargs is None and isinstance(getattr(found, action.dest, None), list):
+                self.error(f"{action.option_strings[-1]} needs a value. Received '--'.")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}{_suggest(self, message)}\n")
 
