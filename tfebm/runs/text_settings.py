@@ -26,7 +26,7 @@ class _TextSource:
     dataset: str = flag(
         "grammar",
         "sentences: grammar, a text set of TensorFlow Datasets, a file with one a line, or a "
-        "folder with train.txt, valid.txt, test.txt (.gz too)",
+        "folder with train.txt, valid.txt, test.txt (packed with gzip or not)",
         metavar="NAME|PATH",
         path=True,
         names=("grammar",),
@@ -55,6 +55,9 @@ class _TextSource:
     wordpieces: bool = flag(False, "pieces of words instead, with tensorflow-text")
     unlabelled: str | None = flag(
         None, "further files to train on", type=str, metavar="FILE,FILE", path="several"
+    )
+    text_feature: str | None = flag(
+        None, "which text of a set that has several", type=str, metavar="NAME", before=None
     )
 
 
@@ -179,6 +182,7 @@ def read_text(settings: TextRunSettings) -> TextData:
             wordpieces=settings.wordpieces,
             unlabelled=extra,
             data_dir=settings.data_dir,
+            text_feature=settings.text_feature,
             seed=settings.seed,
         )
     except InvalidInputError as error:
