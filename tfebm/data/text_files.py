@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path
 
 SUFFIXES = (".txt", ".txt.gz")
 # Of TensorFlow Datasets; any other of its names that has a text is taken as well.
@@ -44,7 +45,7 @@ Splits = dict[str, Sentences]
 
 def load_splits(source: str, labels: bool, data_dir: str | None) -> tuple[str, Splits]:
     """A name, and the splits of a folder, a file, or a set of TensorFlow Datasets."""
-    path = pathlib.Path(source).expanduser()
+    path = local_path(source, "The data set").expanduser()
     if path.is_dir():
         return path.resolve().name, _load_folder(path, labels)
     if path.is_file():

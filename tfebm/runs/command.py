@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfebm import files
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
+from tfebm.errors import InvalidInputError, JobFailed, TrainingDiverged, WorkerLost, WriteFailed
 from tfebm.runs.settings import fail
 
 # 128 and a signal that means nothing: operators restart a process whose code is above 127.
@@ -25,9 +25,9 @@ def run_command(
 ) -> None:
     """Calls `main`, and ends the process unless all went well.
 
-    Exit codes: 0 when done, 1 for a run that diverged, 2 for input that cannot be used, 3 for a
-    file that cannot be written, 130 for an interrupt, 138 for a lost worker. All but 0 say why in a
-    sentence or two, without a traceback.
+    Exit codes: 0 when done, 1 for a run that diverged or a bulk job that failed, 2 for input that
+    cannot be used, 3 for a file that cannot be written, 130 for an interrupt, 138 for a lost
+    worker. All but 0 say why in a sentence or two, without a traceback.
 
     Args:
         main: The command.
@@ -38,7 +38,7 @@ def run_command(
             main()
     except InvalidInputError as error:
         fail(str(error), 2)
-    except TrainingDiverged as error:
+    except (TrainingDiverged, JobFailed) as error:
         fail(str(error), 1)
     except WorkerLost as error:
         fail(str(error), LOST_WORKER)

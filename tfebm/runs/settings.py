@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from tfebm import files
 from tfebm.errors import InvalidInputError
 from tfebm.runs.strategy import STRATEGIES
 
@@ -26,7 +27,8 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
             inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a
             run is carried out rather than what it computes; such flags are not saved and may
-            differ on a resume. `before` is the value of runs from before there was the flag.
+            differ on a resume. `remote=True` is for a flag that may be a URL.
+            `before` is the value of runs from before there was the flag.
     """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices, **checks})
 
@@ -330,6 +332,8 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     rules, name = field.metadata, _flag_name(field.name)
     if value is None:
         return
+    if isinstance(value, str) and not rules.get("remote"):
+        files.local_path(value, name)
     if rules["choices"] is not None and value not in rules["choices"]:
         raise InvalidInputError(
             f"{name} must be one of {', '.join(rules['choices'])}. Received {value!r}."

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tfebm import runs
+from tfebm import files, runs
 from tfebm.errors import InvalidInputError
 from tfebm.serving import check, export, extras, make_portable, next_version
+from tfebm.serving.export import check_name
 
 
 def main() -> None:
@@ -58,7 +59,8 @@ def main() -> None:
             )
     arguments = parser.parse_args()
     if arguments.command == "export":
-        base = arguments.directory.absolute()
+        base = files.local_path(arguments.directory, "DIR").absolute()
+        check_name(base.name)
         runs.check_writable(base.parent, "DIR")
         model = runs.load_run(arguments.run).model
         version = next_version(base.parent, base.name)
@@ -69,10 +71,16 @@ def main() -> None:
         found = {path: _read_signatures(path) for path in versions}
     if arguments.command == "extras":
         base = arguments.directory
+        if versions == [base]:
+            raise InvalidInputError(
+                f"{base} is the folder of a version. Give <directory>/<name>, with "
+                "generator/<version> and scorer/<version> in it."
+            )
+        check_name(base.absolute().name)
         for path in found:
             if not (path / extras.METADATA).is_file():
                 name = extras.server_name(base.absolute().name, path.parent.name)
-                extras.write_version_extras(path, name, {})
+                _write_extras(path, name)
         extras.write_configs(base)
         return
     if arguments.command == "portable":
@@ -85,6 +93,15 @@ def main() -> None:
     print("\n\n".join(map(check.describe, reports)))
     if any(report.problems for report in reports):
         sys.exit(1)
+
+
+def _write_extras(path: pathlib.Path, name: str) -> None:
+    try:
+        extras.write_version_extras(path, name, {})
+    except ValueError as error:
+        raise InvalidInputError(
+            f"No warm-up request can be written for {path}: {error}. Remove that signature."
+        ) from None
 
 
 def _read_signatures(path: pathlib.Path) -> Mapping[str, Any]:
