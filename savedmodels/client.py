@@ -21,12 +21,18 @@ import itertools
 import json
 import pathlib
 import re
+import signal
 import sys
 import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+_INTERRUPTED, _READER_GONE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C ends the imports, which take seconds, without a traceback.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
 try:
     import grpc
@@ -562,10 +568,19 @@ def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[s
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115, to the end
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `head` has seen enough; Python would flush again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_READER_GONE)
     except ClientError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

@@ -35,8 +35,9 @@ class TestTensorFlowDatasets:
 
         with tfds.testing.mock_data(num_examples=40, as_dataset_fn=examples and as_dataset):
             prepare = prepared(*splits)
-            monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
-            return load_text(name, **more)
+            with monkeypatch.context() as patch:  # undone before TFDS undoes its own
+                patch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+                return load_text(name, **more)
 
     def test_pairs_give_their_premises_once(self, monkeypatch):
         premises = ["a man sits", "a man sits", "a dog runs", "a man sits"]
