@@ -72,7 +72,12 @@ class Settings(ImageRunSettings):
         None, "label of the anomalies, which training never sees", type=int, least=0, group="data"
     )
     normal: str | None = flag(
-        None, "folder of normal images, instead of --dataset", type=str, metavar="DIR", group="data"
+        None,
+        "folder of normal images, instead of --dataset",
+        type=str,
+        metavar="DIR",
+        group="data",
+        path=True,
     )
     test: str | None = flag(
         None,
@@ -80,6 +85,7 @@ class Settings(ImageRunSettings):
         type=str,
         metavar="DIR",
         group="data",
+        path=True,
     )
     model: str = flag("latent_ebm", "what is learned", choices=MODELS)
     epochs: int = flag(30, "passes over the data", least=1)
@@ -128,6 +134,10 @@ class Settings(ImageRunSettings):
     output: str = flag(
         "runs/anomaly", "folder for everything the run writes", metavar="DIR", operational=True
     )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return super().sources if self.normal is None else (self.normal, self.test)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -273,7 +283,7 @@ def main() -> None:
     images.draw_images(model, data.images, run)
     session.export(model)
     found = scores(model)
-    anomaly.write_scores(run.path / "scores.csv", data, found)
+    anomaly.write_scores(run.file("scores.csv"), data, found)
     anomaly.draw_worst(run.picture("worst"), model, data, found["joint"], settings.seed)
     test: dict[str, Any] = {"num_images": len(data.names)}
     if data.is_anomaly is not None:

@@ -55,6 +55,8 @@ class Settings(ImageRunSettings):
         "eight_gaussians",
         "a density in the plane, or an image set: a name, an .npz, a folder",
         metavar="NAME|PATH",
+        path=True,
+        names=(*TOY_DENSITIES, "mnist5k"),
     )
     epochs: int = flag(16, "passes over the data to learn the energy", least=1)
     flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1, group="learning")
@@ -289,6 +291,7 @@ def train(
     # Before the flow moves on: a run that is killed meanwhile must not find the old energy.
     if done < last and tfebm.callbacks.complete_checkpoints(run.checkpoints / "energy"):
         print("The flow is trained further, and the energy over it starts anew.", flush=True)
+        run.forget("energy")
         files.discard(run.checkpoints / "energy")
     if not done:  # a flow that is restored has seen data
         flow.initialize(tfebm.data.to_float(data.x_train[:512]))
@@ -388,7 +391,8 @@ def main() -> None:
         seed=settings.seed,
         jit_compile=flow.jit_chains,
     )
-    files.write_json(run.path / "diagnostics.json", evaluation.diagnosis_record(found, view, about))
+    record = evaluation.diagnosis_record(found, view, about)
+    files.write_json(run.file("diagnostics.json"), record)
     draw(model, flow, data, found, view, log.epochs, run)
     session.export(model)
     test = evaluation.test_figures(model, flow, data, settings)

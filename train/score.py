@@ -30,7 +30,9 @@ class Settings(FlagSettings):
     model: str | None = flag(
         None, "an export, <directory>/<name>, or a version of it", type=str, metavar="DIR"
     )
-    input: str | None = flag(None, "the files to score", type=str, metavar="GLOB", group="data")
+    input: str | None = flag(
+        None, "the files to score", type=str, metavar="GLOB", group="data", remote=True
+    )
     generate: int = flag(0, "draw so many instead of scoring", least=0)
     output: str | None = flag(
         None,
@@ -96,6 +98,8 @@ class Settings(FlagSettings):
 def main() -> None:
     settings, beam_flags = runs.parse_known(Settings, __doc__)
     logging.getLogger().setLevel(logging.ERROR)  # Beam's notes on itself are no news either
+    # What a worker stumbles over comes as an error; this would be its traceback, several times.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         from tfebm.serving import bulk
     except ModuleNotFoundError as error:

@@ -290,7 +290,7 @@ def make_tuner(settings: Settings, data: ImageData, run: RunDirectory) -> Any:
         search="grid" if fixed else settings.step_size,
         family=settings.schedule if not fixed else "constant",
         per_part=settings.per_layer and not fixed,
-        path=run.path / "tuning.json",
+        path=run.file("tuning.json"),
         seed=settings.seed,
     )
     if settings.resume:

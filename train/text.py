@@ -328,7 +328,7 @@ def main() -> None:
     elif not trained:
         with strategy.scope():
             model = make_model(settings, data)
-    session.announce()
+    session.announce(trained)
     text.begin(run, data)
 
     if trained:

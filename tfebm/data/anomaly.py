@@ -1,6 +1,5 @@
 """Data for anomaly detection: a class that training never sees, or two folders of files."""
 
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from tfebm.data import checks
 from tfebm.data.images import ImageData, image_files, read_files
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path
 
 
 class AnomalyData(NamedTuple):
@@ -90,7 +90,8 @@ def load_normal_and_test(normal: str, test: str, image_size: int | None = None) 
         InvalidInputError: Folders without images or within each other, files that cannot be read,
             or images of several sizes without an `image_size`.
     """
-    folders = [pathlib.Path(folder).expanduser() for folder in (normal, test)]
+    given = (("normal", normal), ("test", test))
+    folders = [local_path(folder, f"`{name}`").expanduser() for name, folder in given]
     resolved = [folder.resolve() for folder in folders]
     if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
         raise InvalidInputError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path
 
 EMBEDDED = ("mnist5k",)
 # Of TensorFlow Datasets; any other of its names that has an "image" is taken as well.
@@ -82,7 +83,7 @@ def load_images(
     """
     if image_size is not None:
         checks.check_count("image_size", image_size)
-    path = pathlib.Path(source).expanduser()
+    path = local_path(source, "The data set").expanduser()
     if source in EMBEDDED:
         data = _load_mnist5k()
     elif path.is_dir():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfebm import start
 from tfebm.runs.command import run_command
 from tfebm.runs.opening import open_session
+from tfebm.runs.resuming import resumed
 from tfebm.runs.settings import (
     FlagSettings,
     ImageRunSettings,
@@ -16,7 +17,6 @@ from tfebm.runs.settings import (
     flag,
     parse,
     parse_known,
-    resumed,
 )
 from tfebm.runs.text_settings import TextRunSettings
 

@@ -42,9 +42,9 @@ def open_session(
         WorkerLost: A worker that has not come.
         SystemExit: As `tfebm.runs.parse`.
     """
-    settings, asked = parse(settings_class, presets, default_preset, description)
+    settings, asked = parse(settings_class, presets, default_preset, description, program=name)
     if not _is_another_worker():
-        print(f"{name}: starting TensorFlow, then reading the data.", flush=True)
+        print(f"{name}: starting TensorFlow ...", flush=True)
     # The flags can be used: what takes seconds comes now.
     from tfebm.runs import session
 

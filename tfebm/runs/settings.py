@@ -9,8 +9,10 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+from tfebm import files
 from tfebm.errors import InvalidInputError
 from tfebm.names import STRATEGIES
+from tfebm.runs.resuming import to_resume
 
 S = TypeVar("S", bound="FlagSettings")
 T = TypeVar("T", bound="RunSettings")
@@ -38,9 +40,13 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
             inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a
             run is carried out rather than what it computes; such flags are not saved and may
-            differ on a resume. `before` is the value of runs from before there was the flag.
+            differ on a resume, and with `remembered=True` as well a resume without the flag takes
+            the last value. `path=True` is a file or a folder, `path="several"` some with commas
+            between; they are saved as absolute paths, all but `names` of data sets. `before` is the
+            value of runs from before there was the flag.
             `group` is one of `GROUPS`, under which `--help` lists it. Default: that of the same
             field of a base class, or else `GROUP` of the class that has the field first.
+            `remote=True` is for a flag that may be a URL.
     """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices, **checks})
 
@@ -70,6 +76,8 @@ class RunSettings(FlagSettings):
         metavar="DIR",
         operational=True,
         group="data",
+        remembered=True,
+        path=True,
     )
     strategy: str = flag("none", "distribution strategy", choices=STRATEGIES)
     virtual_devices: int = flag(
@@ -167,6 +175,19 @@ class RunSettings(FlagSettings):
             if not field.metadata.get("operational")
         }
 
+    def remembered(self) -> dict[str, Any]:
+        """What a resume takes where its flag is left out, beside the record."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.metadata.get("remembered")
+        }
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the data are read from, for a person."""
+        return tuple(filter(None, [getattr(self, "dataset", None)]))
+
     def describe(self) -> str:
         """One setting a line, for the screen."""
         return "\n".join(
@@ -182,7 +203,11 @@ class _ImageSource:
     GROUP: ClassVar[str] = "data"
 
     dataset: str = flag(
-        "mnist5k", "data set: a name, an .npz, or a folder of images", metavar="NAME|PATH"
+        "mnist5k",
+        "data set: a name, an .npz, or a folder of images",
+        metavar="NAME|PATH",
+        path=True,
+        names=("mnist5k",),
     )
     image_size: int | None = flag(
         None, "resize images to so many pixels a side (default: as stored)", type=int, least=1
@@ -215,8 +240,11 @@ def parse(
     default_preset: str | Callable[[Mapping[str, Any]], str],
     description: str,
     argv: Sequence[str] | None = None,
+    program: str | None = None,
 ) -> tuple[T, dict[str, Any]]:
     """Reads the command line; flags given beside a preset win.
+
+    Where a run is resumed its saved settings stand for the flags that are left out.
 
     Args:
         settings_class: The script's settings.
@@ -224,6 +252,7 @@ def parse(
         default_preset: Where none is named: a name, or a function of the flags given.
         description: Of the program.
         argv: Default: the program's own.
+        program: Its name; runs of another one are not resumed.
 
     Returns:
         The settings, and what was asked for: the preset's values where a preset was named, and
@@ -252,8 +281,13 @@ def parse(
     if preset is not None and preset not in presets:
         parser.error(f"--preset must be one of {', '.join(presets)}. Received {preset!r}.")
     asked = {**(presets[preset] if preset else {}), **given}
+    values = {**presets[preset or choose(given)], **given}
     try:
-        return settings_class(**{**presets[preset or choose(given)], **given}), asked
+        if given.get("resume") or given.get("resume_or_begin"):
+            found = to_resume(settings_class, values, asked, program)
+            if found is not None:
+                return found, asked
+        return settings_class(**values), asked
     except InvalidInputError as error:
         parser.error(str(error))
 
@@ -281,48 +315,6 @@ def parse_known(
         return settings_class(**vars(given)), rest
     except InvalidInputError as error:
         parser.error(str(error))
-
-
-def resumed(
-    settings_class: type[T], saved: Mapping[str, Any], settings: T, asked: Mapping[str, Any]
-) -> T:
-    """The settings of a resumed run: the saved ones, with `epochs` and `steps` raised.
-
-    Raises:
-        InvalidInputError: Something else was asked for than what was saved; every difference is
-            listed.
-    """
-    fields = {f.name: f for f in dataclasses.fields(settings_class)}
-    before_flag = {n: f.metadata["before"] for n, f in fields.items() if "before" in f.metadata}
-    saved = {**before_flag, **saved}
-    differences, raised = [], {}
-    for name, value in asked.items():
-        if fields[name].metadata.get("operational") or name not in saved:
-            continue
-        before = saved[name]
-        if value == before:
-            continue
-        unlimited = name == "steps" and value == 0
-        if name in ("epochs", "steps") and (unlimited or (before and value > before)):
-            raised[name] = value
-        else:
-            differences.append(f"{_flag_name(name)} {before} was saved, {value} is asked for")
-    if differences:
-        raise InvalidInputError(
-            "A run is resumed with its own settings; only --epochs and --steps may be raised. "
-            f"Differences: {'; '.join(differences)}. Leave these flags out, or start another run "
-            "in another folder."
-        )
-    operational = {
-        name: getattr(settings, name) for name, f in fields.items() if f.metadata.get("operational")
-    }
-    known = {name: value for name, value in saved.items() if name in fields}
-    try:
-        return settings_class(**{**known, **operational, **raised})
-    except TypeError as error:
-        raise InvalidInputError(
-            f"The saved settings cannot be used: {error}. Restore the run's config.json."
-        ) from None
 
 
 class Parser(argparse.ArgumentParser):
@@ -438,6 +430,8 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     rules, name = field.metadata, _flag_name(field.name)
     if value is None:
         return
+    if isinstance(value, str) and not rules.get("remote"):
+        files.local_path(value, name)
     if rules["choices"] is not None and value not in rules["choices"]:
         raise InvalidInputError(
             f"{name} must be one of {', '.join(rules['choices'])}. Received {value!r}."

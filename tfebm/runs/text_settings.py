@@ -26,8 +26,10 @@ class _TextSource:
     dataset: str = flag(
         "grammar",
         "sentences: grammar, a text set of TensorFlow Datasets, a file with one a line, or a "
-        "folder with train.txt, valid.txt, test.txt (.gz too)",
+        "folder with train.txt, valid.txt, test.txt (packed with gzip or not)",
         metavar="NAME|PATH",
+        path=True,
+        names=("grammar",),
     )
     max_length: int = flag(64, "most words of a sentence, its end included", least=2)
     too_long: str = flag("cut", "what happens to longer ones", choices=("cut", "skip"))
@@ -35,7 +37,11 @@ class _TextSource:
         False, "lines are label<TAB>sentence; labels are never trained on, only for --task"
     )
     vocabulary: str | None = flag(
-        None, "file with a word a line (default: learned from the data)", type=str, metavar="FILE"
+        None,
+        "file with a word a line (default: learned from the data)",
+        type=str,
+        metavar="FILE",
+        path=True,
     )
     max_vocabulary: int | None = flag(
         None, "most ids of a learned one, 4 special ones included", type=int, least=5
@@ -47,7 +53,12 @@ class _TextSource:
         choices=("whitespace", "words"),
     )
     wordpieces: bool = flag(False, "pieces of words instead, with tensorflow-text")
-    unlabelled: str | None = flag(None, "further files to train on", type=str, metavar="FILE,FILE")
+    unlabelled: str | None = flag(
+        None, "further files to train on", type=str, metavar="FILE,FILE", path="several"
+    )
+    text_feature: str | None = flag(
+        None, "which text of a set that has several", type=str, metavar="NAME", before=None
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +182,7 @@ def read_text(settings: TextRunSettings) -> TextData:
             wordpieces=settings.wordpieces,
             unlabelled=extra,
             data_dir=settings.data_dir,
+            text_feature=settings.text_feature,
             seed=settings.seed,
         )
     except InvalidInputError as error:

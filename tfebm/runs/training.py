@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -130,8 +130,8 @@ def train(
     is_chief = workers.is_chief(strategy)
     log = log or callbacks.RunLog(run.metrics if is_chief else None, settings.to_record())
     log.stage = name or None
-    checkpoint = callbacks.Checkpoint(
-        run.checkpoints / name, every=settings.checkpoint_every, extra_state=lambda: log.epochs
+    checkpoint = _Checkpoint(
+        run, name, every=settings.checkpoint_every, extra_state=lambda: log.epochs
     )
     per_epoch = steps_per_epoch(len(data.x_train), settings.batch_size)
     # Several workers find out together; one that begins has none.
@@ -170,6 +170,20 @@ def train(
     finally:
         progress.close()
     return log
+
+
+class _Checkpoint(callbacks.Checkpoint):
+    """The record of the run says that there is one: a resume without any would begin anew."""
+
+    def __init__(self, run: RunDirectory, stage: str, **options: Any) -> None:
+        super().__init__(run.checkpoints / stage, **options)
+        self._keep: Callable[[], None] | None = lambda: run.keep(stage)
+
+    def save(self) -> None:
+        super().save()
+        if self._keep:
+            self._keep()
+            self._keep = None
 
 
 class _Board(keras.callbacks.TensorBoard):
