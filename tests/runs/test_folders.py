@@ -366,6 +366,21 @@ class TestPaths:
             said = refusal(monkeypatch, capsys, run, "--resume", *flags)
             assert f"{flags[1]} is asked for" in said
 
+    def test_data_that_were_moved(self, tmp_path, monkeypatch, capsys):
+        (tmp_path / "here").mkdir()
+        flags = ("--output", tmp_path / "run")
+        open_at(monkeypatch, "--needed", 1, "--dataset", tmp_path / "here", *flags)
+        lock.release()
+        (tmp_path / "there").mkdir()
+        flags = ("--resume", "--dataset", tmp_path / "there")
+        said = refusal(monkeypatch, capsys, tmp_path / "run", *flags)
+        assert "there is asked for" in said
+        (tmp_path / "here").rmdir()
+        said = refusal(monkeypatch, capsys, tmp_path / "run", *flags, data=Data(np.ones(8)))
+        assert "does not match" in said
+        session = open_at(monkeypatch, *flags, "--output", tmp_path / "run")
+        assert session.settings.dataset == str(tmp_path / "there")
+
     def test_names_of_data_sets_are_no_paths(self, tmp_path, monkeypatch):
         """But of a set that comes with nothing, a folder of its name."""
         for name in ("mnist5k", "grammar", "mnist"):

@@ -65,6 +65,15 @@ def same(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
     return len(pair[0]) == len(pair[1]) and all(map(_same_file, *pair))
 
 
+def moved(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
+    """Whether a file or a folder is not where it was, and another place is given for it."""
+    if field.metadata.get("path") is not True or not isinstance(saved, str):
+        return False
+    now = absolute(field, asked)
+    gone = os.path.isabs(saved) and not os.path.exists(saved)
+    return gone and isinstance(now, str) and os.path.isabs(now)
+
+
 def _same_file(one: str, other: str) -> bool:
     # A name and a path that ends in it are two things, even where the path leads to nothing now.
     if not (os.path.isabs(one) and os.path.isabs(other)):

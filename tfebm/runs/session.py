@@ -60,7 +60,7 @@ class Session(NamedTuple):
         # The chief removes an earlier run, the other workers' part too, before they begin theirs.
         if others:
             workers.wait(self.strategy)
-            lock.acquire(self.run.path)
+            lock.acquire(self.run.path, wait=_lock_timeout(self.settings))
         more = {"remembered": self.settings.remembered()}
         if not self.settings.resume:
             more["data"] = fingerprint(self.data)
@@ -190,11 +190,14 @@ def _take_folder(settings: RunSettings, run: RunDirectory) -> None:
     output = pathlib.Path(settings.output)
     if run.path == output:  # the other workers begin when the chief has locked theirs
         check_name(output, "--output")
-        wait = settings.worker_timeout if settings.resume_or_begin else 0.0
-        lock.acquire(output, make=not settings.resume, wait=wait)
+        lock.acquire(output, make=not settings.resume, wait=_lock_timeout(settings))
     paths.check_apart(settings, run.is_run())
     if settings.export:
         _check_export(pathlib.Path(settings.export), run)
+
+
+def _lock_timeout(settings: RunSettings) -> float:
+    return settings.worker_timeout if settings.resume_or_begin else 0.0
 
 
 def _check_export(folder: pathlib.Path, run: RunDirectory) -> None:
