@@ -6,11 +6,10 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import tensorflow as tf
 
 from tfebm.errors import WriteFailed
 
@@ -30,12 +29,21 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise
     except OSError as error:
         raise _write_failed(path, error.strerror or str(error)) from error
-    except tf.errors.OpError as error:
+    except Exception as error:
+        if not is_tensorflows(error):
+            raise
         # TensorFlow writes "<path>; <the system's words>" under codes that mean other things too.
-        reason = next((text for text in _REASONS if f"; {text}" in error.message), None)
+        message = getattr(error, "message", "")
+        reason = next((text for text in _REASONS if f"; {text}" in message), None)
         if reason is None:
             raise
         raise _write_failed(path, reason) from error
+
+
+def is_tensorflows(error: BaseException) -> bool:
+    """Whether one of TensorFlow's operations failed; where it is not imported, none has."""
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    return errors is not None and isinstance(error, errors.OpError)
 
 
 def _write_failed(path: str | os.PathLike, reason: str) -> WriteFailed:

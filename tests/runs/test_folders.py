@@ -336,7 +336,7 @@ class TestResume:
     def test_says_what_is_read(self, tmp_path, monkeypatch, capsys):
         self.begin(monkeypatch, tmp_path)
         lines = capsys.readouterr().out.splitlines()
-        assert lines[:2] == ["Reading points ...", "points: 8 to train on."]
+        assert lines[1:3] == ["Reading points ...", "points: 8 to train on."]
 
 
 class TestPaths:

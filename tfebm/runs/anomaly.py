@@ -147,11 +147,13 @@ def write_scores(path: pathlib.Path, data: AnomalyData, scores: dict[str, np.nda
 def draw_worst(
     path: pathlib.Path, model: ChainInference, data: AnomalyData, scores: np.ndarray, seed: int
 ) -> None:
-    """The images with the highest scores, each with its reconstruction to the right of it."""
+    """The images with the highest scores, each with its reconstruction to the right of it, its
+    name and its score."""
     worst = np.argsort(-metrics.rank_lost_scores(scores), kind="stable")[:_SHOWN]
     x = to_float(data.images.x_test[worst]).numpy()
-    pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1).reshape(-1, *x.shape[1:])
-    pictures.save_grid(path, pairs, columns=10)
+    pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1)
+    captions = [f"{data.names[row]}\nscore {scores[row]:.5g}" for row in worst]
+    pictures.save_captioned(path, pairs, captions, columns=5)
 
 
 def draw_curves(

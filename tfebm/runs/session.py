@@ -24,7 +24,7 @@ from tfebm.runs.cluster import read_cluster
 from tfebm.runs.directory import RunDirectory, check_name, check_writable
 from tfebm.runs.fingerprint import differences, fingerprint
 from tfebm.runs.resuming import resumed
-from tfebm.runs.settings import ImageRunSettings, RunSettings, parse
+from tfebm.runs.settings import ImageRunSettings, RunSettings
 from tfebm.runs.strategy import interruptible, make_strategy
 from tfebm.version import __version__
 
@@ -126,33 +126,29 @@ def load_image_set(settings: ImageRunSettings) -> ImageData:
     return validation_split(data, settings.validation) if settings.validation else data
 
 
-def open_session(
+def begin_session(
     name: str,
     settings_class: type[RunSettings],
-    presets: Mapping[str, Mapping[str, Any]],
-    default_preset: str | Callable[[Mapping[str, Any]], str],
-    description: str,
-    load: Callable[[Any], Any] = load_image_set,
-    examples: Callable[[Any], Any] = lambda data: data.x_train,
+    settings: RunSettings,
+    asked: Mapping[str, Any],
+    load: Callable[[Any], Any],
+    examples: Callable[[Any], Any],
 ) -> Session:
-    """Reads the command line and the data, and checks all that a run could fail on later.
+    """Reads the data, and checks all that a run could fail on later.
 
     Args:
         name: Of the program.
         settings_class: Its settings.
-        presets: As in `tfebm.runs.parse`, like the next two.
-        default_preset: Where none is named.
-        description: Of the program.
+        settings: Those of the command line.
+        asked: Of them, those that were given.
         load: Settings to data.
         examples: Data to what is trained on.
 
     Raises:
-        InvalidInputError: Flags, data or folders that cannot be used; workers whose flags or data
-            are not the same.
+        InvalidInputError: Data or folders that cannot be used; workers whose flags or data are not
+            the same.
         WorkerLost: A worker that has not come.
-        SystemExit: As `tfebm.runs.parse`.
     """
-    settings, asked = parse(settings_class, presets, default_preset, description, program=name)
     run, strategy_name = _own_directory(settings, asked)
     settings = dataclasses.replace(settings, strategy=strategy_name)
     settings = paths.with_absolute_paths(settings)

@@ -4,17 +4,29 @@ import argparse
 import dataclasses
 import difflib
 import math
-import os
-import sys
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from tfebm.errors import InvalidInputError
+from tfebm.names import STRATEGIES
 from tfebm.runs.resuming import to_resume
-from tfebm.runs.strategy import STRATEGIES
 
 S = TypeVar("S", bound="FlagSettings")
 T = TypeVar("T", bound="RunSettings")
+
+
+GROUPS = {
+    "data": "data",
+    "model": "model",
+    "sampler": "sampler, the chains of latents",
+    "learning": "learning",
+    "task": "tasks and figures of the trained model",
+    "machine": "machine",
+    "output": "output",
+}
+"""Under which flags are listed, in this order, and their titles."""
 
 
 def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks: Any) -> Any:
@@ -31,6 +43,8 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
             the last value. `path=True` is a file or a folder, `path="several"` some with commas
             between; they are saved as absolute paths, all but `names` of data sets. `before` is the
             value of runs from before there was the flag.
+            `group` is one of `GROUPS`, under which `--help` lists it. Default: that of the same
+            field of a base class, or else `GROUP` of the class that has the field first.
     """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices, **checks})
 
@@ -38,6 +52,9 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
 @dataclasses.dataclass(frozen=True)
 class FlagSettings:
     """Settings of a program: fields made by `flag`, whose values are checked."""
+
+    GROUP: ClassVar[str] = "model"
+    """Of the flags of this class that do not name another one."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -48,12 +65,15 @@ class FlagSettings:
 class RunSettings(FlagSettings):
     """What every training script has in common; the flags of its data are its own."""
 
+    GROUP: ClassVar[str] = "machine"
+
     data_dir: str | None = flag(
         None,
         "folder of TensorFlow Datasets",
         type=str,
         metavar="DIR",
         operational=True,
+        group="data",
         remembered=True,
         path=True,
     )
@@ -64,43 +84,62 @@ class RunSettings(FlagSettings):
     worker_timeout: int = flag(
         600, "seconds that `multiworker` waits for all workers", least=1, operational=True
     )
-    epochs: int = flag(200, "passes over the data", least=1)
-    steps: int = flag(0, "stop after so many batches in all (0: no limit)", least=0)
-    batch_size: int = flag(100, "examples per step, over all replicas", least=1)
+    epochs: int = flag(200, "passes over the data", least=1, group="learning")
+    steps: int = flag(
+        0, "stop after so many batches in all (0: no limit)", least=0, group="learning"
+    )
+    batch_size: int = flag(100, "examples per step, over all replicas", least=1, group="learning")
     precision: str = flag(
         "float32", "of the generator's arithmetic", choices=("float32", "bfloat16")
     )
     jit: str = flag("auto", "compile the chains with XLA", choices=("auto", "on", "off"))
-    seed: int = flag(0, "of weights, data order and noise", least=0, most=2**31 - 1)
+    seed: int = flag(
+        0, "of weights, data order and noise", least=0, most=2**31 - 1, group="learning"
+    )
     checkpoint_every: int = flag(
         0,
         "also save a checkpoint each so many steps (0: at ends of epochs)",
         least=0,
         operational=True,
+        group="output",
     )
     output: str = flag(
-        "runs/run", "folder for everything the run writes", metavar="DIR", operational=True
+        "runs/run",
+        "folder for everything the run writes",
+        metavar="DIR",
+        operational=True,
+        group="output",
     )
     resume: bool = flag(
         False,
         "go on from the newest checkpoint; may raise --epochs and --steps",
         operational=True,
+        group="output",
     )
     resume_or_begin: bool = flag(
         False,
         "--resume where there is a run, and begin one where there is none; for jobs that restart",
         operational=True,
+        group="output",
     )
     export: str | None = flag(
-        None, "also export SavedModels into this folder", type=str, metavar="DIR", operational=True
+        None,
+        "also export SavedModels into this folder",
+        type=str,
+        metavar="DIR",
+        operational=True,
+        group="output",
     )
     xla: bool = flag(
         False,
         "export the default signatures compiled with XLA too, as generate_xla and score_xla, for "
         "servers that have it on",
         operational=True,
+        group="output",
     )
-    overwrite: bool = flag(False, "replace an existing run in the output folder", operational=True)
+    overwrite: bool = flag(
+        False, "replace an existing run in the output folder", operational=True, group="output"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,6 +198,8 @@ class RunSettings(FlagSettings):
 @dataclasses.dataclass(frozen=True)
 class _ImageSource:
     # A base of its own: fields of the last base are the first flags.
+    GROUP: ClassVar[str] = "data"
+
     dataset: str = flag(
         "mnist5k",
         "data set: a name, an .npz, or a folder of images",
@@ -182,6 +223,8 @@ class _ImageSource:
 @dataclasses.dataclass(frozen=True)
 class ImageRunSettings(RunSettings, _ImageSource):
     """What every script that reads images has in common."""
+
+    GROUP: ClassVar[str] = "model"
 
     @property
     def judged_on(self) -> str:
@@ -217,11 +260,7 @@ def parse(
         SystemExit: With code 2 after one sentence on the standard error, for flags that cannot
             be used; with code 0 after `--help`.
     """
-    parser = _Parser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(description=description, usage="%(prog)s [FLAG ...]")
     choose = default_preset if callable(default_preset) else lambda _: default_preset
     names = " | ".join(presets)
     usual = choose({})
@@ -234,8 +273,7 @@ def parse(
     )
     fields = dataclasses.fields(settings_class)
     defaults = {f.name: f.default for f in fields} | dict(presets[usual])
-    for field in fields:
-        _add_flag(parser, field, defaults[field.name])
+    _add_flags(parser, settings_class, defaults)
     given = vars(parser.parse_args(argv))
     preset = given.pop("preset", None)
     if preset is not None and preset not in presets:
@@ -268,13 +306,8 @@ def parse_known(
     Raises:
         SystemExit: As `parse`.
     """
-    parser = _Parser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    for field in dataclasses.fields(settings_class):
-        _add_flag(parser, field, field.default)
+    parser = Parser(description=description, usage="%(prog)s [FLAG ...]")
+    _add_flags(parser, settings_class, {})
     given, rest = parser.parse_known_args(argv)
     try:
         return settings_class(**vars(given)), rest
@@ -282,11 +315,59 @@ def parse_known(
         parser.error(str(error))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse would print every flag before it."""
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse would print every flag before it.
+
+    Flags are not abbreviated, and the description's paragraphs are filled again for the screen,
+    except for lines that are indented.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, "allow_abbrev": False} | settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            # For `--flag=--` argparse makes a list, and calls no type.
+            if action.nargs is None and isinstance(getattr(found, action.dest, None), list):
+                self.error(f"{action.option_strings[-1]} needs a value. Received '--'.")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}{_suggest(self, message)}\n")
+
+
+class _Formatter(argparse.HelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for block in re.split(r"\n\s*\n", text.strip()):
+            if any(line.startswith(" ") for line in block.splitlines()):
+                filled.append("\n".join(_fitting(block.splitlines(), width)))
+            else:
+                filled.append(super()._fill_text(block, width, indent))
+        return "\n\n".join(filled)
+
+
+def _fitting(lines: Sequence[str], width: int) -> list[str]:
+    """Commands with what they do to the right of them, or below where that has no room."""
+    fitting = []
+    for line in lines:
+        command, _, what = line.strip().partition("   ")
+        if len(line) <= width:
+            fitting.append(line)
+            continue
+        *parts, last = textwrap.wrap(
+            command,
+            width - 2,
+            initial_indent="  ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        fitting += [f"{part} \\" for part in parts] + [last]
+        if what:
+            fitting.append(f"      {what.strip()}")
+    return fitting
 
 
 def _suggest(parser: argparse.ArgumentParser, message: str) -> str:
@@ -302,7 +383,30 @@ def _flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, default: Any) -> None:
+def _add_flags(
+    parser: argparse.ArgumentParser, settings_class: type, defaults: Mapping[str, Any]
+) -> None:
+    """Adds a flag for each field, under the titles of its groups; `defaults` are a preset's."""
+    fields = dataclasses.fields(settings_class)
+    members: dict[str, list[dataclasses.Field]] = {name: [] for name in GROUPS}
+    for field in fields:
+        members[_group_of(settings_class, field.name)].append(field)
+    for name, title in GROUPS.items():
+        if members[name]:
+            group = parser.add_argument_group(title)
+            for field in members[name]:
+                _add_flag(group, field, defaults.get(field.name, field.default))
+
+
+def _group_of(settings_class: type, name: str) -> str:
+    owners = [
+        each for each in settings_class.__mro__ if name in getattr(each, "__dataclass_fields__", {})
+    ]
+    named = (each.__dataclass_fields__[name].metadata.get("group") for each in owners)
+    return next(filter(None, named), None) or owners[-1].GROUP
+
+
+def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field, default: Any) -> None:
     text = field.metadata["help"]
     shared = {"dest": field.name, "default": argparse.SUPPRESS}
     if isinstance(field.default, bool):
@@ -338,15 +442,3 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise InvalidInputError(f"{name} must be greater than {rules['above']}. Received {value}.")
     if "most" in rules and value > rules["most"]:
         raise InvalidInputError(f"{name} must be at most {rules['most']}. Received {value}.")
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Ends the program with one sentence on the standard error."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # A full disk, or a pipe whose reader is gone. Python would try again at its end, and exit
-        # with 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}", file=sys.stderr)
-    raise SystemExit(code)

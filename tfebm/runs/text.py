@@ -62,7 +62,6 @@ def load(settings: TextRunSettings) -> TextData:
 def begin(run: RunDirectory, data: TextData) -> None:
     """Writes the vocabulary, which `--vocabulary` reads."""
     _write(run.file(run.vocabulary.name), data.tokenizer.vocabulary)
-    print(f"Vocabulary: {data.tokenizer.vocabulary_size:,} ids, 4 of them special.", flush=True)
 
 
 def _check_vocabulary(run: RunDirectory, data: TextData) -> None:

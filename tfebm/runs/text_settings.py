@@ -1,13 +1,18 @@
 """Flags of what a text run reads, and of what it does beside training."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from tfebm.data import TextData, load_text
 from tfebm.errors import InvalidInputError
 from tfebm.runs.settings import RunSettings, flag
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfebm.data import TextData
 
 TASKS = ("generate", "classify", "cluster", "interpolate")
 LABEL_COUNTS = (100, 500, 1000, 2000, 10_000)
@@ -16,10 +21,12 @@ LABEL_COUNTS = (100, 500, 1000, 2000, 10_000)
 @dataclasses.dataclass(frozen=True)
 class _TextSource:
     # A base of its own: fields of the last base are the first flags.
+    GROUP: ClassVar[str] = "data"
+
     dataset: str = flag(
         "grammar",
         "sentences: grammar, a text set of TensorFlow Datasets, a file with one a line, or a "
-        "folder with train.txt, valid.txt, test.txt (.gz too)",
+        "folder with train.txt, valid.txt, test.txt (packed with gzip or not)",
         metavar="NAME|PATH",
         path=True,
         names=("grammar",),
@@ -49,6 +56,9 @@ class _TextSource:
     unlabelled: str | None = flag(
         None, "further files to train on", type=str, metavar="FILE,FILE", path="several"
     )
+    text_feature: str | None = flag(
+        None, "which text of a set that has several", type=str, metavar="NAME", before=None
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +67,8 @@ class TextRunSettings(RunSettings, _TextSource):
 
     What it does beside training is operational: a finished run can be asked for more.
     """
+
+    GROUP: ClassVar[str] = "task"
 
     task: str = flag("generate", "done with the trained model", choices=TASKS, operational=True)
     chains: int = flag(
@@ -153,6 +165,8 @@ def read_text(settings: TextRunSettings) -> TextData:
         raise InvalidInputError(
             f"--unlabelled must be files, with commas between. Received {settings.unlabelled!r}."
         )
+    from tfebm.data import load_text  # behind the flags: it imports TensorFlow
+
     extra = [part.strip() for part in (settings.unlabelled or "").split(",") if part.strip()]
     labels = settings.labels or settings.needs_labels
     try:
@@ -168,6 +182,7 @@ def read_text(settings: TextRunSettings) -> TextData:
             wordpieces=settings.wordpieces,
             unlabelled=extra,
             data_dir=settings.data_dir,
+            text_feature=settings.text_feature,
             seed=settings.seed,
         )
     except InvalidInputError as error:
@@ -227,6 +242,8 @@ def _check_labels(settings: TextRunSettings, data: TextData) -> None:
 
 def labelled_rows(data: TextData, number: int, seed: int) -> np.ndarray:
     """Rows of the training set in a random order, the first `number` of them."""
+    import numpy as np
+
     return np.random.default_rng(seed).permutation(len(data.y_train))[:number]
 
 

@@ -1,24 +1,18 @@
 """Exports of finished runs; what a stock TensorFlow Serving would find in one; what it and other
 runtimes need."""
 
-import os
-
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import argparse
 import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tfebm import runs
+from tfebm import runs, start
 from tfebm.errors import InvalidInputError
-from tfebm.serving import check, export, extras, make_portable, next_version
+from tfebm.runs.settings import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tfebm.serving", description=__doc__)
+    parser = Parser(prog="python -m tfebm.serving", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "export": "write the SavedModels of a finished run, as the next version in DIR",
@@ -57,6 +51,11 @@ def main() -> None:
                 help="DIR/<signature> is written for each (default: portable)",
             )
     arguments = parser.parse_args()
+    start.load()  # the flags can be used: what takes seconds comes now
+    from tfebm.serving import check, extras
+    from tfebm.serving.export import export, next_version
+    from tfebm.serving.portable import make_portable
+
     if arguments.command == "export":
         base = arguments.directory.absolute()
         runs.check_writable(base.parent, "DIR")
@@ -88,6 +87,8 @@ def main() -> None:
 
 
 def _read_signatures(path: pathlib.Path) -> Mapping[str, Any]:
+    from tfebm.serving import extras
+
     try:
         return extras.read_signatures(path)
     except (OSError, ValueError) as error:
