@@ -97,6 +97,11 @@ def inputs(settings: Any) -> Mapping[str, list[pathlib.Path]]:
     return table
 
 
+def real(path: str | os.PathLike) -> pathlib.Path:
+    """A path without links; where they lead in circles, as far as they can be followed."""
+    return pathlib.Path(os.path.realpath(path))
+
+
 def check_apart(settings: Any, is_run: bool) -> None:
     """Raises `InvalidInputError` where a run would write among the files that it reads.
 
@@ -104,10 +109,10 @@ def check_apart(settings: Any, is_run: bool) -> None:
         settings: Of the run.
         is_run: Whether its output folder is a run's, which readers of folders leave out.
     """
-    output = pathlib.Path(settings.output).resolve()
+    output = real(settings.output)
     for flag, files in inputs(settings).items():
         for file in files:
-            path = file.resolve()
+            path = real(file)
             if path == output or output in path.parents:
                 raise InvalidInputError(
                     f"A run must not write where it reads: {flag} {printable(file)} lies in the "

@@ -199,8 +199,9 @@ def _lock_timeout(settings: RunSettings) -> float:
 def _check_export(folder: pathlib.Path, run: RunDirectory) -> None:
     """Raises `InvalidInputError` for exports into what a later run would remove."""
     check_name(folder, "--export")
+    target = paths.real(folder)
     for inside in (run.checkpoints, run.logs, run.path / "workers"):
-        if inside.resolve() in (folder.resolve(), *folder.resolve().parents):
+        if paths.real(inside) in (target, *target.parents):
             raise InvalidInputError(
                 f"--export {printable(folder)} lies in {inside.name} of the run, which is removed "
                 "with it. Give another folder."
@@ -239,7 +240,7 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[Run
         begun = [run]
         with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
             begun.append(run.of_worker(read_cluster().place))  # whose disk may be its own
-        saved = [each.read_settings() for each in begun if each.config.exists()]
+        saved = [each.read_settings() for each in begun if os.path.exists(each.config)]
         strategy = saved[0].get("strategy") if saved else strategy
     if strategy == "multiworker":
         run = run.of_worker(read_cluster().place)
