@@ -66,6 +66,11 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def printable(path: str | os.PathLike) -> str:
+    """A path or a name as text that any file takes: bytes that are not UTF-8 are escaped."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def sync(path: pathlib.Path) -> None:
     """Waits until a file or a folder's entries are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
