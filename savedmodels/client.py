@@ -15,16 +15,24 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
 import csv
+import gzip
 import io
 import itertools
 import json
 import pathlib
 import re
+import signal
 import sys
 import time
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+_INTERRUPTED, _READER_GONE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C ends the imports, which take seconds, without a traceback.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
 try:
     import grpc
@@ -370,28 +378,156 @@ def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
+# The rules of `tfebm.data.sentences`, repeated here since the client is one file.
+_HEAD = 1 << 16  # bytes by which a file is judged
+_BOM = b"\xef\xbb\xbf"  # the mark some editors put first
+_CONVERT = "Convert it: iconv -f {} -t UTF-8 FILE > sentences.txt"
+_SAVE = "Save its text as plain text, UTF-8, one sentence a line"
+_STARTS = (
+    (b"\xff\xfe\0\0", "UTF-32", _CONVERT.format("UTF-32")),
+    (b"\0\0\xfe\xff", "UTF-32", _CONVERT.format("UTF-32")),
+    (b"\xff\xfe", "UTF-16", _CONVERT.format("UTF-16")),
+    (b"\xfe\xff", "UTF-16", _CONVERT.format("UTF-16")),
+    (b"PK\x03\x04", "a zip archive, as .docx, .odt, .xlsx and .npz files are", _SAVE),
+    (b"\xd0\xcf\x11\xe0", "a document of an office program", _SAVE),
+    (b"%PDF-", "a PDF", _SAVE),
+    (b"{\\rtf", "a document in RTF", _SAVE),
+    (b"\x1f\x8b", "packed with gzip twice", "Unpack it first"),
+    (b"BZh91AY&SY", "packed with bzip2", "Unpack it first"),
+    (b"\xfd7zXZ\0", "packed with xz", "Unpack it first"),
+    (b"7z\xbc\xaf", "packed with 7-Zip", "Unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd", "Unpack it first"),
+)
+_CONTROLS = bytes([*range(9), *range(14, 27)])  # of ASCII, white space and escapes aside
+_MARKUP = re.compile(rb"\s*<(!doctype\b|html\b|\?xml\b|svg\b)", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(-?\d+)\t")
+# Sentences have spaces behind their commas; names of columns have none.
+_NAME = r'"?[A-Za-z_][\w.-]*(?: [\w.-]+)?"?'
+_HEADER = re.compile(rf"{_NAME}(?:[,;]{_NAME})+")
+_COLUMN_NAMES = {
+    *("body", "category", "class", "comment", "content", "id", "label", "polarity", "rating"),
+    *("review", "score", "sentence", "sentiment", "target", "text", "title", "tweet"),
+}
+_NUMBERED = re.compile(r'"?-?\d+(\.\d+)?"?[,;]\s*\D|.*[,;]\s*"?-?\d+(\.\d+)?"?$', re.DOTALL)
+_FEW, _JUDGED = 3, 1000  # lines that must look like rows of a table, and lines that are looked at
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+)
+_EMPTY = re.compile(rf"[\s{_INVISIBLE}]*")
+
+
 def read_sentences(source: pathlib.Path, left_out: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The lines of a text file, as strings and in UTF-8; the numbers of those that are empty or
-    not UTF-8 go to `left_out`.
+    """The lines of a text file, packed with gzip or not, as strings and in UTF-8; the numbers of
+    those that are empty or not UTF-8 go to `left_out`.
+
+    A line ends at LF, CR LF or CR. Of a line the byte-order marks are dropped, accents are joined
+    to their letters (NFC), and white space at both ends is cut off, as for training.
 
     Raises:
-        ClientError: A file that is missing, or has no lines.
+        ClientError: A file that is missing, damaged or of another kind, or has no lines.
     """
     try:
-        lines = source.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    except OSError as error:
-        raise ClientError(f"{source} cannot be read: {error.strerror}. Give a text file.") from None
+        content = source.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read()
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ClientError(f"{source} cannot be read: {why}. Give a text file.") from None
+    if found := _other_kind(content[:_HEAD]):
+        raise ClientError(
+            f"{source} is {found[0]}. A text file, UTF-8, with one sentence a line is needed. "
+            f"{found[1]}."
+        )
+    lines = content.removeprefix(_BOM).splitlines()
     if not lines:
         raise ClientError(f"{source} is empty. A file of sentences, one a line, is needed.")
     for number, line in enumerate(lines, 1):
         try:
-            text = line.decode("utf-8").strip()
+            text = unicodedata.normalize("NFC", line.decode("utf-8").replace("\ufeff", ""))
         except UnicodeDecodeError:
             text = ""
-        if not text:
+        if "\0" in text or _EMPTY.fullmatch(text):
             left_out.append(f"line {number}")
             continue
+        text = text.strip()
         yield text, text.encode("utf-8")
+
+
+def _other_kind(head: bytes) -> tuple[str, str] | None:
+    """What a file is by its first bytes, and what to do; None for sentences."""
+    for start, what, remedy in _STARTS:
+        if head.startswith(start):
+            return what, remedy
+    nuls, even, odd = (part.count(b"\0") for part in (head, head[::2], head[1::2]))
+    if max(even, odd) > max(len(head) // 8, 8 * min(even, odd)):
+        order = "UTF-16LE" if odd > even else "UTF-16BE"
+        return f"{order} without a mark", _CONVERT.format(order)
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if nuls > len(head) // 100 or controls > len(head) // 20:
+        return "binary, not text", "Give a text file"
+    head = head.removeprefix(_BOM)
+    if _MARKUP.match(head):
+        return "a page of HTML or XML", _SAVE
+    lines = head.splitlines()
+    if len(head) >= _HEAD - len(_BOM) and len(lines) > 1:
+        lines.pop()  # cut off
+    rows = [line.decode("utf-8", "replace") for line in lines[:_JUDGED] if line.strip()]
+    if rows and _is_json(rows):
+        return "JSON", "Write its sentences out first: jq -r .text FILE > sentences.txt, say"
+    tabs = min((row.strip().count("\t") for row in rows), default=0)
+    if rows and _LABEL.match(rows[0]):
+        return "a table of labels and sentences", "Take its sentences alone: cut -f2- does"
+    if tabs and (len(rows) >= _FEW or any(_LABEL.match(row) for row in rows[1:2])):
+        return (
+            f"a table of {tabs + 1} columns with tabs",
+            "Write its column of sentences into a text file: cut -f2 takes the second, tail -n +2 "
+            "drops a line of names. Where tabs only part words, put spaces there: tr '\\t' ' '",
+        )
+    if rows and _is_csv(rows):
+        return (
+            "a table with commas or semicolons (CSV)",
+            "Write its column of sentences into a text file, one a line; Python's `csv` reads it",
+        )
+    return None
+
+
+def _is_json(rows: list[str]) -> bool:
+    if rows[0].strip() in ("{", "[", "[{"):  # over several lines
+        return (
+            len(rows) > 1 and re.match(r'\s*("[^"]*"\s*[:,]|[{\[]|"[^"]*"$)', rows[1]) is not None
+        )
+    if not all(row.lstrip().startswith(("{", "[")) for row in rows):
+        return False
+    try:
+        values = [json.loads(row) for row in rows[:100]]
+    except (ValueError, RecursionError):
+        # One long line that is cut off here.
+        return len(rows) == 1 and re.match(r'\s*(\{|\[\s*\{)\s*"[^"]*"\s*:', rows[0]) is not None
+    return all(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
+def _is_csv(rows: list[str]) -> bool:
+    header = _HEADER.fullmatch(rows[0].strip()) is not None
+    names = {name.strip().lower() for name in re.split("[,;]", rows[0].replace('"', ""))}
+    if header and len(names & _COLUMN_NAMES) > 1:  # even where commas of its texts are not quoted
+        return True
+    if len(rows) < _FEW:
+        return False
+    for mark in ",;":
+        try:
+            table = list(csv.reader(rows, delimiter=mark))
+        except csv.Error:
+            continue
+        table = table if len(rows) < _JUDGED else table[:-1]
+        width = len(table[0])
+        if width < 2 or len(table) < 2 or any(len(row) != width for row in table):
+            continue
+        quoted = all(row.startswith('"') and f'"{mark}"' in row for row in rows)
+        if header or quoted or all(_NUMBERED.match(row.strip()) for row in rows):
+            return True
+    return False
 
 
 # ---- The command --------------------------------------------------------------------------
@@ -512,10 +648,19 @@ def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[s
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115, to the end
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `head` has seen enough; Python would flush again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_READER_GONE)
     except ClientError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

@@ -8,7 +8,7 @@ import numpy as np
 from tfebm.data import arrays, checks, folders, pixels
 from tfebm.data.images import ImageData, brightness
 from tfebm.errors import InvalidInputError
-from tfebm.files import printable
+from tfebm.files import local_path, printable
 
 _NORMAL = ("good", "normal", "ok")  # what folders of normal images among others are called
 _SHOWN = 5  # damaged files in a note, at most
@@ -128,7 +128,8 @@ def load_normal_and_test(
             files to learn from that cannot be read, or images of several sizes without an
             `image_size`.
     """
-    places = [pathlib.Path(folder).expanduser() for folder in (normal, test)]
+    given = (("normal", normal), ("test", test))
+    places = [local_path(folder, f"`{name}`").expanduser() for name, folder in given]
     resolved = [place.resolve() for place in places]
     if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
         raise InvalidInputError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfebm.data import arrays, checks, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
-from tfebm.files import printable
+from tfebm.files import local_path, printable
 
 EMBEDDED = ("mnist5k",)
 # What NumPy raises for archives that are cut off, corrupt, encrypted or no archives at all.
@@ -108,7 +108,7 @@ def load_images(
     if channels not in (None, 1, 3):
         raise InvalidInputError(f"`channels` must be 1 or 3. Received {channels!r}.")
     pixels.parse_colour(background)
-    path = pathlib.Path(source).expanduser()
+    path = local_path(source, "The data set").expanduser()
     if source in EMBEDDED:
         data = _load_mnist5k()
     elif path.is_dir():

@@ -203,8 +203,11 @@ class FlowModel(RowInference, OptimizersModel):
 
     def generate_rows(self, seeds: Tensor) -> Tensor:
         """x = g(z), z ~ N(0, I), for the streams `seeds`."""
-        z = random.row_normal(seeds, random.START_STREAM, self.latent_size)
-        return self.decode_rows(z)
+        return self.decode_rows(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """z ~ N(0, I) for the streams `seeds`, int32 `[B, 2]`: `[B, d]`."""
+        return random.row_normal(seeds, random.START_STREAM, self.latent_size)
 
     # ---- Saving -----------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tfebm.data import arrays, pixels
+from tfebm.data import arrays, pixels, sentences
 from tfebm.errors import InvalidInputError
 
 KINDS = ("tfrecord", "image", "text")
@@ -29,7 +29,6 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 # What a file that is cut off or damaged raises while it is read and unpacked.
 _DAMAGED = (OSError, EOFError, zlib.error)
 _LARGEST_RECORD = 2**31  # bytes; protocol buffers end there
-_BOM = b"\xef\xbb\xbf"  # the mark some editors put first
 
 
 class Record(NamedTuple):
@@ -79,12 +78,13 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
 
     Args:
         kind: Of `KINDS`.
-        file: Open for reading bytes, as stored: files whose name ends in `.gz`, or that begin as
-            gzip's do, are unpacked here.
+        file: Open for reading bytes, as stored: what is packed with gzip, by its name or its first
+            bytes, is unpacked here.
         name: The file's part of the keys.
     """
-    file = file if hasattr(file, "peek") else io.BufferedReader(file)
-    if name.lower().endswith(".gz") or _is_packed(kind, file):
+    if kind != "text":
+        file = file if hasattr(file, "peek") else io.BufferedReader(file)
+    if kind != "text" and (name.lower().endswith(".gz") or _is_packed(kind, file)):
         # The standard library's: it says when a file is cut off.
         file = io.BufferedReader(gzip.GzipFile(fileobj=file))
     if kind == "image":
@@ -95,10 +95,12 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
         return
     number = 0
     try:
-        for item in (_frames if kind == "tfrecord" else _lines)(file):
+        for item in _frames(file) if kind == "tfrecord" else sentences.read_lines(file):
             number += 1
             key = f"{name}:{number}"
             yield Record(key, item) if isinstance(item, bytes) else Broken(key, str(item))
+    except sentences.NotSentencesError as error:
+        yield Broken(f"{name}:1", f"the file is {error.what}, not sentences. {error.do}")
     except _DAMAGED as error:
         yield Broken(f"{name}:{number + 1}", f"the file cannot be read from here on: {error}")
 
@@ -113,11 +115,6 @@ def _is_packed(kind: str, file: io.BufferedReader) -> bool:
 
 class _Unreadable(Exception):
     """Why a record cannot be used."""
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    for number, line in enumerate(file):
-        yield (line if number else line.removeprefix(_BOM)).rstrip(b"\r\n")
 
 
 def _frames(file: BinaryIO) -> Iterator[bytes | _Unreadable]:
@@ -333,13 +330,13 @@ def _as_array(feature: Any, kind: str) -> np.ndarray:
 
 
 def _text(data: bytes) -> bytes:
-    if not data.strip():
-        raise _Unreadable("it is empty")
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Unreadable(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
-    return data
+        text = sentences.sentence(sentences.decode(data))
+    except sentences.NotTextError as error:
+        raise _Unreadable(str(error)) from None
+    if not text:
+        raise _Unreadable("it is empty")
+    return text.encode("utf-8")
 
 
 def _size(shape: tuple[int, ...]) -> str:
