@@ -22,6 +22,8 @@ import pyarrow.parquet
 
 from tfebm.serving import bulk
 
+pytestmark = pytest.mark.extras
+
 SENTENCES = ["a cat sleeps", "the dog barks", "the zebra the", 'a "cat", a dog']
 
 
