@@ -118,12 +118,15 @@ class LanguageModel(LatentVariableModel):
     # ---- What needs latents ----------------------------------------------------------------
 
     def infer(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises `InvalidInputError`, as do `features`, `reconstruct` and `interpolate`."""
+        """Raises `InvalidInputError`, as does all else that needs latents."""
         raise InvalidInputError(
-            "A language model has no latents to infer. Use a `ShortRunModel`, `LatentEBM` or `VAE`."
+            "A language model has no latents to infer, and knows log p(x) exactly, `-score(x)`. "
+            "For latents, reconstructions and bounds use a `ShortRunModel`, `LatentEBM` or `VAE`."
         )
 
     features = reconstruct = interpolate = infer
+    score_parts = scores_and_errors = infer
+    weighted_samples = laplace_rows = laplace_bound = bound_rows = joint_energy = infer
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """-log p(x) of each sentence, `[B]`: what `predict` returns."""
