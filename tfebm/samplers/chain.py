@@ -78,9 +78,7 @@ class Chain:
             def compiled(position: Latents, *context: Tensor) -> tuple:
                 return energy_and_grads(energy_fn, position, context)
 
-            jit = compilation.resolve_jit_compile(
-                self.jit_compile, energy_fn, arguments, compiled
-            )
+            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments, compiled)
             return _graph_of(functools.partial(loop, energy_fn, *static), jit)
 
         return self._functions.get(energy_fn, key, make)
