@@ -71,8 +71,8 @@ def of_resumed(output: str | os.PathLike) -> tuple[pathlib.Path, dict[str, Any]]
     with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
         place = read_cluster().place
         own = folder / "workers" / str(place) if place else folder
-    found = read(folder) if (folder / CONFIG).exists() else None
-    if own != folder and (own / CONFIG).exists():
+    found = read(folder) if os.path.exists(folder / CONFIG) else None
+    if own != folder and os.path.exists(own / CONFIG):
         of_several = found is None or found["settings"].get("strategy") == "multiworker"
         if of_several:
             return own, read(own)
