@@ -122,7 +122,13 @@ class Session(NamedTuple):
 
 def load_image_set(settings: ImageRunSettings) -> ImageData:
     """The images of `--dataset`, split again where `--validation` asks for it."""
-    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    data = load_images(
+        settings.dataset,
+        settings.image_size,
+        settings.data_dir,
+        settings.background,
+        settings.channels,
+    )
     return validation_split(data, settings.validation) if settings.validation else data
 
 
