@@ -20,7 +20,7 @@ from tfebm import (
     tokenizers,
 )
 from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
+from tfebm.errors import InvalidInputError, JobFailed, TrainingDiverged, WorkerLost, WriteFailed
 from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
@@ -56,6 +56,7 @@ __all__ = [
     "GaussianLikelihood",
     "Glow",
     "InvalidInputError",
+    "JobFailed",
     "LanguageModel",
     "LatentEBM",
     "MultilayerGenerator",

@@ -5,19 +5,63 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfebm.errors import WriteFailed
+from tfebm.errors import InvalidInputError, WriteFailed
 
 interrupted = threading.Event()
 """Set by who handles an interrupt: from then on nothing is put under its name."""
 
 _TEMPORARY = ".tmp-"
+# `pathlib` makes one slash of two; a single letter is a drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _REASONS = {os.strerror(code) for code in errno.errorcode}
+
+
+def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
+    """A path on this machine; a URL would else become a folder named "gs:" here.
+
+    Args:
+        path: What a person gave.
+        what: The flag or the argument that it was given as.
+
+    Raises:
+        InvalidInputError: A URL, or what is not a path at all.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise InvalidInputError(
+            f"{what} must be a path on this machine, as a string. Received {_shown(path)}. Give "
+            "the name of a file or a folder."
+        ) from None
+    if "\0" in text:
+        raise InvalidInputError(
+            f"{what} must be the path of a file or a folder. Received {text!r}, with a null "
+            "character in it. Leave that out."
+        )
+    url = _URL.match(text)
+    if url is not None:
+        instead = (
+            f"Leave {url[1]}:// out"
+            if url[1].lower() == "file"
+            else "Give a local path, and copy the files with the tools of the other place"
+        )
+        raise InvalidInputError(
+            f"{what} must be a path on this machine. Received the address "
+            f"{url[1]}://{text[url.end() :]}, which is not read or written here. {instead}."
+        )
+    return pathlib.Path(text)
+
+
+def _shown(value: object) -> str:
+    simple = value is None or isinstance(value, bool | int | float)
+    return repr(value) if simple else f"an object of the type {type(value).__name__}"
 
 
 @contextlib.contextmanager

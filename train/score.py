@@ -30,7 +30,9 @@ class Settings(FlagSettings):
     model: str | None = flag(
         None, "an export, <directory>/<name>, or a version of it", type=str, metavar="DIR"
     )
-    input: str | None = flag(None, "the files to score", type=str, metavar="GLOB", group="data")
+    input: str | None = flag(
+        None, "the files to score", type=str, metavar="GLOB", group="data", remote=True
+    )
     generate: int = flag(0, "draw so many instead of scoring", least=0)
     output: str | None = flag(
         None,
@@ -96,6 +98,8 @@ class Settings(FlagSettings):
 def main() -> None:
     settings, beam_flags = runs.parse_known(Settings, __doc__)
     logging.getLogger().setLevel(logging.ERROR)  # Beam's notes on itself are no news either
+    # What a worker stumbles over comes as an error; this would be its traceback, several times.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         from tfebm.serving import bulk
     except ModuleNotFoundError as error:
@@ -122,6 +126,9 @@ def main() -> None:
             **shared,
         )
     print(", ".join(f"{number} {name}" for name, number in counts.items()))
+    if counts["flagged"]:
+        what = "scores" if settings.generate == 0 else "rows"
+        print(f"Flagged {what} are NaN or infinite, as of examples with NaN in them.")
     if counts.get("read") and not counts["scored"]:
         raise InvalidInputError(
             f"None of the {counts['read']} records could be scored. The reasons are in "

@@ -49,6 +49,8 @@ SHOWN = {
 class Settings(TextRunSettings):
     """The defaults are the preset `laptop`; math symbols are the papers'."""
 
+    GROUP = "model"  # of the flags
+
     model: str = flag("short_run", "what is learned", choices=MODELS)
     epochs: int = flag(5, "passes over the data", least=1)
     batch_size: int = flag(32, "sentences per step, over all replicas", least=1)

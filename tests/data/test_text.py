@@ -157,9 +157,8 @@ class TestFolders:
         loaded = load_text(str(tmp_path), tokenizer=tokenizer)
         found = [texts(loaded, x) for x in (loaded.x_train, loaded.x_valid, loaded.x_test)]
         assert (len(found[1]), len(found[2])) == drawn
-        assert sorted(itertools.chain(*found)) == sorted(
-            [*numbered(105), *["other"] * len(present)]
-        )
+        everything = [*numbered(105), *["other"] * len(present)]
+        assert sorted(itertools.chain(*found)) == sorted(everything)
         # In the file's order, and no pattern in it: gaps differ.
         places = sorted(int(text[1:]) for part in found[1:] for text in part if text != "other")
         assert len(set(np.diff(places))) > 3

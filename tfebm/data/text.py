@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -14,6 +13,7 @@ from tfebm.data import sentences as text_lines
 from tfebm.data.pipeline import steps_per_epoch
 from tfebm.data.small_english import default_grammar
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path
 from tfebm.tokenizers import (
     END,
     PAD,
@@ -169,7 +169,7 @@ def load_text(
         found = text_sources.load_splits(str(source), labels, data_dir, text_feature)
         name, splits, remarks = found
     if unlabelled:
-        paths = [pathlib.Path(path).expanduser() for path in unlabelled]
+        paths = [local_path(path, "`unlabelled`").expanduser() for path in unlabelled]
         files = [text_files.read_sentences(path, None) for path in paths]
         splits["unlabelled"] = text_files.Sentences([s for file in files for s in file.lines])
     needed = {part: splits[part].lines for part in ("train", "unlabelled") if part in splits}
@@ -355,7 +355,7 @@ def _encode(
 
 
 def _read_vocabulary(kind: type[Tokenizer], path: str, split: str) -> Tokenizer:
-    file = pathlib.Path(path).expanduser()
+    file = local_path(path, "The vocabulary").expanduser()
     lines = text_files.read_lines(file, table=False)
     words = [text_lines.sentence(line) for line in lines]
     words = [word for word in words if word and word not in SPECIAL_WORDS]

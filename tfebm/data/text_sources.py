@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from tfebm.data import sentences, text_files
 from tfebm.data.text_files import SPLIT_NAMES, Sentences, Splits, near
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path
 
 TFDS_NAMES = ("snli", "imdb_reviews", "ag_news_subset", "lm1b", "yelp_polarity_reviews")
 """Of TensorFlow Datasets; any other of its names that has a text is taken as well."""
@@ -31,7 +32,7 @@ def load_splits(
     source: str, labels: bool, data_dir: str | None, text_feature: str | None = None
 ) -> Source:
     """The splits of a folder, a file, or a set of TensorFlow Datasets; missing ones held out."""
-    path = pathlib.Path(source).expanduser()
+    path = local_path(source, "The data set").expanduser()
     if text_feature is not None and path.exists():
         raise InvalidInputError(
             "`text_feature` names one of several texts of a set of TensorFlow Datasets. "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TextIO
 
 from tfebm import files, start
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
+from tfebm.errors import InvalidInputError, JobFailed, TrainingDiverged, WorkerLost, WriteFailed
 from tfebm.runs import lock
 
 # 128 and a signal that means nothing: operators restart a process whose code is above 127.
@@ -29,9 +29,10 @@ def run_command(
 ) -> None:
     """Calls `main`, and ends the process unless all went well.
 
-    Exit codes: 0 when done, 1 for a run that diverged, 2 for input that cannot be used, 3 for a
-    file that cannot be written, 130 for an interrupt, 138 for a lost worker, 141 where nobody reads
-    the output any more (`| head`). All but 0 say why in a sentence or two, without a traceback.
+    Exit codes: 0 when done, 1 for a run that diverged or a bulk job that failed, 2 for input that
+    cannot be used, 3 for a file that cannot be written, 130 for an interrupt, 138 for a lost
+    worker, 141 where nobody reads the output any more (`| head`). All but 0 say why in a sentence
+    or two, without a traceback.
 
     Args:
         main: The command.
@@ -53,7 +54,7 @@ def run_command(
                 _flush(sys.stdout)
     except InvalidInputError as error:
         fail(str(error), 2)
-    except TrainingDiverged as error:
+    except (TrainingDiverged, JobFailed) as error:
         fail(str(error), 1)
     except WorkerLost as error:
         fail(str(error), LOST_WORKER)

@@ -68,6 +68,9 @@ class RunDirectory:
 
     path: pathlib.Path
 
+    def __post_init__(self) -> None:
+        files.local_path(self.path, "The folder of a run")
+
     @property
     def config(self) -> pathlib.Path:
         return self.path / "config.json"
@@ -292,7 +295,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         >>> images = run.model.generate(16, seed=1)
         >>> run.metrics["final"]["test"]["reconstruction_mse"]
     """
-    run = RunDirectory(pathlib.Path(directory))
+    run = RunDirectory(files.local_path(directory, "The folder of a run"))
     missing = [p.name for p in (run.config, run.metrics, run.model) if not p.is_file()]
     if missing:
         raise InvalidInputError(

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+from tfebm import files
 from tfebm.errors import InvalidInputError
 from tfebm.names import STRATEGIES
 from tfebm.runs.resuming import to_resume
@@ -45,6 +46,7 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
             value of runs from before there was the flag.
             `group` is one of `GROUPS`, under which `--help` lists it. Default: that of the same
             field of a base class, or else `GROUP` of the class that has the field first.
+            `remote=True` is for a flag that may be a URL.
     """
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices, **checks})
 
@@ -428,6 +430,8 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     rules, name = field.metadata, _flag_name(field.name)
     if value is None:
         return
+    if isinstance(value, str) and not rules.get("remote"):
+        files.local_path(value, name)
     if rules["choices"] is not None and value not in rules["choices"]:
         raise InvalidInputError(
             f"{name} must be one of {', '.join(rules['choices'])}. Received {value!r}."
