@@ -169,6 +169,6 @@ class TestLocalPath:
 
     @pytest.mark.parametrize("value", [None, 3, ["a"], object(), "a\0b"])
     def test_what_is_not_a_path(self, value):
-        with pytest.raises(tfebm.InvalidInputError, match="^It must be") as caught:
+        with pytest.raises(tfebm.InvalidInputError, match=r"^It must be") as caught:
             files.local_path(value, "It")
         assert "0x" not in str(caught.value)

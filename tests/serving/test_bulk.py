@@ -315,9 +315,7 @@ class GivesUp(FnApiRunner):
     """As one whose server is not there."""
 
     def run_pipeline(self, pipeline, options):
-        raise RuntimeError(
-            "Traceback (most recent call last):\n  File x\nOSError: no server [while]"
-        )
+        raise RuntimeError("Traceback (most recent call last):\n  File x\nOSError: no server")
 
 
 class DaskRunner(FnApiRunner):
@@ -363,7 +361,7 @@ def test_brackets_in_paths(folder, digits, images, tmp_path):
     bulk.score(model, str(inside / "1[x].png"), str(tmp_path / "one"))
     assert set(read_csv(tmp_path / "one")) == {"1[x].png"}
     for output in ("run[2]/d", "run*/d", "d?"):
-        with pytest.raises(tfebm.InvalidInputError, match="takes .* for a pattern"):
+        with pytest.raises(tfebm.InvalidInputError, match=r"takes .* for a pattern"):
             bulk.score(model, str(inside / "*.png"), str(tmp_path / output))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("run", "beam"))]
 
