@@ -1,6 +1,5 @@
 """`python -m tfebm.serving check`: good exports pass, and what a server would refuse is said."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -151,9 +150,7 @@ def test_weights_that_are_lost(copy):
     (problem,) = quick(copy).problems
     assert "cannot use it" in problem
     assert "[[" not in problem
-    assert re.search("truncated|beyond|out of range|Read less bytes", problem, re.IGNORECASE), (
-        problem
-    )
+    assert "variables.data" in problem, problem
     shutil.rmtree(copy / "variables")
     (problem,) = quick(copy).problems
     assert "is not a valid checkpoint" in problem
