@@ -24,6 +24,13 @@ class WorkerLost(RuntimeError):
     """
 
 
+class JobFailed(RuntimeError):
+    """A bulk job ended without all that it should have written.
+
+    Command lines exit with code 1.
+    """
+
+
 class WriteFailed(OSError):
     """A file or a folder could not be written, on a full disk most often.
 

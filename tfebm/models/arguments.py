@@ -153,6 +153,17 @@ def check_logits(likelihood: Any, generator: keras.layers.Layer, size: LatentSiz
         )
 
 
+def check_signs(likelihood: Any, x: np.ndarray) -> None:
+    """Raises `InvalidInputError` for pixels of which none is off, as a BernoulliLikelihood reads
+    data in {0, 1}: it would learn that half of each is on."""
+    if isinstance(likelihood, BernoulliLikelihood) and x.size and float(x.min()) >= 0.0:
+        raise InvalidInputError(
+            "A BernoulliLikelihood reads data in [-1, 1]: -1 is off, 1 is on, and 0 is half of "
+            f"both. Received values from {float(x.min()):g} to {float(x.max()):g}, none below 0. "
+            "For data in [0, 1] use `2 * x - 1`."
+        )
+
+
 def _last_activation(network: Any) -> str | None:
     """The name of the activation that a chain of layers ends in; None where it does not show."""
     while getattr(network, "layers", None) and isinstance(network, keras.Model):

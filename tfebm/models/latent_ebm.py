@@ -1,5 +1,6 @@
 """The latent-space energy-based prior over a generator."""
 
+import math
 from typing import Any, ClassVar
 
 import keras
@@ -59,6 +60,12 @@ class LatentEBM(PosteriorChainModel):
     Raises:
         InvalidInputError: A latent size that does not fit the networks, an energy that is not one
             value per row, a network that computes in float16, or a negative `energy_l2`.
+
+    Metrics, all means over examples: `loss`, the generator's loss and the penalties of both
+    networks' layers, NaN where an energy is not finite (the energy's own loss, `energy_gap`, is not
+    among it: it says which way to go, and is near 0 when all is well); `generator_loss`, the
+    likelihood's error at z+; `energy_posterior`, E(z+); `energy_prior`, E(z-); `energy_gap`, their
+    difference; `reconstruction_mse`; norms of gradients and of what the chains move.
 
     Example:
 
@@ -247,16 +254,21 @@ class LatentEBM(PosteriorChainModel):
             x, posterior_start, z_posterior, weights, count, training, seeds
         )
         energy_weights = [v.value for v in self.energy.trainable_variables]
+        networks.forget_losses(self.energy)
         with tf.GradientTape() as tape:
             with tf.GradientTape(watch_accessed_variables=False) as of_rows:
                 of_rows.watch(z_posterior)
-                energy_posterior = self.tilt(z_posterior, training)
-            energy_prior = self.tilt(z_prior, training)
-            energies = energy_posterior, energy_prior
+                # One pass: batch statistics of each half by itself would hide their difference.
+                both = tf.nest.map_structure(
+                    lambda *halves: tf.concat(halves, axis=0), z_posterior, z_prior
+                )
+                energies = tf.split(self.tilt(both, training), 2)
+                energy_posterior, energy_prior = energies
             loss = objectives.energy_contrast(*energies, weights, count)
             if self.energy_l2:
                 loss += self.energy_l2 * objectives.energy_penalty(*energies, weights, count)
-            loss += networks.regularization(self.energy)
+            penalties = networks.penalties(self.energy)
+            loss += penalties * (tf.reduce_sum(weights) / count)
         energy_grads, _ = gradients(tape, loss, energy_weights)
         _, z_grads = gradients(of_rows, energy_posterior, [], z_posterior)
         moved = tf.nest.map_structure(tf.subtract, z_prior, prior_start)
@@ -267,5 +279,8 @@ class LatentEBM(PosteriorChainModel):
             "energy_grad_norm": row_norms(z_grads),
             "displacement_prior": row_norms(tf.nest.flatten(moved)),
         }
-        logs = replicas.update(self._trackers, seen, weights)
+        # z+ does not notice everything that is wrong with an energy.
+        finite = tf.math.is_finite(energy_posterior) & tf.math.is_finite(energy_prior)
+        loss = seen.pop("loss") + penalties + tf.where(finite, 0.0, math.nan)
+        logs = self.track(seen, weights, loss)
         return {"generator": generator_grads, "energy": energy_grads}, logs

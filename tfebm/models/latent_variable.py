@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.models import arguments, examples, laplace, latents, networks, replicas
+from tfebm.models import arguments, batches, examples, laplace, latents, networks, replicas
+from tfebm.models.flow_model import first_rows
 from tfebm.models.inference import ChainInference, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
@@ -63,8 +64,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         self._likelihood = self._checked(self.examples.likelihood(likelihood))
         self.build_others()
         self.step = replicas.add_step(self)
-        names = (*self.metric_names, *self.examples.metric_names)
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.add_trackers(*self.metric_names, *self.examples.metric_names)
 
     def choose_latent_size(
         self, requested: latents.LatentSize | None, others: dict[str, keras.layers.Layer]
@@ -184,7 +184,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Reconstruction, with noise keyed by each example's own values."""
-        x = tf.cast(x, self.examples.dtype)
+        x = self.as_batch(x)
         return self.reconstruct_rows(x, random.content_seeds(self.seed, x))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -192,6 +192,16 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     def check_data(self, x: Any) -> None:
         self.examples.check(x)
+
+    def as_batch(self, x: Any) -> Tensor:
+        return batches.ids(x) if self.reads_sentences else batches.floats(x, self.data_shape)
+
+    def prepare(self, x: Any) -> None:
+        """Raises where `x` holds nothing below 0 and the likelihood reads [-1, 1]."""
+        # Of a data set the first batch stands for all.
+        rows = x if isinstance(x, np.ndarray) else first_rows(self, x, 256)
+        if rows is not None and not self.reads_sentences:
+            arguments.check_signs(self.likelihood, np.asarray(rows))
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """`keras.Model.predict`: reconstructions, in the shape of `x`."""
@@ -212,7 +222,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         return self.examples.spec
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data, self.examples.dtype)
+        x = self.as_batch(batches.unpack(data))
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
         grads, logs = self.learn(x, seeds, training=True)
         self.apply_gradients(grads)
@@ -220,7 +230,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         return logs
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data, self.examples.dtype)
+        x = self.as_batch(batches.unpack(data))
         _, logs = self.learn(x, random.content_seeds(self.seed, x), training=False)
         return logs
 

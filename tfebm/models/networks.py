@@ -189,14 +189,35 @@ def _example_shape(name: str, output: Tensor, size: LatentSize) -> tuple[int, ..
     return shape[1:]
 
 
-def regularization(network: keras.layers.Layer) -> Tensor | float:
-    """This replica's share of the penalties on a network's weights (`kernel_regularizer`, ...).
+def forget_losses(*networks: keras.layers.Layer) -> None:
+    """Drops what layers added to the loss so far, in chains for instance; see `penalties`."""
+    for network in networks:
+        network._clear_losses()
 
-    Divided by the replicas, whose gradients Keras sums.
+
+def penalties(*networks: keras.layers.Layer) -> Tensor | float:
+    """What networks add to the loss of the pass since `forget_losses`, a float32 scalar.
+
+    The penalties on weights (`kernel_regularizer`, ...), and what layers added in their calls
+    (`add_loss`, `activity_regularizer`). Of several replicas each adds its share, its rows by those
+    of the global batch: Keras sums their gradients.
     """
-    penalties = [v.regularizer(v) for v in network.trainable_variables if v.regularizer]
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return tf.add_n(penalties) / replicas if penalties else 0.0
+    found = [
+        # Weights may have other types than the model's float32.
+        tf.cast(tf.reduce_sum(loss), tf.float32)
+        for network in networks
+        for loss in network.losses
+        if _is_within_reach(loss)
+    ]
+    return tf.add_n(found) if found else 0.0
+
+
+def _is_within_reach(loss: Any) -> bool:
+    """Whether a tensor can be used here: one of a loop's body or of another function cannot."""
+    graph = getattr(loss, "graph", None)
+    return graph is None or (
+        not tf.executing_eagerly() and graph is tf.compat.v1.get_default_graph()
+    )
 
 
 def per_row(energy: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from tfebm.distributions import (
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
 from tfebm.models import networks
-from tfebm.models.flow_model import dequantize, log_bin_width
+from tfebm.models.flow_model import dequantize, log_bin_width, refuse_decoding
 from tfebm.models.inference import RowInference, check_eager
 from tfebm.models.latent_ebm import LatentEBM
 from tfebm.samplers import HMC, Chain
@@ -212,7 +212,9 @@ class TiltedGenerator(RowInference):
         self._needs_flow("The inverse of g")
         return self._on_data("infer_rows", x, seed, batch_size)
 
-    def generate(self, num_samples: int, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+    def generate(
+        self, num_samples: int, seed: Seed = 0, batch_size: int = 256, decoding: None = None
+    ) -> np.ndarray:
         """Draws examples: chains of `generation_steps` transitions from N(0, I), decoded.
 
         Sample i depends on `seed` and i alone, not on `num_samples` or `batch_size`.
@@ -221,6 +223,7 @@ class TiltedGenerator(RowInference):
             InvalidInputError: Chains that do not move; their step size is named.
         """
         check_eager("sample_latents")
+        refuse_decoding(decoding)
         checks.check_count("num_samples", num_samples)
         checks.check_count("batch_size", batch_size)
         seeds = random.as_row_seeds(seed, num_samples)
@@ -250,8 +253,9 @@ class TiltedGenerator(RowInference):
         adapted = {"step_size": self.step_size.value} if self.adapts else {}
         return chain(self.latent_energy, self._start(seeds), seed=seeds, **adapted)
 
-    def decode_rows(self, z: Tensor) -> Tensor:
+    def decode_rows(self, z: Tensor, decoding: None = None) -> Tensor:
         """x = g(z), images clipped to the range of their pixels."""
+        refuse_decoding(decoding)
         x = self.decode(z)
         return tf.clip_by_value(x, -1.0, 1.0) if self.num_levels else x
 
