@@ -3,6 +3,7 @@
 Importing this module registers every class of the package with Keras, so that saved models load.
 """
 
+from tfebm import backend as backend  # before Keras is met anywhere else
 from tfebm import (
     callbacks,
     data,

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.samplers import compilation
 from tfebm.samplers.cache import FunctionCache
 from tfebm.types import EnergyFn, Latents, Tensor
@@ -72,6 +72,7 @@ class Chain:
         self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
     ) -> tf.types.experimental.PolymorphicFunction:
         """`loop(energy_fn, *static, ...)`, compiled for the kind of `arguments` of the energy."""
+        check_energy_fn(energy_fn)
         key = (static, repr(self.get_config()), _kinds(arguments), compilation.situation())
 
         def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
@@ -134,6 +135,25 @@ def to_tensors(*structures: Any) -> list:
     return tensors
 
 
+def check_position(position: Latents) -> None:
+    """Raises `InvalidInputError` unless a chain can move in `position`."""
+    parts = tf.nest.flatten(position)
+    for part in parts:
+        if not part.dtype.is_floating or part.shape.rank == 0:
+            raise InvalidInputError(
+                "A chain moves in floats with one row per chain, shape `[B, ...]`. Received a "
+                f"position of dtype {part.dtype.name} and shape {part.shape}. Cast it "
+                "(`tf.cast(position, tf.float32)`), or give it a leading axis."
+            )
+        if part.shape.rank is None or None in part.shape[1:]:
+            raise InvalidInputError(
+                f"A position must have a known shape behind its rows. Received {part.shape}. Set "
+                "it with `tf.ensure_shape`."
+            )
+    if not parts:
+        raise InvalidInputError("The position holds no tensor. Give one, or a tuple of them.")
+
+
 def num_rows(position: Latents) -> Tensor:
     """B, of a tensor or a tuple of them."""
     return tf.shape(tf.nest.flatten(position)[0])[0]
@@ -149,6 +169,16 @@ def drawn_noise(parts: Sequence[Tensor], seeds: Tensor) -> Callable[[Tensor, int
         return tf.cast(tf.reshape(flat, tf.shape(parts[i])), parts[i].dtype)
 
     return draw
+
+
+def check_energy_fn(energy_fn: Any) -> None:
+    """Raises `InvalidInputError` unless it can be called."""
+    if not callable(energy_fn) or isinstance(energy_fn, type):
+        raise InvalidInputError(
+            "`energy_fn` must be a function of positions to energies `[B]`. Received "
+            f"{received(energy_fn)}. Give a function, a "
+            "method such as `model.prior_energy`, or a Keras layer."
+        )
 
 
 def row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor:

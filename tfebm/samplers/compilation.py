@@ -16,7 +16,8 @@ The rule for `jit_compile="auto"`, and why:
   energy network at a batch of 100, and 2.1 times at 1,000.
 - Wherever XLA would be taken, it is tried first: the energy and its gradient are translated for it
   (a fraction of a second, nothing is compiled). What it has no operation for runs in the plain
-  graph: lookup tables, `tf.numpy_function`, bicubic upsampling, `tf.debugging.enable_check_numerics`.
+  graph: lookup tables, `tf.numpy_function`, bicubic upsampling, the checks of
+  `tf.debugging.enable_check_numerics`.
 
 Measured on two cores of an AMD EPYC, sentences on one without AVX-512, the others with
 (`benchmarks/records/langevin_avx512.json`; without, in `langevin.json`, the order is the same);
@@ -35,6 +36,8 @@ from tensorflow.python.eager import context as eager_context
 from tfebm.errors import InvalidInputError
 
 JitCompile = bool | Literal["auto"]
+
+_FAILED = "Failed getting HLO text: '"  # how TensorFlow begins when XLA cannot compile
 
 # Conv2D, Conv2DBackpropInput, Conv3D, DepthwiseConv2dNative, ...; While, StatelessWhile.
 _PLAIN_ON_CPU = ("Conv", "While")
@@ -72,8 +75,12 @@ def why_not_xla(fn: Callable[..., Any], arguments: tuple) -> str | None:
     The graph is translated for XLA and not compiled. None also where that cannot be tried, since
     a size is not known and no other will do.
     """
-    specs = tf.nest.map_structure(_known_size, arguments)
-    function = tf.function(fn, autograph=False, jit_compile=True)
+    specs = [_known_size(x) for x in tf.nest.flatten(arguments)]
+
+    def of_flat(*flat: Any) -> Any:  # TensorFlow translates no functions of tuples
+        return fn(*tf.nest.pack_sequence_as(arguments, flat))
+
+    function = tf.function(of_flat, autograph=False, jit_compile=True)
     try:
         traced = function.get_concrete_function(*specs)
     except Exception:  # an error of `fn` itself; whoever calls it meets it at the real arguments
@@ -81,14 +88,15 @@ def why_not_xla(fn: Callable[..., Any], arguments: tuple) -> str | None:
     outside = [x for x in traced.captured_inputs if not _is_eager(x)]
     if outside:
         function = _with_arguments_for(traced, len(outside))
-        specs = (*tf.nest.flatten(specs), *map(_known_size, outside))
-    if not all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(specs)):
+        specs += map(_known_size, outside)
+    if not all(spec.shape.is_fully_defined() for spec in specs):
         return None
     try:
         with tf.init_scope() if outside else contextlib.nullcontext():
             function.experimental_get_compiler_ir(*specs)(stage="hlo_serialized")
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        return _in_short(str(error))
+    except (ValueError, tf.errors.OpError) as error:
+        if isinstance(error, tf.errors.OpError) or _FAILED in str(error):
+            return _in_short(str(error))
     return None
 
 
@@ -130,7 +138,7 @@ def _in_short(message: str) -> str:
     missing = re.findall(r"No registered '(\w+)' OpKernel", message)
     if missing:
         return f"it has no operation {', '.join(dict.fromkeys(missing))}"
-    return message.strip().splitlines()[0].removeprefix("Failed getting HLO text: '")[:200]
+    return message.strip().splitlines()[0].removeprefix(_FAILED)[:200]
 
 
 def situation() -> tuple:
@@ -178,9 +186,9 @@ def resolve_jit_compile(
     """
     if jit_compile is False or _plain.on or tf.config.functions_run_eagerly():
         return False
-    if jit_compile == "auto" and not accelerator_present():
-        if runs_plain_on_cpu(energy_fn, arguments):
-            return False
+    by_rule = jit_compile == "auto" and not accelerator_present()
+    if by_rule and runs_plain_on_cpu(energy_fn, arguments):
+        return False
     problem = why_not_xla(compiled_fn or energy_fn, arguments)
     if problem and jit_compile is True:
         raise InvalidInputError(
