@@ -37,7 +37,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 try:
     import grpc
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageColor, ImageOps, PngImagePlugin
     from tensorflow import make_ndarray, make_tensor_proto
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
@@ -47,7 +47,12 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"{error}. The client needs `pip install tensorflow-serving-api pillow`.")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# As tfebm reads images: the same files, the same pixels.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_NOT_DATA = ("checkpoints", "__macosx")
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 _COLUMNS = 8  # of a grid
 _MARGIN = 2  # pixels between its images
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before another try at a server whose queue is full
@@ -254,35 +259,36 @@ def _batches(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[tuple[list,
 
 
 def read_images(
-    source: pathlib.Path, shape: tuple[int, int, int], resize: bool, left_out: list[str]
+    source: pathlib.Path,
+    shape: tuple[int, int, int],
+    resize: bool,
+    left_out: list[str],
+    background: str = "white",
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels, float32 `[height, width, channels]` in [-1, 1], of an image or of all
-    images under a folder.
+    images under a folder, but for hidden files and the folders of checkpoints and runs.
 
     Args:
         source: The file or the folder.
         shape: Of an image of the model.
         resize: Whether the middle of images of another size is cut out and resampled.
         left_out: Takes the names of files that cannot be read.
+        background: The colour behind transparent pixels.
 
     Raises:
         ClientError: No images, or one of another size.
     """
-    files = [source] if source.is_file() else sorted(source.rglob("*"))
-    files = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+    files = [source] if source.is_file() else find_images(source)
     if not files:
         raise ClientError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     height, width, channels = shape
+    behind = ImageColor.getrgb(background)[:3]
     for file in files:
         name = file.name if file == source else str(file.relative_to(source))
         try:
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
-                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-                if picture.mode in ("I", "F"):
-                    raise OSError("pixels of neither 8 nor 16 bits")
-                picture = picture.convert("L" if channels == 1 else "RGB")
+            # Of a path Pillow maps raw TIFF files, and scrambles those that lie on a side.
+            with file.open("rb") as data, Image.open(data, formats=_FORMATS) as opened:
+                picture = _plain(opened, behind).convert("L" if channels == 1 else "RGB")
         except Exception:  # damaged bytes raise whatever their decoder stumbles over
             left_out.append(name)
             continue
@@ -296,6 +302,71 @@ def read_images(
             picture = _fit(picture, width, height)
         pixels = np.asarray(picture, np.float32).reshape(shape)
         yield name, pixels / np.float32(127.5) - np.float32(1.0)
+
+
+def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The image files under a folder; what a link leads to a second time is left out."""
+    found, seen = [], {os.path.realpath(folder)}
+
+    def is_new(path: str) -> bool:
+        known = len(seen)
+        seen.add(os.path.realpath(path))
+        return len(seen) > known and not path.rsplit("/", 1)[-1].startswith(".")
+
+    for place, folders, names in os.walk(folder, followlinks=True):
+        paths = [os.path.join(place, name) for name in sorted(folders)]
+        paths = [path for path in sorted(paths, key=os.path.islink) if is_new(path)]
+        folders[:] = [os.path.basename(path) for path in paths if not _is_left_out(path)]
+        files = [os.path.join(place, name) for name in sorted(names)]
+        files = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+        files = [path for path in sorted(files, key=os.path.islink) if os.path.isfile(path)]
+        found += [pathlib.Path(path) for path in files if is_new(path)]
+    return sorted(found)
+
+
+def _is_left_out(folder: str) -> bool:
+    try:  # the folder of a run has only pictures of it
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            return "tfebm" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return os.path.basename(folder).lower() in _NOT_DATA
+
+
+def _plain(picture: Image.Image, behind: tuple[int, ...]) -> Image.Image:
+    """Upright, of mode L or RGB: on the background, and of 8 bits."""
+    layout = str(getattr(picture, "tile", ""))
+    if 0 in picture.size:
+        raise ValueError("no pixels")
+    ImageOps.exif_transpose(picture, in_place=True)
+    picture.load()
+    clear = picture.info.get("transparency")
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        values = np.asarray(picture)  # `convert` would clip
+        picture = Image.fromarray((values >> 8).astype(np.uint8))
+        if 0 < values.max() < 4096:
+            raise ValueError("fewer than 16 bits, which would be almost black")
+        if clear is not None:
+            picture.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    elif picture.mode in ("I", "F"):
+        raise ValueError("pixels of neither 8 nor 16 bits")
+    elif re.search(";16[BLN]", layout):
+        high = [band[1] for band in np.reshape(picture.getextrema(), (-1, 2))]
+        of_colours = max(high[:-1] if picture.mode in _WITH_ALPHA else high)
+        if max(high) < 16 or 0 < of_colours < 16:
+            raise ValueError("fewer than 16 bits, which would be almost black")
+        if isinstance(clear, tuple):
+            picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    few = re.search("'L;([24])'", layout)
+    if few and picture.mode == "L" and isinstance(clear, int):
+        picture.info["transparency"] = clear * 255 // (2 ** int(few[1]) - 1)
+    with_palette = picture.mode == "P" and picture.palette.mode.endswith("A")
+    if with_palette or picture.mode in _WITH_ALPHA or "transparency" in picture.info:
+        if picture.mode == "La":
+            picture = picture.convert("LA")  # the only way out of it
+        front = picture.convert("RGBA")
+        back = Image.new("RGBA", front.size, (*behind, 255))
+        picture = Image.alpha_composite(back, front)
+    return picture if picture.mode == "L" else picture.convert("RGB")
 
 
 def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
@@ -472,11 +543,22 @@ def main(argv: list[str] | None = None) -> None:
         ClientError: What was asked for cannot be had.
     """
     arguments = _parser().parse_args(argv)
+    for flag in ("output", "input"):
+        _check_local(f"--{flag}", getattr(arguments, flag, None))
     folder = arguments.output.parent if arguments.output else pathlib.Path()
     if not folder.is_dir():  # before anything is asked for
         raise ClientError(f"There is no folder {str(folder)!r} for --output. Make it first.")
     run = _generate if arguments.command == "generate" else _score
     run(ServedModel(arguments.server, arguments.model, arguments.timeout), arguments)
+
+
+def _check_local(flag: str, path: pathlib.Path | None) -> None:
+    # `pathlib` makes one slash of two; a single letter is a drive.
+    if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise ClientError(
+            f"{flag} must be a path on this machine. Received {str(path).replace(':/', '://', 1)}. "
+            "Give a local path, and copy the files with the tools of the other place."
+        )
 
 
 def _generate(model: ServedModel, arguments: argparse.Namespace) -> None:
@@ -501,7 +583,9 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
     rows = (
         read_sentences(source, left_out)
         if is_text
-        else read_images(source, inputs["image"][1:], arguments.resize, left_out)
+        else read_images(
+            source, inputs["image"][1:], arguments.resize, left_out, arguments.background
+        )
     )
     columns, table = score(model, rows, arguments.seed, arguments.batch_size)
     if left_out:
@@ -514,6 +598,15 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
         )
     if not table:
         raise ClientError(f"Nothing in {source} can be scored.")
+    flagged = [row[0] for row in table if not np.isfinite(row[1])]
+    if flagged:
+        more = ", ..." if len(flagged) > _SHOWN else ""
+        print(
+            f"{len(flagged)} of {len(table)} have no finite score: "
+            f"{', '.join(flagged[:_SHOWN])}{more}. A model answers NaN for what it cannot rate, "
+            "such as NaN or pixels outside [-1, 1].",
+            file=sys.stderr,
+        )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *table])
     _write(text.getvalue(), arguments.output)
@@ -542,6 +635,8 @@ def _parser() -> argparse.ArgumentParser:
     scored.add_argument("--input", type=pathlib.Path, required=True, help=what)
     what = "cut and resample images of another size"
     scored.add_argument("--resize", action="store_true", help=what)
+    what = "behind transparent pixels, a name or #rrggbb (default: white)"
+    scored.add_argument("--background", type=_colour, default="white", metavar="COLOUR", help=what)
     pictures = "grid.png for images, standard output for sentences"
     for command, written in ((drawn, pictures), (scored, "standard output")):
         add, seeds = command.add_argument, _number(int, -(2**31), 2**31 - 1)
@@ -554,6 +649,11 @@ def _parser() -> argparse.ArgumentParser:
         seconds = "seconds for a request (default: 60)"
         add("--timeout", type=_number(float, 0.001), default=60.0, help=seconds)
     return parser
+
+
+def _colour(text: str) -> str:
+    ImageColor.getrgb(text)  # argparse makes a sentence of its ValueError
+    return text
 
 
 def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:

@@ -180,9 +180,10 @@ def default_preset(asked: Mapping[str, Any]) -> str:
 
 def load(settings: Settings) -> AnomalyData:
     """What the flags name."""
+    how = {name: getattr(settings, name) for name in ("image_size", "background", "channels")}
     if settings.normal is not None:
-        return tfebm.data.load_normal_and_test(settings.normal, settings.test, settings.image_size)
-    data = tfebm.data.load_images(settings.dataset, settings.image_size, settings.data_dir)
+        return tfebm.data.load_normal_and_test(settings.normal, settings.test, **how)
+    data = tfebm.data.load_images(settings.dataset, data_dir=settings.data_dir, **how)
     return tfebm.data.hold_out_class(data, settings.held_out, settings.seed)
 
 

@@ -20,7 +20,7 @@ from tfebm.runs import FlagSettings, flag
 
 KINDS = ("tfrecord", "image", "text")
 FORMATS = ("csv", "parquet", "png", "tfrecord")
-SCORING = ("signature", "input_format", "feature", "key_feature", "resize")
+SCORING = ("signature", "input_format", "feature", "key_feature", "resize", "background")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,12 @@ class Settings(FlagSettings):
         group="data",
     )
     resize: bool = flag(False, "cut and resize images of another size", group="data")
+    background: str = flag(
+        "white",
+        "behind transparent pixels, a name or #rrggbb",
+        metavar="COLOUR",
+        group="data",
+    )
     overwrite: bool = flag(
         False, "replace what an earlier job wrote under --output", group="output"
     )
@@ -78,6 +84,7 @@ class Settings(FlagSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        runs.check_colour(self.background)
         for name in ("model", "output"):
             if getattr(self, name) is None:
                 raise InvalidInputError(f"--{name} is needed. See --help.")
@@ -123,9 +130,13 @@ def main() -> None:
             feature=settings.feature,
             key_feature=settings.key_feature,
             resize=settings.resize,
+            background=settings.background,
             **shared,
         )
     print(", ".join(f"{number} {name}" for name, number in counts.items()))
+    if counts["flagged"]:
+        what = "scores" if settings.generate == 0 else "rows"
+        print(f"Flagged {what} are NaN or infinite, as of examples with NaN in them.")
     if counts.get("read") and not counts["scored"]:
         raise InvalidInputError(
             f"None of the {counts['read']} records could be scored. The reasons are in "

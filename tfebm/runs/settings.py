@@ -217,6 +217,19 @@ class _ImageSource:
         least=1,
         most=2**13,
     )
+    channels: int | None = flag(
+        None,
+        "1 makes colours grey, 3 repeats grey (default: as stored)",
+        type=int,
+        choices=(1, 3),
+        before=None,
+    )
+    background: str = flag(
+        "white",
+        "behind transparent pixels, a name or #rrggbb",
+        metavar="COLOUR",
+        before="white",
+    )
     validation: int = flag(
         0,
         "do not learn from N training images and judge on them instead of the test images, to "
@@ -233,10 +246,28 @@ class ImageRunSettings(RunSettings, _ImageSource):
 
     GROUP: ClassVar[str] = "model"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_colour(self.background)
+
     @property
     def judged_on(self) -> str:
         """`"test"`, or `"validation"`: which images the figures at the end are of."""
         return "validation" if self.validation else "test"
+
+
+def check_colour(text: str) -> None:
+    """Raises `InvalidInputError` unless `--background` is a colour."""
+    if text == "white":
+        return
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"--background must be a colour, a name such as white or #rrggbb. Received {text!r}."
+        ) from None
 
 
 def parse(
@@ -439,7 +470,7 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         files.local_path(value, name)
     if rules["choices"] is not None and value not in rules["choices"]:
         raise InvalidInputError(
-            f"{name} must be one of {', '.join(rules['choices'])}. Received {value!r}."
+            f"{name} must be one of {', '.join(map(str, rules['choices']))}. Received {value!r}."
         )
     if value == "":
         raise InvalidInputError(f"{name} must not be empty.")

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 try:
     import apache_beam as beam
     import google_crc32c  # noqa: F401
-    from apache_beam.io import fileio
     from apache_beam.io.filesystem import BeamIOError
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.ml.inference.base import RunInference
@@ -27,7 +26,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from tfebm import files
-from tfebm.data import checks
+from tfebm.data import checks, pixels
 from tfebm.errors import InvalidInputError, JobFailed
 from tfebm.serving import records, served
 
@@ -58,6 +57,7 @@ def score(
     feature: str | None = None,
     key_feature: str | None = None,
     resize: bool = False,
+    background: str = "white",
     overwrite: bool = False,
     runner: str = IN_PROCESS,
     flags: Sequence[str] = (),
@@ -85,6 +85,7 @@ def score(
         feature: Of the `tf.train.Example`s in TFRecord files; "image" or "text" by default.
         key_feature: Likewise, one with the record's key.
         resize: Cut and resize images of another size rather than report them.
+        background: The colour behind transparent pixels, a name or `#rrggbb`.
         overwrite: Delete what an earlier job wrote under `output`.
         runner: A Beam runner; the default one works in this process.
         flags: For Beam's `PipelineOptions`.
@@ -115,16 +116,17 @@ def score(
     kind = _kind(paths, input_format, found.input)
     if resize:
         records.check_resize(found.shape)
+    pixels.parse_colour(background)
     decoder = records.Decoder(
-        kind, found.input, found.shape, feature or found.input, key_feature, resize
+        kind, found.input, found.shape, feature or found.input, key_feature, resize, background
     )
     pipeline = bulk_run.make_pipeline(runner, flags)
     output = _prepare(output, overwrite, keep=paths)
 
     read = (
         pipeline
-        | "List" >> fileio.MatchFiles(pattern)
-        | "Names" >> beam.Map(lambda file: file.path)
+        # As bytes: the names of files need not be UTF-8, which Beam's strings are.
+        | "List" >> beam.Create([os.fsencode(path) for path in paths])
         | "Spread files" >> beam.Reshuffle()
         | "Read"
         >> beam.ParDo(bulk_steps.Read(base, kind, batch_size)).with_outputs(
