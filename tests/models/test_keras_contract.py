@@ -187,7 +187,7 @@ def test_batches_of_another_shape_or_type_get_sentences(name, wrong):
 def test_a_shape_that_shows_late_gets_a_sentence(name):
     model, _ = fitted(name)
     for refused in (model.fit, model.evaluate, model.predict):
-        with pytest.raises(tfebm.InvalidInputError, match=r"\[B,6\].*shape \[8,1\]|\[\?,6\]"):
+        with pytest.raises(tfebm.InvalidInputError, match=r"Received .*shape \[8, ?1\]"):
             refused(unknown_shapes(X[:, :1]), verbose=0)
 
 
@@ -271,7 +271,7 @@ def test_scaled_losses_move_weights_as_plain_ones(name):
     ):
         found = moves(name, scaled, 3)
         for network, expected in plain.items():
-            assert max(np.abs(each).max() for each in expected) > 1e-4
+            assert max(np.abs(each).max(initial=0.0) for each in expected) > 1e-4
             for one, other in zip(found[network], expected, strict=True):
                 np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
@@ -360,7 +360,8 @@ def test_losses_of_layers_count(name, network):
         keras.utils.set_random_seed(1)
         model = MODELS[name]()
         layers = getattr(model, network)._flatten_layers()
-        last = [each for each in layers if isinstance(each, keras.layers.Dense)][-1]
+        outputs = (each for each in layers if isinstance(each, keras.layers.Dense))
+        last = [each for each in outputs if each.activation is keras.activations.linear][-1]
         last.activity_regularizer = penalty
         caught = {}
         model.compile(run_eagerly=True)
