@@ -15,19 +15,29 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
 import csv
+import gzip
 import io
 import itertools
+import json
 import pathlib
+import re
+import signal
 import sys
 import time
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_INTERRUPTED, _READER_GONE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C ends the imports, which take seconds, without a traceback.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+
 try:
     import grpc
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageColor, ImageOps, PngImagePlugin
     from tensorflow import make_ndarray, make_tensor_proto
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
@@ -37,7 +47,12 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"{error}. The client needs `pip install tensorflow-serving-api pillow`.")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# As tfebm reads images: the same files, the same pixels.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_NOT_DATA = ("checkpoints", "__macosx")
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 _COLUMNS = 8  # of a grid
 _MARGIN = 2  # pixels between its images
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before another try at a server whose queue is full
@@ -244,35 +259,36 @@ def _batches(rows: Iterator[tuple[str, Any]], size: int) -> Iterator[tuple[list,
 
 
 def read_images(
-    source: pathlib.Path, shape: tuple[int, int, int], resize: bool, left_out: list[str]
+    source: pathlib.Path,
+    shape: tuple[int, int, int],
+    resize: bool,
+    left_out: list[str],
+    background: str = "white",
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels, float32 `[height, width, channels]` in [-1, 1], of an image or of all
-    images under a folder.
+    images under a folder, but for hidden files and the folders of checkpoints and runs.
 
     Args:
         source: The file or the folder.
         shape: Of an image of the model.
         resize: Whether the middle of images of another size is cut out and resampled.
         left_out: Takes the names of files that cannot be read.
+        background: The colour behind transparent pixels.
 
     Raises:
         ClientError: No images, or one of another size.
     """
-    files = [source] if source.is_file() else sorted(source.rglob("*"))
-    files = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+    files = [source] if source.is_file() else find_images(source)
     if not files:
         raise ClientError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     height, width, channels = shape
+    behind = ImageColor.getrgb(background)[:3]
     for file in files:
         name = file.name if file == source else str(file.relative_to(source))
         try:
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
-                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-                if picture.mode in ("I", "F"):
-                    raise OSError("pixels of neither 8 nor 16 bits")
-                picture = picture.convert("L" if channels == 1 else "RGB")
+            # Of a path Pillow maps raw TIFF files, and scrambles those that lie on a side.
+            with file.open("rb") as data, Image.open(data, formats=_FORMATS) as opened:
+                picture = _plain(opened, behind).convert("L" if channels == 1 else "RGB")
         except Exception:  # damaged bytes raise whatever their decoder stumbles over
             left_out.append(name)
             continue
@@ -288,6 +304,71 @@ def read_images(
         yield name, pixels / np.float32(127.5) - np.float32(1.0)
 
 
+def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The image files under a folder; what a link leads to a second time is left out."""
+    found, seen = [], {os.path.realpath(folder)}
+
+    def is_new(path: str) -> bool:
+        known = len(seen)
+        seen.add(os.path.realpath(path))
+        return len(seen) > known and not path.rsplit("/", 1)[-1].startswith(".")
+
+    for place, folders, names in os.walk(folder, followlinks=True):
+        paths = [os.path.join(place, name) for name in sorted(folders)]
+        paths = [path for path in sorted(paths, key=os.path.islink) if is_new(path)]
+        folders[:] = [os.path.basename(path) for path in paths if not _is_left_out(path)]
+        files = [os.path.join(place, name) for name in sorted(names)]
+        files = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+        files = [path for path in sorted(files, key=os.path.islink) if os.path.isfile(path)]
+        found += [pathlib.Path(path) for path in files if is_new(path)]
+    return sorted(found)
+
+
+def _is_left_out(folder: str) -> bool:
+    try:  # the folder of a run has only pictures of it
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            return "tfebm" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return os.path.basename(folder).lower() in _NOT_DATA
+
+
+def _plain(picture: Image.Image, behind: tuple[int, ...]) -> Image.Image:
+    """Upright, of mode L or RGB: on the background, and of 8 bits."""
+    layout = str(getattr(picture, "tile", ""))
+    if 0 in picture.size:
+        raise ValueError("no pixels")
+    ImageOps.exif_transpose(picture, in_place=True)
+    picture.load()
+    clear = picture.info.get("transparency")
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        values = np.asarray(picture)  # `convert` would clip
+        picture = Image.fromarray((values >> 8).astype(np.uint8))
+        if 0 < values.max() < 4096:
+            raise ValueError("fewer than 16 bits, which would be almost black")
+        if clear is not None:
+            picture.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    elif picture.mode in ("I", "F"):
+        raise ValueError("pixels of neither 8 nor 16 bits")
+    elif re.search(";16[BLN]", layout):
+        high = [band[1] for band in np.reshape(picture.getextrema(), (-1, 2))]
+        of_colours = max(high[:-1] if picture.mode in _WITH_ALPHA else high)
+        if max(high) < 16 or 0 < of_colours < 16:
+            raise ValueError("fewer than 16 bits, which would be almost black")
+        if isinstance(clear, tuple):
+            picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    few = re.search("'L;([24])'", layout)
+    if few and picture.mode == "L" and isinstance(clear, int):
+        picture.info["transparency"] = clear * 255 // (2 ** int(few[1]) - 1)
+    with_palette = picture.mode == "P" and picture.palette.mode.endswith("A")
+    if with_palette or picture.mode in _WITH_ALPHA or "transparency" in picture.info:
+        if picture.mode == "La":
+            picture = picture.convert("LA")  # the only way out of it
+        front = picture.convert("RGBA")
+        back = Image.new("RGBA", front.size, (*behind, 255))
+        picture = Image.alpha_composite(back, front)
+    return picture if picture.mode == "L" else picture.convert("RGB")
+
+
 def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
     scale = min(picture.width / width, picture.height / height)
     cut = round(width * scale), round(height * scale)
@@ -297,28 +378,156 @@ def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
+# The rules of `tfebm.data.sentences`, repeated here since the client is one file.
+_HEAD = 1 << 16  # bytes by which a file is judged
+_BOM = b"\xef\xbb\xbf"  # the mark some editors put first
+_CONVERT = "Convert it: iconv -f {} -t UTF-8 FILE > sentences.txt"
+_SAVE = "Save its text as plain text, UTF-8, one sentence a line"
+_STARTS = (
+    (b"\xff\xfe\0\0", "UTF-32", _CONVERT.format("UTF-32")),
+    (b"\0\0\xfe\xff", "UTF-32", _CONVERT.format("UTF-32")),
+    (b"\xff\xfe", "UTF-16", _CONVERT.format("UTF-16")),
+    (b"\xfe\xff", "UTF-16", _CONVERT.format("UTF-16")),
+    (b"PK\x03\x04", "a zip archive, as .docx, .odt, .xlsx and .npz files are", _SAVE),
+    (b"\xd0\xcf\x11\xe0", "a document of an office program", _SAVE),
+    (b"%PDF-", "a PDF", _SAVE),
+    (b"{\\rtf", "a document in RTF", _SAVE),
+    (b"\x1f\x8b", "packed with gzip twice", "Unpack it first"),
+    (b"BZh91AY&SY", "packed with bzip2", "Unpack it first"),
+    (b"\xfd7zXZ\0", "packed with xz", "Unpack it first"),
+    (b"7z\xbc\xaf", "packed with 7-Zip", "Unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "packed with zstd", "Unpack it first"),
+)
+_CONTROLS = bytes([*range(9), *range(14, 27)])  # of ASCII, white space and escapes aside
+_MARKUP = re.compile(rb"\s*<(!doctype\b|html\b|\?xml\b|svg\b)", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(-?\d+)\t")
+# Sentences have spaces behind their commas; names of columns have none.
+_NAME = r'"?[A-Za-z_][\w.-]*(?: [\w.-]+)?"?'
+_HEADER = re.compile(rf"{_NAME}(?:[,;]{_NAME})+")
+_COLUMN_NAMES = {
+    *("body", "category", "class", "comment", "content", "id", "label", "polarity", "rating"),
+    *("review", "score", "sentence", "sentiment", "target", "text", "title", "tweet"),
+}
+_NUMBERED = re.compile(r'"?-?\d+(\.\d+)?"?[,;]\s*\D|.*[,;]\s*"?-?\d+(\.\d+)?"?$', re.DOTALL)
+_FEW, _JUDGED = 3, 1000  # lines that must look like rows of a table, and lines that are looked at
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+)
+_EMPTY = re.compile(rf"[\s{_INVISIBLE}]*")
+
+
 def read_sentences(source: pathlib.Path, left_out: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The lines of a text file, as strings and in UTF-8; the numbers of those that are empty or
-    not UTF-8 go to `left_out`.
+    """The lines of a text file, packed with gzip or not, as strings and in UTF-8; the numbers of
+    those that are empty or not UTF-8 go to `left_out`.
+
+    A line ends at LF, CR LF or CR. Of a line the byte-order marks are dropped, accents are joined
+    to their letters (NFC), and white space at both ends is cut off, as for training.
 
     Raises:
-        ClientError: A file that is missing, or has no lines.
+        ClientError: A file that is missing, damaged or of another kind, or has no lines.
     """
     try:
-        lines = source.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    except OSError as error:
-        raise ClientError(f"{source} cannot be read: {error.strerror}. Give a text file.") from None
+        content = source.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read()
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ClientError(f"{source} cannot be read: {why}. Give a text file.") from None
+    if found := _other_kind(content[:_HEAD]):
+        raise ClientError(
+            f"{source} is {found[0]}. A text file, UTF-8, with one sentence a line is needed. "
+            f"{found[1]}."
+        )
+    lines = content.removeprefix(_BOM).splitlines()
     if not lines:
         raise ClientError(f"{source} is empty. A file of sentences, one a line, is needed.")
     for number, line in enumerate(lines, 1):
         try:
-            text = line.decode("utf-8").strip()
+            text = unicodedata.normalize("NFC", line.decode("utf-8").replace("\ufeff", ""))
         except UnicodeDecodeError:
             text = ""
-        if not text:
+        if "\0" in text or _EMPTY.fullmatch(text):
             left_out.append(f"line {number}")
             continue
+        text = text.strip()
         yield text, text.encode("utf-8")
+
+
+def _other_kind(head: bytes) -> tuple[str, str] | None:
+    """What a file is by its first bytes, and what to do; None for sentences."""
+    for start, what, remedy in _STARTS:
+        if head.startswith(start):
+            return what, remedy
+    nuls, even, odd = (part.count(b"\0") for part in (head, head[::2], head[1::2]))
+    if max(even, odd) > max(len(head) // 8, 8 * min(even, odd)):
+        order = "UTF-16LE" if odd > even else "UTF-16BE"
+        return f"{order} without a mark", _CONVERT.format(order)
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if nuls > len(head) // 100 or controls > len(head) // 20:
+        return "binary, not text", "Give a text file"
+    head = head.removeprefix(_BOM)
+    if _MARKUP.match(head):
+        return "a page of HTML or XML", _SAVE
+    lines = head.splitlines()
+    if len(head) >= _HEAD - len(_BOM) and len(lines) > 1:
+        lines.pop()  # cut off
+    rows = [line.decode("utf-8", "replace") for line in lines[:_JUDGED] if line.strip()]
+    if rows and _is_json(rows):
+        return "JSON", "Write its sentences out first: jq -r .text FILE > sentences.txt, say"
+    tabs = min((row.strip().count("\t") for row in rows), default=0)
+    if rows and _LABEL.match(rows[0]):
+        return "a table of labels and sentences", "Take its sentences alone: cut -f2- does"
+    if tabs and (len(rows) >= _FEW or any(_LABEL.match(row) for row in rows[1:2])):
+        return (
+            f"a table of {tabs + 1} columns with tabs",
+            "Write its column of sentences into a text file: cut -f2 takes the second, tail -n +2 "
+            "drops a line of names. Where tabs only part words, put spaces there: tr '\\t' ' '",
+        )
+    if rows and _is_csv(rows):
+        return (
+            "a table with commas or semicolons (CSV)",
+            "Write its column of sentences into a text file, one a line; Python's `csv` reads it",
+        )
+    return None
+
+
+def _is_json(rows: list[str]) -> bool:
+    if rows[0].strip() in ("{", "[", "[{"):  # over several lines
+        return (
+            len(rows) > 1 and re.match(r'\s*("[^"]*"\s*[:,]|[{\[]|"[^"]*"$)', rows[1]) is not None
+        )
+    if not all(row.lstrip().startswith(("{", "[")) for row in rows):
+        return False
+    try:
+        values = [json.loads(row) for row in rows[:100]]
+    except (ValueError, RecursionError):
+        # One long line that is cut off here.
+        return len(rows) == 1 and re.match(r'\s*(\{|\[\s*\{)\s*"[^"]*"\s*:', rows[0]) is not None
+    return all(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
+def _is_csv(rows: list[str]) -> bool:
+    header = _HEADER.fullmatch(rows[0].strip()) is not None
+    names = {name.strip().lower() for name in re.split("[,;]", rows[0].replace('"', ""))}
+    if header and len(names & _COLUMN_NAMES) > 1:  # even where commas of its texts are not quoted
+        return True
+    if len(rows) < _FEW:
+        return False
+    for mark in ",;":
+        try:
+            table = list(csv.reader(rows, delimiter=mark))
+        except csv.Error:
+            continue
+        table = table if len(rows) < _JUDGED else table[:-1]
+        width = len(table[0])
+        if width < 2 or len(table) < 2 or any(len(row) != width for row in table):
+            continue
+        quoted = all(row.startswith('"') and f'"{mark}"' in row for row in rows)
+        if header or quoted or all(_NUMBERED.match(row.strip()) for row in rows):
+            return True
+    return False
 
 
 # ---- The command --------------------------------------------------------------------------
@@ -334,11 +543,22 @@ def main(argv: list[str] | None = None) -> None:
         ClientError: What was asked for cannot be had.
     """
     arguments = _parser().parse_args(argv)
+    for flag in ("output", "input"):
+        _check_local(f"--{flag}", getattr(arguments, flag, None))
     folder = arguments.output.parent if arguments.output else pathlib.Path()
     if not folder.is_dir():  # before anything is asked for
         raise ClientError(f"There is no folder {str(folder)!r} for --output. Make it first.")
     run = _generate if arguments.command == "generate" else _score
     run(ServedModel(arguments.server, arguments.model, arguments.timeout), arguments)
+
+
+def _check_local(flag: str, path: pathlib.Path | None) -> None:
+    # `pathlib` makes one slash of two; a single letter is a drive.
+    if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise ClientError(
+            f"{flag} must be a path on this machine. Received {str(path).replace(':/', '://', 1)}. "
+            "Give a local path, and copy the files with the tools of the other place."
+        )
 
 
 def _generate(model: ServedModel, arguments: argparse.Namespace) -> None:
@@ -363,7 +583,9 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
     rows = (
         read_sentences(source, left_out)
         if is_text
-        else read_images(source, inputs["image"][1:], arguments.resize, left_out)
+        else read_images(
+            source, inputs["image"][1:], arguments.resize, left_out, arguments.background
+        )
     )
     columns, table = score(model, rows, arguments.seed, arguments.batch_size)
     if left_out:
@@ -376,6 +598,15 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
         )
     if not table:
         raise ClientError(f"Nothing in {source} can be scored.")
+    flagged = [row[0] for row in table if not np.isfinite(row[1])]
+    if flagged:
+        more = ", ..." if len(flagged) > _SHOWN else ""
+        print(
+            f"{len(flagged)} of {len(table)} have no finite score: "
+            f"{', '.join(flagged[:_SHOWN])}{more}. A model answers NaN for what it cannot rate, "
+            "such as NaN or pixels outside [-1, 1].",
+            file=sys.stderr,
+        )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *table])
     _write(text.getvalue(), arguments.output)
@@ -404,6 +635,8 @@ def _parser() -> argparse.ArgumentParser:
     scored.add_argument("--input", type=pathlib.Path, required=True, help=what)
     what = "cut and resample images of another size"
     scored.add_argument("--resize", action="store_true", help=what)
+    what = "behind transparent pixels, a name or #rrggbb (default: white)"
+    scored.add_argument("--background", type=_colour, default="white", metavar="COLOUR", help=what)
     pictures = "grid.png for images, standard output for sentences"
     for command, written in ((drawn, pictures), (scored, "standard output")):
         add, seeds = command.add_argument, _number(int, -(2**31), 2**31 - 1)
@@ -418,6 +651,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _colour(text: str) -> str:
+    ImageColor.getrgb(text)  # argparse makes a sentence of its ValueError
+    return text
+
+
 def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         value = kind(text)
@@ -430,10 +668,19 @@ def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[s
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115, to the end
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `head` has seen enough; Python would flush again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_READER_GONE)
     except ClientError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

@@ -12,87 +12,29 @@
 Everything here is importable from the top. Data sets, pictures and the scripts' machinery
 (`tfebm.data`, `tfebm.callbacks`, `tfebm.runs`, `tfebm.serving`) load TensorFlow Datasets,
 scikit-learn and matplotlib only when a function needs them.
+
+
+A saved model loads wherever `import tfebm` came before, which imports all of its classes. The
+package's own commands read their flags first and import them afterwards.
 """
 
-from tfebm import (
-    callbacks,
-    data,
-    distributions,
-    energies,
-    flows,
-    generators,
-    metrics,
-    models,
-    pictures,
-    random,
-    runs,
-    samplers,
-    serving,
-    tokenizers,
-)
-from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
-from tfebm.flows import Glow, RealNVP, SplineFlow
-from tfebm.generators import (
-    CIFAR10_STAGES,
-    AutoregressiveGenerator,
-    BernoulliLikelihood,
-    ConvEncoder,
-    DeconvGenerator,
-    DenseGenerator,
-    GaussianLikelihood,
-    MultilayerGenerator,
-    SentenceEncoder,
-)
-from tfebm.models import VAE, FlowEBM, FlowModel, LanguageModel, LatentEBM, ShortRunModel
-from tfebm.runs import load_run
-from tfebm.samplers import HMC, MALA, ChainTrace, ShortRunLangevin
-from tfebm.version import __version__
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CIFAR10_STAGES",
-    "HMC",
-    "MALA",
-    "VAE",
-    "AutoregressiveGenerator",
-    "BernoulliLikelihood",
-    "ChainTrace",
-    "ConvEncoder",
-    "DeconvGenerator",
-    "DenseGenerator",
-    "EnergyConv",
-    "EnergyMLP",
-    "FlowEBM",
-    "FlowModel",
-    "GaussianLikelihood",
-    "Glow",
-    "InvalidInputError",
-    "LanguageModel",
-    "LatentEBM",
-    "MultilayerGenerator",
-    "QuadraticEnergy",
-    "RealNVP",
-    "SentenceEncoder",
-    "ShortRunLangevin",
-    "ShortRunModel",
-    "SplineFlow",
-    "TrainingDiverged",
-    "WorkerLost",
-    "WriteFailed",
-    "__version__",
-    "callbacks",
-    "data",
-    "distributions",
-    "energies",
-    "flows",
-    "generators",
-    "load_run",
-    "metrics",
-    "models",
-    "pictures",
-    "random",
-    "runs",
-    "samplers",
-    "serving",
-    "tokenizers",
-]
+from tfebm import start
+
+if TYPE_CHECKING or not start.IS_COMMAND:
+    from tfebm.api import *  # noqa: F403
+    from tfebm.api import __all__ as __all__
+else:
+    start.prepare()
+
+    def __getattr__(name: str) -> Any:
+        if name in start.LIGHT:
+            return importlib.import_module(f"tfebm.{name}")
+        if name.startswith("__") and name not in ("__all__", "__version__"):
+            raise AttributeError(name)
+        public = vars(start.load())
+        if name not in public:  # a name that is not there, or not yet
+            raise AttributeError(f"module 'tfebm' has no attribute {name!r}")
+        return public[name]

@@ -5,20 +5,63 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import tensorflow as tf
-
-from tfebm.errors import WriteFailed
+from tfebm.errors import InvalidInputError, WriteFailed
 
 interrupted = threading.Event()
 """Set by who handles an interrupt: from then on nothing is put under its name."""
 
 _TEMPORARY = ".tmp-"
+# `pathlib` makes one slash of two; a single letter is a drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _REASONS = {os.strerror(code) for code in errno.errorcode}
+
+
+def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
+    """A path on this machine; a URL would else become a folder named "gs:" here.
+
+    Args:
+        path: What a person gave.
+        what: The flag or the argument that it was given as.
+
+    Raises:
+        InvalidInputError: A URL, or what is not a path at all.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise InvalidInputError(
+            f"{what} must be a path on this machine, as a string. Received {_shown(path)}. Give "
+            "the name of a file or a folder."
+        ) from None
+    if "\0" in text:
+        raise InvalidInputError(
+            f"{what} must be the path of a file or a folder. Received {text!r}, with a null "
+            "character in it. Leave that out."
+        )
+    url = _URL.match(text)
+    if url is not None:
+        instead = (
+            f"Leave {url[1]}:// out"
+            if url[1].lower() == "file"
+            else "Give a local path, and copy the files with the tools of the other place"
+        )
+        raise InvalidInputError(
+            f"{what} must be a path on this machine. Received the address "
+            f"{url[1]}://{text[url.end() :]}, which is not read or written here. {instead}."
+        )
+    return pathlib.Path(text)
+
+
+def _shown(value: object) -> str:
+    simple = value is None or isinstance(value, bool | int | float)
+    return repr(value) if simple else f"an object of the type {type(value).__name__}"
 
 
 @contextlib.contextmanager
@@ -30,12 +73,21 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise
     except OSError as error:
         raise _write_failed(path, error.strerror or str(error)) from error
-    except tf.errors.OpError as error:
+    except Exception as error:
+        if not is_tensorflows(error):
+            raise
         # TensorFlow writes "<path>; <the system's words>" under codes that mean other things too.
-        reason = next((text for text in _REASONS if f"; {text}" in error.message), None)
+        message = getattr(error, "message", "")
+        reason = next((text for text in _REASONS if f"; {text}" in message), None)
         if reason is None:
             raise
         raise _write_failed(path, reason) from error
+
+
+def is_tensorflows(error: BaseException) -> bool:
+    """Whether one of TensorFlow's operations failed; where it is not imported, none has."""
+    errors = getattr(sys.modules.get("tensorflow"), "errors", None)
+    return errors is not None and isinstance(error, errors.OpError)
 
 
 def _write_failed(path: str | os.PathLike, reason: str) -> WriteFailed:
@@ -64,6 +116,11 @@ def _remove(path: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
     shutil.rmtree(path, ignore_errors=True)
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A path or a name as text that any file takes: bytes that are not UTF-8 are escaped."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def sync(path: pathlib.Path) -> None:

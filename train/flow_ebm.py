@@ -11,46 +11,26 @@ E. Nijkamp et al. MCMC Should Mix: Learning Energy-Based Model with Neural Trans
 MCMC. ICLR 2022.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import difflib
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
-
-import keras
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 import tfebm
-from tfebm import files, pictures, plots
-from tfebm.data import (
-    TOY_DENSITIES,
-    ImageData,
-    PointData,
-    load_points,
-    pad_images,
-    steps_per_epoch,
-    toy_density,
-)
+from tfebm import files, runs
 from tfebm.errors import InvalidInputError
-from tfebm.runs import (
-    ImageRunSettings,
-    RunDirectory,
-    evaluation,
-    flag,
-    load_image_set,
-    mixing,
-    open_session,
-    training,
-)
+from tfebm.names import TOY_DENSITIES
+from tfebm.runs import ImageRunSettings, flag
+
+if TYPE_CHECKING:
+    from tfebm.data import ImageData, PointData
+    from tfebm.runs import RunDirectory, mixing
 
 NAME = "flow_ebm"
 FLOWS = ("spline", "realnvp", "glow")
@@ -59,6 +39,11 @@ CURVES = {
     "energy of data and samples": ("energy", ("energy_data", "energy_model")),
     "acceptance of the chains": ("energy", ("acceptance",)),
     "R-hat of fresh chains": ("energy", ("r_hat", "r_hat_energy")),
+}
+# On the screen; all metrics are in the logs.
+SHOWN = {
+    "flow": {"nats": "nats"},
+    "energy": {"energy_data": "energy", "energy_model": "of samples", "acceptance": "acceptance"},
 }
 
 
@@ -70,9 +55,11 @@ class Settings(ImageRunSettings):
         "eight_gaussians",
         "a density in the plane, or an image set: a name, an .npz, a folder",
         metavar="NAME|PATH",
+        path=True,
+        names=(*TOY_DENSITIES, "mnist5k"),
     )
     epochs: int = flag(16, "passes over the data to learn the energy", least=1)
-    flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1)
+    flow_epochs: int = flag(15, "passes over the data to learn the flow", least=1, group="learning")
     steps: int = flag(0, "stop every stage after so many batches (0: no limit)", least=0)
     batch_size: int = flag(256, "examples per step, over all replicas", least=1)
     precision: str = flag(
@@ -80,28 +67,63 @@ class Settings(ImageRunSettings):
         "of the energy's arithmetic; a flow stays in float32, to invert",
         choices=("float32", "bfloat16"),
     )
-    num_points: int = flag(50_000, "points to train on and to test with, in the plane", least=2)
+    num_points: int = flag(
+        50_000,
+        "points to train on and to test with, in the plane",
+        least=2,
+        most=10**7,
+        group="data",
+    )
     pad: int | None = flag(
-        None, "pad images to so many pixels a side (default: a power of 2)", type=int, least=1
+        None,
+        "pad images to so many pixels a side (default: a power of 2)",
+        type=int,
+        least=1,
+        most=2**13,
+        group="data",
     )
     flow: str = flag("spline", "the backbone; images take glow", choices=FLOWS)
-    couplings: int = flag(6, "of spline and realnvp", least=2)
+    couplings: int = flag(6, "of spline and realnvp", least=2, most=1000)
     levels: int = flag(2, "L of glow", least=1, most=8)
-    flow_steps: int = flag(8, "K of glow, steps per level", least=1)
-    flow_width: int = flag(64, "hidden units or channels of each coupling", least=1)
-    flow_learning_rate: float = flag(2e-3, "of the flow (Adam, cosine decay)", above=0.0)
-    energy_width: int = flag(128, "hidden units (points) or first channels (images)", least=1)
-    learning_rate: float = flag(1e-4, "of the energy under maximum likelihood (Adam)", above=0.0)
-    contrastive_learning_rate: float = flag(1e-3, "of the energy before", above=0.0)
-    contrastive_steps: int = flag(2500, "steps of noise contrast, before the likelihood", least=0)
-    burn_in_steps: int = flag(100, "of them with moving chains, the last ones", least=0)
-    energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0)
-    chains: int = flag(256, "persistent chains while learning, over all replicas", least=2)
-    transitions: int = flag(1, "of every chain between two steps", least=1, most=10**6)
-    leapfrog_steps: int = flag(5, "gradients per transition", least=1, most=10**6)
-    generation_steps: int = flag(100, "transitions to a sample", least=0, most=10**6)
-    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2)
-    diagnosis_steps: int = flag(1000, "transitions of each of them", least=8, most=10**6)
+    flow_steps: int = flag(8, "K of glow, steps per level", least=1, most=1000)
+    flow_width: int = flag(64, "hidden units or channels of each coupling", least=1, most=2**14)
+    flow_learning_rate: float = flag(
+        2e-3, "of the flow (Adam, cosine decay)", above=0.0, group="learning"
+    )
+    energy_width: int = flag(
+        128, "hidden units (points) or first channels (images)", least=1, most=2**14
+    )
+    learning_rate: float = flag(
+        1e-4, "of the energy under maximum likelihood (Adam)", above=0.0, group="learning"
+    )
+    contrastive_learning_rate: float = flag(
+        1e-3, "of the energy before", above=0.0, group="learning"
+    )
+    contrastive_steps: int = flag(
+        2500, "steps of noise contrast, before the likelihood", least=0, group="learning"
+    )
+    burn_in_steps: int = flag(
+        100, "of them with moving chains, the last ones", least=0, group="learning"
+    )
+    energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0, group="learning")
+    chains: int = flag(
+        256,
+        "persistent chains while learning, over all replicas",
+        least=2,
+        most=10**6,
+        group="sampler",
+    )
+    transitions: int = flag(
+        1, "of every chain between two steps", least=1, most=10**6, group="sampler"
+    )
+    leapfrog_steps: int = flag(5, "gradients per transition", least=1, most=10**6, group="sampler")
+    generation_steps: int = flag(
+        100, "transitions to a sample", least=0, most=10**6, group="sampler"
+    )
+    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2, most=10**6, group="task")
+    diagnosis_steps: int = flag(
+        1000, "transitions of each of them", least=8, most=10**6, group="task"
+    )
     output: str = flag(
         "runs/flow_ebm", "folder for everything the run writes", metavar="DIR", operational=True
     )
@@ -152,8 +174,8 @@ def default_preset(given: Mapping[str, Any]) -> str:
     return "points" if given.get("dataset", "eight_gaussians") in TOY_DENSITIES else "images"
 
 
-def load(settings: Settings) -> PointData | ImageData:
-    """The data, images padded for the flow."""
+def check(settings: Settings) -> None:
+    """Raises `InvalidInputError` for what no data could mend."""
     if settings.dataset in TOY_DENSITIES:
         if settings.flow == "glow":
             raise InvalidInputError(
@@ -165,32 +187,53 @@ def load(settings: Settings) -> PointData | ImageData:
                 "--validation is for images. Received it with points in the plane, of which every "
                 "--seed draws others."
             )
-        return load_points(
-            settings.dataset, settings.num_points, settings.num_points, settings.seed
-        )
+        return
     near = difflib.get_close_matches(settings.dataset, TOY_DENSITIES, n=2, cutoff=0.7)
     if near and not pathlib.Path(settings.dataset).exists():
-        toy_density(settings.dataset)  # says which names are near
-    data = load_image_set(settings)
+        tfebm.data.toy_density(settings.dataset)  # says which names are near
     if settings.flow != "glow":
         raise InvalidInputError(
             f"--flow {settings.flow} is for points in the plane. Received it with images: use glow."
         )
-    side = settings.pad or 1 << (data.image_shape[0] - 1).bit_length()
-    return pad_images(data, side)
+    if settings.pad or settings.image_size:
+        side = settings.pad or padded_side(settings.image_size)
+        make_glow(settings, (side, side, 3))
+
+
+def padded_side(side: int) -> int:
+    """The power of 2 that images are padded to where nothing else is asked for."""
+    return 1 << (side - 1).bit_length()
+
+
+def load(settings: Settings) -> PointData | ImageData:
+    """The data, images padded for the flow."""
+    check(settings)
+    if settings.dataset in TOY_DENSITIES:
+        return tfebm.data.load_points(
+            settings.dataset, settings.num_points, settings.num_points, settings.seed
+        )
+    data = runs.load_image_set(settings)
+    return tfebm.data.pad_images(data, settings.pad or padded_side(data.image_shape[0]))
+
+
+def make_glow(settings: Settings, image_shape: tuple) -> tfebm.Glow:
+    """The flow over images."""
+    return tfebm.Glow(
+        image_shape,
+        settings.levels,
+        settings.flow_steps,
+        settings.flow_width,
+        seed=settings.seed,
+    )
 
 
 def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowModel:
     """The flow, compiled."""
+    import keras
+
     if settings.flow == "glow":
-        flow = tfebm.Glow(
-            data.image_shape,
-            settings.levels,
-            settings.flow_steps,
-            settings.flow_width,
-            seed=settings.seed,
-        )
-        levels = 256 if data.x_train.dtype == np.uint8 else None  # floats are continuous
+        flow = make_glow(settings, data.image_shape)
+        levels = 256 if data.x_train.dtype == "uint8" else None  # floats are continuous
         model = tfebm.FlowModel(
             flow, num_levels=levels, jit_compile=settings.jit_compile, seed=settings.seed
         )
@@ -198,7 +241,9 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
         kind = {"spline": tfebm.SplineFlow, "realnvp": tfebm.RealNVP}[settings.flow]
         flow = kind(2, settings.couplings, hidden_units=(settings.flow_width,) * 2)
         model = tfebm.FlowModel(flow, jit_compile=settings.jit_compile, seed=settings.seed)
-    steps = settings.flow_epochs * steps_per_epoch(len(data.x_train), settings.batch_size)
+    steps = settings.flow_epochs * tfebm.data.steps_per_epoch(
+        len(data.x_train), settings.batch_size
+    )
     rate = keras.optimizers.schedules.CosineDecay(settings.flow_learning_rate, steps)
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=100.0))
     return model
@@ -206,6 +251,8 @@ def make_flow(settings: Settings, data: PointData | ImageData) -> tfebm.FlowMode
 
 def make_model(settings: Settings, flow: tfebm.FlowModel) -> tfebm.FlowEBM:
     """The energy over the flow, compiled."""
+    import keras
+
     width = settings.energy_width
     if settings.flow == "glow":
         # The paper's four layers, or as many as leave 4 x 4 values of a small image.
@@ -246,6 +293,7 @@ def train(
     settings: Settings, data: PointData | ImageData, run: RunDirectory, strategy: Any
 ) -> tuple[tfebm.FlowModel, tfebm.FlowEBM, tfebm.callbacks.RunLog]:
     """The first two stages, each from where it was left."""
+    training = runs.training
     with strategy.scope():
         flow = make_flow(settings, data)
     done = training.saved_step(run, "flow", strategy)
@@ -254,10 +302,11 @@ def train(
     # Before the flow moves on: a run that is killed meanwhile must not find the old energy.
     if done < last and tfebm.callbacks.complete_checkpoints(run.checkpoints / "energy"):
         print("The flow is trained further, and the energy over it starts anew.", flush=True)
+        run.forget("energy")
         files.discard(run.checkpoints / "energy")
     if not done:  # a flow that is restored has seen data
         flow.initialize(tfebm.data.to_float(data.x_train[:512]))
-    log = training.train(flow, data, settings, run, stage=stage)
+    log = training.train(flow, data, settings, run, stage=stage, shown=SHOWN["flow"])
     with strategy.scope():
         model = make_model(settings, flow)
     steps = training.num_steps(settings, len(data.x_train), settings.epochs)
@@ -269,7 +318,8 @@ def train(
         )
     looks = [tfebm.callbacks.ChainDiagnostics(**_looks(settings))]
     stage = training.Stage("energy", settings.epochs)
-    log = training.train(model, data, settings, run, looks=looks, stage=stage, log=log)
+    more = {"looks": looks, "stage": stage, "log": log, "shown": SHOWN["energy"]}
+    log = training.train(model, data, settings, run, **more)
     return flow, model, log
 
 
@@ -294,7 +344,10 @@ def draw(
     run: RunDirectory,
 ) -> None:
     """The last stage."""
-    plots.save_mixing(
+    import numpy as np
+
+    pictures = tfebm.pictures
+    tfebm.plots.save_mixing(
         run.picture("mixing"),
         {
             "latent chain": found.latent.coordinates,
@@ -310,8 +363,8 @@ def draw(
         },
         {title: names for title, (_, names) in CURVES.items()},
     )
-    if isinstance(data, PointData):
-        evaluation.draw_densities(run.picture("density"), model, flow, data)
+    if isinstance(data, tfebm.data.PointData):
+        runs.evaluation.draw_densities(run.picture("density"), model, flow, data)
         return
     tfebm.callbacks.SampleGrid(run.picture("samples"), side=8).draw(model)
     for name, space in (("chains", found.latent), ("chains_data_space", found.data)):
@@ -328,7 +381,8 @@ def draw(
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(NAME, Settings, PRESETS, default_preset, __doc__, load)
+    session = runs.open_session(NAME, Settings, PRESETS, default_preset, __doc__, load)
+    evaluation, training = runs.evaluation, runs.training
     _, settings, run, strategy, data, _ = session
     with strategy.scope():  # what does not fit together is said before anything is written
         make_model(settings, make_flow(settings, data))
@@ -340,7 +394,7 @@ def main() -> None:
     run.save_model(model)
     print("Diagnosis: chains in the latent space and in the data space.", flush=True)
     view, about = evaluation.view_of(data, settings.seed)
-    found = mixing.diagnose(
+    found = runs.mixing.diagnose(
         model,
         view,
         settings.diagnosis_chains,
@@ -348,7 +402,8 @@ def main() -> None:
         seed=settings.seed,
         jit_compile=flow.jit_chains,
     )
-    files.write_json(run.path / "diagnostics.json", evaluation.diagnosis_record(found, view, about))
+    record = evaluation.diagnosis_record(found, view, about)
+    files.write_json(run.file("diagnostics.json"), record)
     draw(model, flow, data, found, view, log.epochs, run)
     session.export(model)
     test = evaluation.test_figures(model, flow, data, settings)
@@ -356,10 +411,10 @@ def main() -> None:
     final = training.finish(model, log, test, started)
     print(training.cost(final))
     print(evaluation.summary(test, found))
-    first = "density.png" if isinstance(data, PointData) else "samples.png"
+    first = "density.png" if isinstance(data, tfebm.data.PointData) else "samples.png"
     print(f"Everything is in {run.path}: look at mixing.png and {first} first.")
     session.close()
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

@@ -7,27 +7,22 @@
 B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import time
 
-import keras
-
 import tfebm
-from tfebm import pictures
-from tfebm.data import steps_per_epoch
-from tfebm.runs import ImageRunSettings, flag, images, open_session, training
+from tfebm import runs
+from tfebm.runs import ImageRunSettings, flag
 
 NAME = "latent_ebm"
-LAYOUTS = {"default": None, "cifar10": tfebm.CIFAR10_STAGES}
+LAYOUTS = ("default", "cifar10")
 
+# On the screen; all metrics are in the logs.
+SHOWN = {"reconstruction_mse": "error", "energy_posterior": "energy", "energy_prior": "of samples"}
 CURVES = {
     "reconstruction (squared error per image)": ("generator_loss",),
     "energy": ("energy_posterior", "energy_prior"),
@@ -42,21 +37,31 @@ class Settings(ImageRunSettings):
 
     epochs: int = flag(14, "passes over the data", least=1)
     batch_size: int = flag(50, "examples per step, over all replicas", least=1)
-    latent_size: int = flag(16, "d, size of z", least=1)
-    width: int = flag(16, "n_gf, the unit of the generator's channels", least=1)
-    layout: str = flag("default", "the generator's stages", choices=tuple(LAYOUTS))
-    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
-    prior_steps: int = flag(60, "K_0, steps of the prior chain", least=0, most=10**6)
-    posterior_steps: int = flag(20, "K_1, steps of the posterior chain", least=0, most=10**6)
-    prior_step_size: float = flag(0.4, "s_0; the noise has this standard deviation", least=0.0)
-    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0)
-    learning_rate: float = flag(1.5e-3, "of the generator (Adam, beta_1 0.5)", above=0.0)
-    energy_learning_rate: float = flag(3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0)
+    latent_size: int = flag(16, "d, size of z", least=1, most=2**16)
+    width: int = flag(16, "n_gf, the unit of the generator's channels", least=1, most=2**14)
+    layout: str = flag("default", "the generator's stages", choices=LAYOUTS)
+    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1, most=2**14)
+    prior_steps: int = flag(
+        60, "K_0, steps of the prior chain", least=0, most=10**6, group="sampler"
+    )
+    posterior_steps: int = flag(
+        20, "K_1, steps of the posterior chain", least=0, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(
+        0.4, "s_0; the noise has this standard deviation", least=0.0, group="sampler"
+    )
+    posterior_step_size: float = flag(0.1, "s_1, likewise", least=0.0, group="sampler")
+    learning_rate: float = flag(
+        1.5e-3, "of the generator (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
+    energy_learning_rate: float = flag(
+        3e-4, "of the energy (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
     learning_rate_decay: float = flag(
-        0.88, "factor per epoch on the generator's", above=0.0, most=1.0
+        0.88, "factor per epoch on the generator's", above=0.0, most=1.0, group="learning"
     )
     energy_learning_rate_decay: float = flag(
-        0.88, "factor per epoch on the energy's", above=0.0, most=1.0
+        0.88, "factor per epoch on the energy's", above=0.0, most=1.0, group="learning"
     )
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
     output: str = flag(
@@ -99,15 +104,25 @@ PRESETS = {
 }
 
 
+def make_generator(settings: Settings, image_shape: tuple) -> tfebm.DeconvGenerator:
+    """The generator of the settings."""
+    stages = tfebm.CIFAR10_STAGES if settings.layout == "cifar10" else None
+    return tfebm.DeconvGenerator(
+        image_shape, settings.width, stages=stages, dtype=settings.dtype_policy
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raises `InvalidInputError` for a size that no image could mend."""
+    if settings.image_size:
+        make_generator(settings, (settings.image_size, settings.image_size, 3))
+
+
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfebm.LatentEBM:
     """The compiled model of the settings."""
+    training = runs.training
     model = tfebm.LatentEBM(
-        generator=tfebm.DeconvGenerator(
-            image_shape,
-            settings.width,
-            stages=LAYOUTS[settings.layout],
-            dtype=settings.dtype_policy,
-        ),
+        generator=make_generator(settings, image_shape),
         energy=tfebm.EnergyMLP((settings.energy_width,) * 2),
         latent_size=settings.latent_size,
         prior_sampler=tfebm.ShortRunLangevin(
@@ -119,34 +134,30 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfe
         likelihood=tfebm.GaussianLikelihood(settings.sigma),
         seed=settings.seed,
     )
-    per_epoch = steps_per_epoch(num_examples, settings.batch_size)
+    per_epoch = tfebm.data.steps_per_epoch(num_examples, settings.batch_size)
     rates = (
         (settings.learning_rate, settings.learning_rate_decay),
         (settings.energy_learning_rate, settings.energy_learning_rate_decay),
     )
-    model.compile(
-        *(
-            keras.optimizers.Adam(training.decay_schedule(*rate, per_epoch), beta_1=0.5)
-            for rate in rates
-        )
-    )
+    model.compile(*(training.adam(training.decay_schedule(*each, per_epoch)) for each in rates))
     return model
 
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(NAME, Settings, PRESETS, "laptop", __doc__)
+    session = runs.open_session(NAME, Settings, PRESETS, "laptop", __doc__, check=check)
+    images, training = runs.images, runs.training
     settings, run, data = session.settings, session.run, session.data
     with session.strategy.scope():
         model = make_model(settings, data.image_shape, len(data.x_train))
     session.announce()
 
     samples = tfebm.callbacks.SampleGrid(run.picture("samples"))
-    log = training.train(model, data, settings, run, looks=[samples])
+    log = training.train(model, data, settings, run, looks=[samples], shown=SHOWN)
     model = session.alone(model)
     run.save_model(model)
     images.draw_images(model, data, run)
-    pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
     session.export(model)
     final = training.finish(model, log, images.test_figures(model, data, settings), started)
     print(training.cost(final))
@@ -156,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

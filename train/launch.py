@@ -9,6 +9,8 @@ input cannot be used (2), that training diverged (1), or that fails in another w
 the job with its code.
 """
 
+__reads_flags_first__ = True  # and needs no TensorFlow itself
+
 import argparse
 import contextlib
 import json
@@ -20,18 +22,20 @@ import subprocess
 import sys
 import time
 
+from tfebm import runs
+from tfebm.runs.settings import Parser
+
 # What a restart can mend: a signal, and 138, a worker's word for having lost another.
 _INTERRUPTED = 128 + signal.SIGINT
+_READER_GONE = 128 + signal.SIGPIPE
 _LAST_WORDS = 5.0  # seconds for a worker that is asked to stop
 _FAREWELL = 60.0  # and for the others when one has finished
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [--workers N] [--restarts N] [--gpus] SCRIPT [FLAG ...]",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes (default: 2)"
@@ -123,8 +127,8 @@ def _wait(processes: list[subprocess.Popen]) -> dict[int, int]:
 
 
 def _mendable(code: int) -> bool:
-    interrupted = code in (_INTERRUPTED, -signal.SIGINT)
-    return not interrupted and (code < 0 or code >= 128)
+    meant = code in (_INTERRUPTED, -signal.SIGINT, _READER_GONE, -signal.SIGPIPE)
+    return not meant and (code < 0 or code >= 128)
 
 
 def _named(code: int) -> str:
@@ -152,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         final = [code for code in codes.values() if not _mendable(code)]
         if final:
-            return _INTERRUPTED if final[0] < 0 else final[0]
+            return 128 - final[0] if final[0] < 0 else final[0]
         lost = "; ".join(f"worker {i} {_named(code)}" for i, code in codes.items())
         if attempt < arguments.restarts:
             print(
@@ -167,4 +171,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runs.run_command(lambda: sys.exit(main()), again="start again", insist=False)

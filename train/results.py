@@ -9,7 +9,8 @@ Data that do not come with the installation lie in the folder that the environme
 TFEBM_DATA names. Runs are in runs/results, records and the page in docs/results.
 """
 
-import argparse
+__reads_flags_first__ = True  # and needs no TensorFlow itself
+
 import fnmatch
 import importlib.metadata
 import json
@@ -23,6 +24,10 @@ import statistics
 import subprocess
 import sys
 from typing import Any
+
+from tfebm import runs
+from tfebm.errors import InvalidInputError
+from tfebm.runs.settings import Parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -112,12 +117,12 @@ def rows() -> dict[str, str]:
 
 
 def check(name: str, command: str) -> None:
-    """Raises `SystemExit` where the data of a row are not there."""
+    """Raises `InvalidInputError` where the data of a row are not there."""
     wanted = re.findall(rf"[$]{FOLDER}/([^ ]+)", command)
     folder = os.environ.get(FOLDER)
     missing = [file for file in wanted if not folder or not pathlib.Path(folder, file).exists()]
     if missing:
-        raise SystemExit(
+        raise InvalidInputError(
             f"{name} needs data that do not come with the installation: {' and '.join(missing)}. "
             f"Set {FOLDER} to the folder that holds them. Received {folder or 'none'}."
         )
@@ -140,7 +145,9 @@ def make(name: str, command: str, resume: bool) -> None:
     print(f"{name}: python {command}", flush=True)
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
     if done.returncode:
-        raise SystemExit(f"{name} ended with exit code {done.returncode}; there is no new record.")
+        code = 128 - done.returncode if done.returncode < 0 else done.returncode
+        print(f"{name} ended with exit code {code}; there is no new record.", file=sys.stderr)
+        raise SystemExit(code)
     found = {"command": f"python {command}", "machine": machine()}
     if resumed and not is_benchmark:
         found["resumed"] = True  # its seconds are those of the last part
@@ -200,7 +207,7 @@ def figure(reference: str, records: dict[str, Any]) -> str:
     """What stands for `RECORDS :: PATH :: FORMAT` on the page.
 
     Raises:
-        SystemExit: Nothing is there, or several values where one is asked for.
+        InvalidInputError: Nothing is there, or several values where one is asked for.
     """
     asked = reference.strip()
     try:
@@ -221,7 +228,10 @@ def figure(reference: str, records: dict[str, Any]) -> str:
             raise ValueError(f"there are {len(values)} values: say mean or spread")
         return format(values[0], form)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise SystemExit(f"The page asks for {asked!r}, which cannot be had: {error}.") from None
+        raise InvalidInputError(
+            f"The page asks for {asked!r}, which cannot be had: {error}. Mend docs/results/"
+            "template.txt, or make the row again."
+        ) from None
 
 
 def _of_records(records: dict[str, Any], names: str, path: str) -> list[Any]:
@@ -256,9 +266,7 @@ def _values(found: Any, path: str) -> list[Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="ROW", help="a name, or a pattern of names")
     parser.add_argument("--resume", action="store_true", help="go on with runs that have begun")
     parser.add_argument("--page", action="store_true", help="write the page anew")
@@ -283,4 +291,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    runs.run_command(main, again="start again with --resume", insist=False)

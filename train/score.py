@@ -9,13 +9,7 @@ another --runner the same job runs there, where the export, the files and this p
 hand.
 """
 
-import os
-
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import logging
@@ -26,7 +20,7 @@ from tfebm.runs import FlagSettings, flag
 
 KINDS = ("tfrecord", "image", "text")
 FORMATS = ("csv", "parquet", "png", "tfrecord")
-SCORING = ("signature", "input_format", "feature", "key_feature", "resize")
+SCORING = ("signature", "input_format", "feature", "key_feature", "resize", "background")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,37 +30,61 @@ class Settings(FlagSettings):
     model: str | None = flag(
         None, "an export, <directory>/<name>, or a version of it", type=str, metavar="DIR"
     )
-    input: str | None = flag(None, "the files to score", type=str, metavar="GLOB")
+    input: str | None = flag(
+        None, "the files to score", type=str, metavar="GLOB", group="data", remote=True
+    )
     generate: int = flag(0, "draw so many instead of scoring", least=0)
     output: str | None = flag(
-        None, "what the names of the written files start with", type=str, metavar="PREFIX"
+        None,
+        "what the names of the written files start with",
+        type=str,
+        metavar="PREFIX",
+        group="output",
     )
     format: str | None = flag(
         None,
         "of the output (default: csv; of images png)",
         type=str,
         choices=FORMATS,
+        group="output",
     )
     seed: int = flag(
         0, "of the noise, together with each record's key", least=-(2**63), most=2**63 - 1
     )
-    batch_size: int = flag(64, "records at a time", least=1)
+    batch_size: int = flag(64, "records at a time", least=1, group="machine")
     signature: str = flag("score", "which of the scorer's", metavar="NAME")
     input_format: str | None = flag(
-        None, "of the files, where their names do not say", type=str, choices=KINDS
+        None, "of the files, where their names do not say", type=str, choices=KINDS, group="data"
     )
     feature: str | None = flag(
-        None, "of the Examples in TFRecord files (default: image or text)", type=str, metavar="NAME"
+        None,
+        "of the Examples in TFRecord files (default: image or text)",
+        type=str,
+        metavar="NAME",
+        group="data",
     )
     key_feature: str | None = flag(
-        None, "likewise, with the record's key (default: file:number)", type=str, metavar="NAME"
+        None,
+        "likewise, with the record's key (default: file:number)",
+        type=str,
+        metavar="NAME",
+        group="data",
     )
-    resize: bool = flag(False, "cut and resize images of another size")
-    overwrite: bool = flag(False, "replace what an earlier job wrote under --output")
-    runner: str = flag("DirectRunner", "Beam's, by name", metavar="NAME")
+    resize: bool = flag(False, "cut and resize images of another size", group="data")
+    background: str = flag(
+        "white",
+        "behind transparent pixels, a name or #rrggbb",
+        metavar="COLOUR",
+        group="data",
+    )
+    overwrite: bool = flag(
+        False, "replace what an earlier job wrote under --output", group="output"
+    )
+    runner: str = flag("DirectRunner", "Beam's, by name", metavar="NAME", group="machine")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        runs.check_colour(self.background)
         for name in ("model", "output"):
             if getattr(self, name) is None:
                 raise InvalidInputError(f"--{name} is needed. See --help.")
@@ -87,6 +105,8 @@ class Settings(FlagSettings):
 def main() -> None:
     settings, beam_flags = runs.parse_known(Settings, __doc__)
     logging.getLogger().setLevel(logging.ERROR)  # Beam's notes on itself are no news either
+    # What a worker stumbles over comes as an error; this would be its traceback, several times.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         from tfebm.serving import bulk
     except ModuleNotFoundError as error:
@@ -110,9 +130,13 @@ def main() -> None:
             feature=settings.feature,
             key_feature=settings.key_feature,
             resize=settings.resize,
+            background=settings.background,
             **shared,
         )
     print(", ".join(f"{number} {name}" for name, number in counts.items()))
+    if counts["flagged"]:
+        what = "scores" if settings.generate == 0 else "rows"
+        print(f"Flagged {what} are NaN or infinite, as of examples with NaN in them.")
     if counts.get("read") and not counts["scored"]:
         raise InvalidInputError(
             f"None of the {counts['read']} records could be scored. The reasons are in "

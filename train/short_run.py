@@ -12,28 +12,25 @@ E. Nijkamp, B. Pang, T. Han, S.-C. Zhu, Y. N. Wu. Learning Multi-layer Latent Va
 Variational Optimization of Short Run MCMC for Approximate Inference. ECCV 2020.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
-import math
 import time
 import warnings
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 import tfebm
-from tfebm import pictures, plots
-from tfebm.data import ImageData, steps_per_epoch, to_float
+from tfebm import runs
 from tfebm.errors import InvalidInputError
-from tfebm.models import check_stability, evidence_bound, tune_step_size
-from tfebm.runs import ImageRunSettings, RunDirectory, flag, images, open_session, training
+from tfebm.runs import ImageRunSettings, flag
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfebm.data import ImageData
+    from tfebm.runs import RunDirectory
 
 NAME = "short_run"
 MODELS = ("short_run", "vae", "ladder_vae", "latent_ebm")
@@ -54,7 +51,17 @@ CURVES = {
 }
 CURVES["ladder_vae"] = CURVES["vae"]
 CURVES["latent_ebm"] = {**CURVES["short_run"], "energy": ("energy_posterior", "energy_prior")}
+# On the screen; all metrics are in the logs.
+_ERROR = {"reconstruction_mse": "error"}
+_ENERGIES = {"energy_posterior": "energy", "energy_prior": "of samples"}
+SHOWN = {
+    "short_run": {**_ERROR, "displacement_posterior": "displacement"},
+    "vae": {**_ERROR, "kl": "KL", "elbo": "ELBO"},
+    "ladder_vae": {**_ERROR, "kl": "KL", "elbo": "ELBO"},
+    "latent_ebm": {**_ERROR, **_ENERGIES},
+}
 # Of the pictures and records at the end: enough for a mean, few enough to be quick.
+_LARGEST = 2**16  # number in a list
 _EXAMPLES_AT_END, _EVIDENCE_EXAMPLES = 8, 32
 
 
@@ -67,7 +74,7 @@ class Settings(ImageRunSettings):
     batch_size: int = flag(50, "examples per step, over all replicas", least=1)
     latent_sizes: str = flag("8,8,16", "sizes of the layers' latents, the top first", metavar="N,N")
     layers: int | None = flag(
-        None, "use so many of them, from the bottom (default: all)", type=int, least=1
+        None, "use so many of them, from the bottom (default: all)", type=int, least=1, most=64
     )
     generator: str = flag(
         "multilayer",
@@ -75,33 +82,57 @@ class Settings(ImageRunSettings):
         choices=("multilayer", "deconv"),
         before="multilayer",
     )
-    width: int = flag(16, "channels of the generator's feature maps", least=1)
-    upsamplings: int = flag(2, "doublings of the side behind the last layer of multilayer", least=1)
-    sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
-    posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6)
-    posterior_step_size: float = flag(
-        0.05, "s of --step-size fixed; the noise has this standard deviation", above=0.0
+    width: int = flag(16, "channels of the generator's feature maps", least=1, most=2**14)
+    upsamplings: int = flag(
+        2, "doublings of the side behind the last layer of multilayer", least=1, most=10
     )
-    step_size: str = flag("grid", "how s is chosen", choices=("fixed", "grid", "gradient"))
+    sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
+    posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6, group="sampler")
+    posterior_step_size: float = flag(
+        0.05,
+        "s of --step-size fixed; the noise has this standard deviation",
+        above=0.0,
+        group="sampler",
+    )
+    step_size: str = flag(
+        "grid", "how s is chosen", choices=("fixed", "grid", "gradient"), group="sampler"
+    )
     criterion: str = flag(
-        "entropy", "divergence that the choice of s minimises", choices=("kl", "entropy", "ksd")
+        "entropy",
+        "divergence that the choice of s minimises",
+        choices=("kl", "entropy", "ksd"),
+        group="sampler",
     )
     schedule: str = flag(
         "constant",
         "family of step sizes that are tuned",
         choices=("constant", "geometric", "free"),
+        group="sampler",
     )
-    per_layer: bool = flag(False, "also tune a factor for each layer")
-    tune_every: int = flag(3, "epochs from one choice to the next (0: at the start only)", least=0)
-    learning_rate: float = flag(1e-3, "of every network (Adam, beta_1 0.5)", above=0.0)
+    per_layer: bool = flag(False, "also tune a factor for each layer", group="sampler")
+    tune_every: int = flag(
+        3, "epochs from one choice to the next (0: at the start only)", least=0, group="sampler"
+    )
+    learning_rate: float = flag(
+        1e-3, "of every network (Adam, beta_1 0.5)", above=0.0, group="learning"
+    )
     halve_at: str = flag(
-        "6,8,9", "epochs, or parts of one, after which the rates halve (0: never)", metavar="X,X"
+        "6,8,9",
+        "epochs, or parts of one, after which the rates halve (0: never)",
+        metavar="X,X",
+        group="learning",
     )
-    kl_warmup: float = flag(2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0)
-    energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
-    energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0)
-    prior_steps: int = flag(40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6)
-    prior_step_size: float = flag(0.4, "s_0, likewise", least=0.0)
+    kl_warmup: float = flag(
+        2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0, group="learning"
+    )
+    energy_width: int = flag(
+        200, "units of latent_ebm's energy, two hidden layers", least=1, most=2**14
+    )
+    energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0, group="learning")
+    prior_steps: int = flag(
+        40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(0.4, "s_0, likewise", least=0.0, group="sampler")
     output: str = flag(
         "runs/short_run", "folder for everything the run writes", metavar="DIR", operational=True
     )
@@ -154,8 +185,9 @@ def _numbers(name: str, text: str, kind: type) -> tuple:
         numbers = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
         numbers = ()
-    if not numbers or any(not 0 < number < math.inf for number in numbers):
+    if not numbers or any(not 0 < number <= _LARGEST for number in numbers):
         wanted = "whole numbers above 0" if kind is int else "numbers above 0, or 0 alone"
+        wanted += f", at most {_LARGEST}"
         raise InvalidInputError(f"{name} must be {wanted}, with commas between. Received {text!r}.")
     return numbers
 
@@ -180,22 +212,33 @@ PRESETS = {
 }
 
 
+def make_generator(settings: Settings, image_shape: tuple) -> keras.Layer:
+    """The generator of the settings."""
+    if settings.generator == "deconv":
+        return tfebm.DeconvGenerator(image_shape, settings.width, dtype=settings.dtype_policy)
+    return tfebm.MultilayerGenerator(
+        image_shape,
+        settings.sizes,
+        settings.width,
+        upsamplings=settings.upsamplings,
+        dtype=settings.dtype_policy,
+    )
+
+
+def check(settings: Settings) -> None:
+    """Raises `InvalidInputError` for a size that no image could mend."""
+    if settings.image_size:
+        make_generator(settings, (settings.image_size, settings.image_size, 3))
+
+
 def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> keras.Model:
     """The compiled model of the settings."""
     shared = {"likelihood": tfebm.GaussianLikelihood(settings.sigma), "seed": settings.seed}
     sizes = settings.sizes
     if settings.generator == "deconv":
         sizes = shared["latent_size"] = sizes[0]
-        generator = tfebm.DeconvGenerator(image_shape, settings.width, dtype=settings.dtype_policy)
-    else:
-        generator = tfebm.MultilayerGenerator(
-            image_shape,
-            sizes,
-            settings.width,
-            upsamplings=settings.upsamplings,
-            dtype=settings.dtype_policy,
-        )
-    per_epoch = steps_per_epoch(num_examples, settings.batch_size)
+    generator = make_generator(settings, image_shape)
+    per_epoch = tfebm.data.steps_per_epoch(num_examples, settings.batch_size)
     if not settings.has_chain:
         model = tfebm.VAE(
             generator,
@@ -226,6 +269,8 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> ker
 
 
 def _adam(rate: float, settings: Settings, per_epoch: int) -> keras.optimizers.Optimizer:
+    import keras
+
     if settings.halvings:
         # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
         ends = [round(epoch * per_epoch) - 1 for epoch in settings.halvings]
@@ -236,7 +281,7 @@ def _adam(rate: float, settings: Settings, per_epoch: int) -> keras.optimizers.O
             )
         rates = [rate / 2**i for i in range(len(ends) + 1)]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
-    return keras.optimizers.Adam(rate, beta_1=0.5)
+    return runs.training.adam(rate)
 
 
 def make_tuner(settings: Settings, data: ImageData, run: RunDirectory) -> Any:
@@ -250,7 +295,7 @@ def make_tuner(settings: Settings, data: ImageData, run: RunDirectory) -> Any:
         search="grid" if fixed else settings.step_size,
         family=settings.schedule if not fixed else "constant",
         per_part=settings.per_layer and not fixed,
-        path=run.path / "tuning.json",
+        path=run.file("tuning.json"),
         seed=settings.seed,
     )
     if settings.resume:
@@ -265,7 +310,7 @@ def look_at_step_sizes(
     examples = tuner.draw_examples(int(model.step.numpy()), _EXAMPLES_AT_END)
     table = model.posterior_step_size.numpy()
     try:
-        found = tune_step_size(
+        found = tfebm.models.tune_step_size(
             *(model, examples, settings.seed),
             apply=False,
             criterion=settings.criterion,
@@ -281,7 +326,7 @@ def look_at_step_sizes(
         warnings.warn(f"The trained model's step sizes have no figure. {error}", stacklevel=2)
         return None
     record = found.to_record()
-    plots.save_step_sizes(
+    tfebm.plots.save_step_sizes(
         run.picture("steps"), record["candidates"], table, settings.criterion, tuner.records
     )
     return {"in_use": [float(row.mean()) for row in (table[0], table[-1])], "criteria": record}
@@ -289,19 +334,19 @@ def look_at_step_sizes(
 
 def test_figures(model: keras.Model, data: ImageData, settings: Settings) -> dict[str, Any] | None:
     """Those of every model, distances of samples, and bounds on the evidence for chains."""
-    figures = images.test_figures(model, data, settings)
+    figures = runs.images.test_figures(model, data, settings)
     if figures is None:
         return None
-    figures |= images.sample_distances(model, data, settings) or {}
+    figures |= runs.images.sample_distances(model, data, settings) or {}
     if settings.model == "short_run":
-        x = to_float(data.x_test[:_EVIDENCE_EXAMPLES]).numpy()
-        figures["evidence"] = evidence_bound(model, x, seed=settings.seed).summary()
+        x = tfebm.data.to_float(data.x_test[:_EVIDENCE_EXAMPLES]).numpy()
+        figures["evidence"] = tfebm.models.evidence_bound(model, x, seed=settings.seed).summary()
     return figures
 
 
 def summary(test: dict[str, Any] | None) -> str:
     """The test figures in a few lines for a person."""
-    lines = [images.reconstruction_sentence(test)]
+    lines = [runs.images.reconstruction_sentence(test)]
     found = (test or {}).get("frechet_distance")
     if found:
         lines.append(
@@ -325,17 +370,20 @@ def summary(test: dict[str, Any] | None) -> str:
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(NAME, Settings, PRESETS, "laptop", __doc__)
+    session = runs.open_session(NAME, Settings, PRESETS, "laptop", __doc__, check=check)
+    images, training = runs.images, runs.training
     _, settings, run, strategy, data, _ = session
     with strategy.scope():
         model = make_model(settings, data.image_shape, len(data.x_train))
     if settings.has_chain and settings.step_size == "fixed" and not settings.resume:
-        check_stability(model, to_float(data.x_train[:8]).numpy(), settings.seed)
+        x = tfebm.data.to_float(data.x_train[:8]).numpy()
+        tfebm.models.check_stability(model, x, settings.seed)
     session.announce()
 
     looks = [tfebm.callbacks.SampleGrid(run.picture("samples"))]
     tuner = make_tuner(settings, data, run) if settings.has_chain else None
-    log = training.train(model, data, settings, run, [tuner] if tuner else [], looks)
+    more, shown = [tuner] if tuner else [], SHOWN[settings.model]
+    log = training.train(model, data, settings, run, more, looks, shown=shown)
     model = session.alone(model)
     if tuner and settings.step_size != "fixed":
         tuner.set_model(model)
@@ -343,7 +391,7 @@ def main() -> None:
     run.save_model(model)
     images.draw_images(model, data, run)
     images.draw_layers(model, data, run)
-    pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
     session.export(model)
     step_sizes = look_at_step_sizes(model, tuner, data, settings, run) if tuner else None
     test = test_figures(model, data, settings)
@@ -355,4 +403,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

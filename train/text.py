@@ -12,82 +12,119 @@ B. Pang, E. Nijkamp, T. Han, Y. N. Wu. Generative Text Modeling through Short Ru
 2021. B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
 """
 
-import os
+from __future__ import annotations
 
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow takes oneDNN by itself on some x86 processors only; on another one, chains over images
-# took up to three times as long without.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+__reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
 import math
 import pathlib
 import time
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 import tfebm
-from tfebm import pictures
-from tfebm.data import TextData
+from tfebm import runs
 from tfebm.errors import InvalidInputError
-from tfebm.generators import BeamSearch, Greedy, Sampled
-from tfebm.models.short_run import text_sampler
-from tfebm.runs import TextRunSettings, flag, open_session, text, text_figures, text_tasks, training
+from tfebm.runs import TextRunSettings, flag
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfebm.data import TextData
 
 NAME = "text"
 MODELS = ("short_run", "latent_ebm", "vae", "lm")
 DECODINGS = ("greedy", "sampled", "beam")
+# On the screen; all metrics are in the logs.
+_NATS = {"generator_loss": "nats"}
+SHOWN = {
+    "short_run": {**_NATS, "displacement_posterior": "displacement"},
+    "latent_ebm": {**_NATS, "energy_posterior": "energy", "energy_prior": "of samples"},
+    "vae": {**_NATS, "kl": "KL", "elbo": "ELBO"},
+    "lm": _NATS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(TextRunSettings):
     """The defaults are the preset `laptop`; math symbols are the papers'."""
 
+    GROUP = "model"  # of the flags
+
     model: str = flag("short_run", "what is learned", choices=MODELS)
     epochs: int = flag(5, "passes over the data", least=1)
     batch_size: int = flag(32, "sentences per step, over all replicas", least=1)
-    latent_size: int = flag(16, "d, size of z", least=1)
-    embedding_size: int = flag(64, "of a word", least=1)
-    hidden_size: int = flag(128, "units of the LSTM", least=1)
-    dropout: float = flag(0.3, "share of embeddings and LSTM outputs, in learning", least=0.0)
-    posterior_steps: int = flag(20, "K, steps of the posterior chain", least=1, most=10**6)
+    latent_size: int = flag(16, "d, size of z", least=1, most=2**16)
+    embedding_size: int = flag(64, "of a word", least=1, most=2**14)
+    hidden_size: int = flag(128, "units of the LSTM", least=1, most=2**14)
+    dropout: float = flag(
+        0.3, "share of embeddings and LSTM outputs, in learning", least=0.0, group="learning"
+    )
+    posterior_steps: int = flag(
+        20, "K, steps of the posterior chain", least=1, most=10**6, group="sampler"
+    )
     step_sizes: str | None = flag(
         None,
         "of its steps: paper (0.8 falling to 0.05), or one number for all (default: paper, of "
         "latent_ebm 0.5)",
         type=str,
         metavar="paper|X",
+        group="sampler",
     )
     noise_scale: float | None = flag(
         None,
         "T, noise of a step over its size (default: 0.2, of latent_ebm 0)",
         type=float,
         least=0.0,
+        group="sampler",
     )
     noise_warmup_epochs: int = flag(
-        2, "epochs with T at most 0.05, which then rises by as much an epoch (short_run)", least=0
+        2,
+        "epochs with T at most 0.05, which then rises by as much an epoch (short_run)",
+        least=0,
+        group="sampler",
     )
     prior_warmup: float = flag(
-        0.0, "epochs over which the prior's weight rises from 0.1 to 1 (short_run)", least=0.0
+        0.0,
+        "epochs over which the prior's weight rises from 0.1 to 1 (short_run)",
+        least=0.0,
+        group="learning",
     )
-    prior_steps: int = flag(40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6)
-    prior_step_size: float = flag(0.5, "s_0; the noise has this standard deviation", least=0.0)
-    energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
+    prior_steps: int = flag(
+        40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6, group="sampler"
+    )
+    prior_step_size: float = flag(
+        0.5, "s_0; the noise has this standard deviation", least=0.0, group="sampler"
+    )
+    energy_width: int = flag(
+        200, "units of latent_ebm's energy, two hidden layers", least=1, most=2**14
+    )
     energy_l2: float = flag(
         0.1,
         "weight of latent_ebm's squared energies in their loss (0: none)",
         least=0.0,
         before=0.0,
+        group="learning",
     )
-    kl_warmup: float = flag(0.0, "epochs over which the VAE's KL weight rises to 1", least=0.0)
-    free_bits: float = flag(0.0, "nats of KL that each of the VAE's units has free", least=0.0)
-    learning_rate: float = flag(2e-3, "of decoder and encoder (Adam)", above=0.0)
-    energy_learning_rate: float = flag(1e-4, "of the energy (AdamW, decay 1e-3)", above=0.0)
-    clip_norm: float = flag(5.0, "largest norm of a gradient; 1 for the energy", above=0.0)
-    decoding: str = flag("greedy", "how the saved model writes; lm samples", choices=DECODINGS)
-    beam_width: int = flag(5, "sentences that --decoding beam keeps", least=1)
+    kl_warmup: float = flag(
+        0.0, "epochs over which the VAE's KL weight rises to 1", least=0.0, group="learning"
+    )
+    free_bits: float = flag(
+        0.0, "nats of KL that each of the VAE's units has free", least=0.0, group="learning"
+    )
+    learning_rate: float = flag(2e-3, "of decoder and encoder (Adam)", above=0.0, group="learning")
+    energy_learning_rate: float = flag(
+        1e-4, "of the energy (AdamW, decay 1e-3)", above=0.0, group="learning"
+    )
+    clip_norm: float = flag(
+        5.0, "largest norm of a gradient; 1 for the energy", above=0.0, group="learning"
+    )
+    decoding: str = flag(
+        "greedy", "how the saved model writes; lm samples", choices=DECODINGS, group="task"
+    )
+    beam_width: int = flag(
+        5, "sentences that --decoding beam keeps", least=1, most=1000, group="task"
+    )
     output: str = flag(
         "runs/text", "folder for everything the run writes", metavar="DIR", operational=True
     )
@@ -182,15 +219,18 @@ def load(settings: Settings) -> TextData:
             f"--preset {settings.dataset} needs --dataset: a folder with train.txt, valid.txt and "
             f"test.txt (.gz too) of the {corpus}, which cannot be downloaded from here."
         )
-    return text.load(settings)
+    return runs.text.load(settings)
 
 
 def make_model(settings: Settings, data: TextData) -> keras.Model:
     """The compiled model of the settings."""
+    import keras
+
+    generators, schedule_steps = tfebm.generators, runs.text.schedule_steps
     decoding = {
-        "greedy": Greedy(),
-        "sampled": Sampled(),
-        "beam": BeamSearch(settings.beam_width),
+        "greedy": generators.Greedy(),
+        "sampled": generators.Sampled(),
+        "beam": generators.BeamSearch(settings.beam_width),
     }[settings.decoding]
     generator = tfebm.AutoregressiveGenerator(
         data.tokenizer,
@@ -211,7 +251,7 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
     if settings.model == "vae":
         model = tfebm.VAE(
             generator,
-            kl_warmup_steps=text.schedule_steps(settings, data, settings.kl_warmup),
+            kl_warmup_steps=schedule_steps(settings, data, settings.kl_warmup),
             free_bits=settings.free_bits,
             **shared,
         )
@@ -240,6 +280,8 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
 
 
 def _adam(rate: float, settings: Settings) -> keras.optimizers.Optimizer:
+    import keras
+
     return keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm)
 
 
@@ -247,12 +289,14 @@ def _posterior_sampler(settings: Settings) -> tfebm.ShortRunLangevin:
     options = {"noise_scale": settings.final_noise_scale, "jit_compile": settings.jit_compile}
     step_size = settings.constant_step_size
     if step_size is None:
-        return text_sampler(settings.posterior_steps, **options)
+        return tfebm.models.short_run.text_sampler(settings.posterior_steps, **options)
     return tfebm.ShortRunLangevin(settings.posterior_steps, step_size, **options)
 
 
 def _noise_schedule(settings: Settings, data: TextData) -> Any:
     """T of 0.05 to the end of the warm-up, then 0.05 more every epoch up to the final one."""
+    import keras
+
     final, step = settings.final_noise_scale, 0.05
     rises = math.ceil(final / step - 1e-6) - 1
     if not settings.noise_warmup_epochs or rises < 1:
@@ -260,23 +304,26 @@ def _noise_schedule(settings: Settings, data: TextData) -> Any:
     values = [step * (i + 1) for i in range(rises)] + [final]
     # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
     ends = [settings.noise_warmup_epochs + i for i in range(rises)]
-    ends = [text.schedule_steps(settings, data, end) - 1 for end in ends]
+    ends = [runs.text.schedule_steps(settings, data, end) - 1 for end in ends]
     return keras.optimizers.schedules.PiecewiseConstantDecay(ends, values)
 
 
 def _prior_schedule(settings: Settings, data: TextData) -> Any:
+    import keras
+
     if not settings.prior_warmup:
         return None
-    steps = text.schedule_steps(settings, data, settings.prior_warmup)
+    steps = runs.text.schedule_steps(settings, data, settings.prior_warmup)
     return keras.optimizers.schedules.PolynomialDecay(0.1, max(1, steps), 1.0)
 
 
 def main() -> None:
     started = time.monotonic()
-    session = open_session(
+    session = runs.open_session(
         *(NAME, Settings, PRESETS, "laptop", __doc__, load),
-        examples=lambda data: text.training_set(data).x_train,
+        examples=lambda data: runs.text.training_set(data).x_train,
     )
+    text, text_figures, training = runs.text, runs.text_figures, runs.training
     _, settings, run, strategy, data, asked = session
     before = text.finished(run, settings, data)
     trained = session.chief_says(before is not None)
@@ -285,7 +332,7 @@ def main() -> None:
     elif not trained:
         with strategy.scope():
             model = make_model(settings, data)
-    session.announce()
+    session.announce(trained)
     text.begin(run, data)
 
     if trained:
@@ -293,10 +340,13 @@ def main() -> None:
         print(f"The run in {run.path} is finished, and its model is used as it is.", flush=True)
         log, final = text.saved_log(run, settings, before), before["final"]
     else:
-        log = training.train(model, text.training_set(data), settings, run)
+        shown = SHOWN[settings.model]
+        log = training.train(model, text.training_set(data), settings, run, shown=shown)
         model = session.alone(model)
         run.save_model(model)
-        pictures.save_curves(run.picture("curves"), log.epochs, text.CURVES_OF[settings.model])
+        tfebm.pictures.save_curves(
+            run.picture("curves"), log.epochs, text.CURVES_OF[settings.model]
+        )
     session.export(model)
     if not before or settings.task == "generate":
         text.write_sentences(model, data, run, settings)
@@ -316,10 +366,10 @@ def main() -> None:
             print(training.cost(final))
         print(text_figures.summary(test))
     if settings.task != "generate":
-        log.write({**final, **text_tasks.run_task(model, data, run, settings)})
+        log.write({**final, **runs.text_tasks.run_task(model, data, run, settings)})
     print(f"Everything is in {run.path}: look at samples.txt first.")
     session.close()
 
 
 if __name__ == "__main__":
-    tfebm.runs.run_command(main)
+    runs.run_command(main)

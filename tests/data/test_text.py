@@ -1,6 +1,7 @@
 """Sentences from files and from the grammar."""
 
 import gzip
+import itertools
 import os
 
 import numpy as np
@@ -59,7 +60,9 @@ class TestGrammar:
         assert "market" in " ".join(texts(sentences, sentences.x_test[sentences.y_test == 5]))
         assert sentences.report["train"]["kept"] == sentences.report["train"]["read"] == 10_000
         assert sentences.report_sentence == (
-            "grammar: 12,000 sentences read; kept: train 10,000, valid 1,000, test 1,000."
+            "grammar: 10,000 sentences to train on, 1,000 to validate with, 1,000 to test with; "
+            "vocabulary of 232 ids, 4 of them special; unknown words: train 0.0%, valid 0.0%, test "
+            "0.0%"
         )
 
     def test_the_seed_decides(self, sentences):
@@ -95,13 +98,14 @@ class TestFolders:
         kept = {"empty": 0, "duplicate": 0, "too_long_cut": 0, "too_long_skipped": 0}
         loaded = load_text(folder)
         assert loaded.report == {
-            "train": {**kept, "read": 6, "empty": 2, "kept": 4, "unknown_words": 0},
-            "valid": {**kept, "read": 2, "kept": 2, "unknown_words": 1},
-            "test": {**kept, "read": 1, "kept": 1, "unknown_words": 0},
+            "train": {**kept, "read": 6, "empty": 2, "kept": 4, "words": 13, "unknown_words": 0},
+            "valid": {**kept, "read": 2, "kept": 2, "words": 5, "unknown_words": 1},
+            "test": {**kept, "read": 1, "kept": 1, "words": 1, "unknown_words": 0},
         }
         assert loaded.report_sentence == (
-            "set: 9 sentences read; kept: train 4, valid 2, test 1. Empty lines left out: train 2; "
-            "unknown words: valid 1."
+            "set: 4 sentences to train on, 2 to validate with, 1 to test with; vocabulary of 11 "
+            "ids, 4 of them special; skipped empty lines: train 2; unknown words: train 0.0%, "
+            "valid 20.0%, test 0.0%"
         )
 
     def test_too_long_ones_are_cut(self, folder):
@@ -118,7 +122,7 @@ class TestFolders:
         assert texts(loaded, loaded.x_train) == ["the dog", "the end"]
         assert loaded.report["train"]["too_long_skipped"] == 2
         assert texts(loaded, loaded.x_valid) == ["the dog"]
-        assert "Empty lines left out: train 2; too long and left out: train 2, valid 1" in (
+        assert "skipped empty lines: train 2; skipped as too long: train 2, valid 1" in (
             loaded.report_sentence
         )
         counts = loaded.report["valid"]
@@ -143,28 +147,77 @@ class TestFolders:
         assert kept == sum(1 for i in range(5_000) if i % 7 and i % 5 < 4)
 
     @pytest.mark.parametrize(
-        ("present", "valid", "test"),
-        [
-            ((), ["w10", "w30"], ["w20"]),
-            (("valid",), ["other"], ["w10", "w20", "w30"]),
-            (("test",), ["w10", "w20", "w30"], ["other"]),
-        ],
+        ("present", "drawn"), [((), (5, 5)), (("valid",), (1, 10)), (("test",), (10, 1))]
     )
-    def test_what_is_missing_is_held_out(self, tmp_path, present, valid, test):
-        write(tmp_path / "train.txt", numbered(35))
+    def test_what_is_missing_is_drawn(self, tmp_path, present, drawn):
+        write(tmp_path / "train.txt", ["", *numbered(105)])
         for split in present:
             write(tmp_path / f"{split}.txt", ["other"])
-        tokenizer = WordTokenizer([*numbered(35), "other"])
+        tokenizer = WordTokenizer([*numbered(105), "other"])
         loaded = load_text(str(tmp_path), tokenizer=tokenizer)
-        assert texts(loaded, loaded.x_valid) == valid
-        assert texts(loaded, loaded.x_test) == test
-        assert texts(loaded, loaded.x_train) == [w for w in numbered(35) if not w.endswith("0")]
+        found = [texts(loaded, x) for x in (loaded.x_train, loaded.x_valid, loaded.x_test)]
+        assert (len(found[1]), len(found[2])) == drawn
+        everything = [*numbered(105), *["other"] * len(present)]
+        assert sorted(itertools.chain(*found)) == sorted(everything)
+        # In the file's order, and no pattern in it: gaps differ.
+        places = sorted(int(text[1:]) for part in found[1:] for text in part if text != "other")
+        assert len(set(np.diff(places))) > 3
+        again = load_text(str(tmp_path), tokenizer=tokenizer, seed=7)
+        np.testing.assert_array_equal(again.x_test, loaded.x_test)
+        assert ("drawn from the training sentences" in loaded.report_sentence) == (len(present) < 2)
+
+    def test_each_class_gives_its_share(self, tmp_path):
+        labels = [0 if i % 2 else 1 + (i % 20 == 0) for i in range(1_000)]
+        path = write(tmp_path / "a.txt", [f"w{i}" for i in range(1_000)], labels)
+        loaded = load_text(path, labels=True)
+        counts = [np.bincount(y).tolist() for y in (loaded.y_valid, loaded.y_test)]
+        assert counts == [[25, 23, 2], [25, 22, 3]]
+        assert np.bincount(loaded.y_train).tolist() == [450, 405, 45]
 
     def test_held_out_words_are_not_learned(self, tmp_path):
         loaded = load_text(write(tmp_path / "a.txt", numbered(20)))
         assert loaded.name == "a"
         assert loaded.tokenizer.vocabulary_size == 4 + 18
         assert loaded.x_valid.tolist() == loaded.x_test.tolist() == [[UNKNOWN, END]]
+        assert "unknown words: train 0.0%, valid 100.0%, test 100.0%" in loaded.report_sentence
+
+    @pytest.mark.parametrize(
+        ("train", "valid", "test"),
+        [
+            ("Train.TXT", "dev.txt", "TEST.txt.gz"),
+            ("training.txt.gz", "val.text", "testing.txt"),
+            ("TRAINING.text.GZ", "Validation.txt.gz", "Testing.TXT"),
+        ],
+    )
+    def test_names_of_splits(self, tmp_path, train, valid, test):
+        for name, word in ((train, "a"), (valid, "b"), (test, "c"), ("vocab.txt", "d")):
+            write(tmp_path / "set" / name, [word])
+        (tmp_path / "set" / ".train.txt").write_bytes(b"\0hidden")
+        (tmp_path / "set" / "._test.txt").write_bytes(b"\0hidden")
+        (tmp_path / "set" / "train").mkdir()
+        loaded = load_text(str(tmp_path / "set"), tokenizer=WordTokenizer(["a", "b", "c"]))
+        found = [texts(loaded, x) for x in (loaded.x_train, loaded.x_valid, loaded.x_test)]
+        assert found == [["a"], ["b"], ["c"]]
+        assert loaded.report_sentence.endswith("; not read: train, vocab.txt")
+
+    def test_links_are_followed_and_no_test_set_is_learned(self, tmp_path):
+        write(tmp_path / "lines", ["a", "b"])
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "train.txt").symlink_to(tmp_path / "lines")
+        (tmp_path / "set" / "dev.txt").symlink_to(tmp_path / "nowhere")
+        loaded = load_text(str(tmp_path / "set"))
+        assert texts(loaded, loaded.x_train) == ["a", "b"]
+        assert "not read: dev.txt" in loaded.report_sentence
+        (tmp_path / "set" / "test.txt").symlink_to("train.txt")
+        with pytest.raises(InvalidInputError, match="what is learned would be tested"):
+            load_text(str(tmp_path / "set"))
+
+    @pytest.mark.parametrize("other", ["val.txt", "valid.txt.gz", "DEV.text"])
+    def test_two_files_for_one_split(self, tmp_path, other):
+        for name in ("train.txt", "validation.txt", other):
+            write(tmp_path / name, ["a"])
+        with pytest.raises(InvalidInputError, match=f"two files for one split: .*{other}"):
+            load_text(str(tmp_path))
 
     def test_few_lines_leave_nothing_to_hold_out(self, tmp_path):
         loaded = load_text(write(tmp_path / "a.txt.gz", numbered(3)))
@@ -238,11 +291,15 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("lines", "labels", "message"),
         [
-            (["1\ta", "b"], True, "Received 'b' in line 2"),
-            (["1\ta", "1.5\tb"], True, r"Received '1\.5\\tb' in line 2"),
-            (["good\ta"], True, "must be a whole number, a tab and a sentence.*in line 1"),
-            (["1\ta", f"{2**70}\tb"], True, "a label must be within.*in line 2"),
-            (["", "1\ta"], False, r"a.txt has labels: its first line is '1\\ta'.*`labels=True`"),
+            (["1\ta", "b"], True, "Line 2 is 'b'"),
+            (["1\ta", "1.5\tb"], True, r"Line 2 is '1\.5\\tb'.*Number the classes"),
+            (["1.0\ta", "0.0\tb"], True, r"Line 1 is '1\.0\\ta'; line 2 is '0\.0\\tb'"),
+            (["good\ta"] * 7, True, r"a whole number, a tab and a sentence.*; and 2 more\. Number"),
+            (["1\ta", f"{2**70}\tb"], True, "Line 2 has the label 1180591620717411303424, above"),
+            (["", "1\ta"], False, r"a.txt is a table of labels and sentences.*`labels=True`"),
+            (["label\ttext", "1\ta"], True, "first line names its columns.*tail -n"),
+            (["label\ttext", "1\ta"], False, "a table of 2 columns with tabs"),
+            (["1\t0\ta", "2\t1\tb", "3\t1\tb"], True, "a table of 3 columns.*cut -f2,3"),
         ],
     )
     def test_lines_that_are_not_as_asked(self, tmp_path, lines, labels, message):
@@ -251,14 +308,16 @@ class TestLabels:
 
     def test_a_label_column_is_whole_or_missing(self, tmp_path, folder):
         path = write(tmp_path / "more.txt", ["1\ta", "b"])
-        with pytest.raises(InvalidInputError, match=r"'b' in line 2\. Repair it\.$"):
+        with pytest.raises(InvalidInputError, match=r"Line 2 is 'b'\. .* repair it\.$"):
             load_text(folder, unlabelled=[path])
 
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.txt").write_bytes("fine\ncaf\xe9\n".encode("latin-1"))
     (tmp_path / "empty.txt").write_bytes(b"")
-    (tmp_path / "plain.txt.gz").write_bytes(b"no archive")
+    (tmp_path / "plain.txt.gz").write_bytes(b"no archive")  # some browsers unpack without a word
+    loaded = load_text(str(tmp_path / "plain.txt.gz"))
+    assert texts(loaded, loaded.x_train) == ["no archive"]
     packed = bytearray(gzip.compress(b"".join(b"word%d\n" % i for i in range(500))))
     (tmp_path / "cut.txt.gz").write_bytes(packed[:300])
     packed[40:80] = b"?" * 40
@@ -266,11 +325,10 @@ def test_files_that_cannot_be_read(tmp_path):
     write(tmp_path / "blank.txt", ["", " "])
     write(tmp_path / "long.txt", ["a b c", "d e f"])
     (tmp_path / "none").mkdir()
-    write(tmp_path / "wrong" / "training.txt", ["a"])
+    write(tmp_path / "wrong" / "learn.txt", ["a"])
     for name, message in {
-        "latin.txt": "latin.txt must be UTF-8. Line 2 is not",
+        "latin.txt": r"latin.txt must be UTF-8. Line 2 is not UTF-8 \(unexpected end of data at",
         "empty.txt": "empty.txt is empty",
-        "plain.txt.gz": "cannot be read: Not a gzipped file",
         "cut.txt.gz": "cannot be read: Compressed file ended",
         "damaged.txt.gz": "damaged.txt.gz cannot be read",
         "blank.txt": "no sentences in the train lines; each of 2 is empty",
@@ -278,7 +336,7 @@ def test_files_that_cannot_be_read(tmp_path):
         "latin.text": "no file or folder .*Did you mean 'latin.txt'",
         "no/such/folder": "There is no file or folder",
         "none": "must hold train.txt or train.txt.gz.* It holds nothing",
-        "wrong": "It holds training.txt",
+        "wrong": "It holds learn.txt",
     }.items():
         with pytest.raises(InvalidInputError, match=message):
             load_text(str(tmp_path / name), max_length=3, too_long="skip")
@@ -325,6 +383,24 @@ def test_vocabulary_files_that_cannot_be_used(folder, tmp_path, words, message):
     path = write(tmp_path / "vocab.txt", words)
     with pytest.raises(InvalidInputError, match=message):
         load_text(folder, vocabulary=path)
+
+
+def test_accents_join_their_letters_in_files_of_words_too(tmp_path):
+    lines = ["cafe\u0301 caf\u00e9", "\ufeffcaf\u00e9 co\u00adop"]
+    path = write(tmp_path / "a.txt", lines)
+    assert load_text(path).tokenizer.vocabulary == ("caf\u00e9", "co\u00adop")
+    assert load_text(path, split="words").tokenizer.vocabulary == ("caf\u00e9", "coop")
+    words = write(tmp_path / "vocab.txt", ["cafe\u0301", "{", "1,2", "a"])
+    assert load_text(path, vocabulary=words).tokenizer.vocabulary == ("caf\u00e9", "{", "1,2", "a")
+
+
+def test_names_of_any_bytes(tmp_path):
+    path = tmp_path / "caf\udce9.txt"
+    write(path, ["a"])
+    load_text(str(path)).report_sentence.encode()
+    with pytest.raises(InvalidInputError) as caught:
+        load_text(write(path, ["a", "\0"]))
+    str(caught.value).encode()
 
 
 def test_public_names():

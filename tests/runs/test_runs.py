@@ -148,15 +148,6 @@ class TestDirectory:
         with pytest.raises(tfebm.InvalidInputError, match="cannot be read"):
             RunDirectory(tmp_path / ("x" * 300)).check_free(overwrite=False)
 
-    def test_beginning_removes_a_run_and_nothing_else(self, tmp_path):
-        run = RunDirectory(tmp_path)
-        for name in ("notes.txt", "metrics.json", "interpolations.txt", "latents.png"):
-            (tmp_path / name).write_text("mine")
-        (tmp_path / "checkpoints").mkdir()
-        run.begin("test", {"a": 1})
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "notes.txt"]
-        assert run.read_settings() == {"a": 1}
-
     def test_folders_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         for path in (tmp_path / "file", tmp_path / "file" / "run", pathlib.Path("/proc/run")):
@@ -169,6 +160,7 @@ class TestDirectory:
         self, tmp_path, monkeypatch
     ):
         run = RunDirectory(tmp_path)
+        run.begin("test", {"a": 1})
         for name in ("checkpoints/step-00000001", "checkpoints/flow/step-00000001"):
             (tmp_path / name).mkdir(parents=True)
             (tmp_path / name / "state.json").write_text("{}")

@@ -113,7 +113,7 @@ class TestSettings:
 
     def test_data_without_what_a_task_needs(self, monkeypatch):
         def read(found):
-            monkeypatch.setattr(text_settings, "load_text", lambda *_, **__: found)
+            monkeypatch.setattr("tfebm.data.load_text", lambda *_, **__: found)
             return text_settings.read_text(TextRunSettings(task="cluster"))
 
         with pytest.raises(tfebm.InvalidInputError, match="has none to valid"):
@@ -124,7 +124,7 @@ class TestSettings:
 
     def test_labels_of_a_single_class(self, monkeypatch):
         found = data(200)
-        monkeypatch.setattr(text_settings, "load_text", lambda *_, **__: found)
+        monkeypatch.setattr("tfebm.data.load_text", lambda *_, **__: found)
         settings = TextRunSettings(task="classify", label_counts="1,50")
         with pytest.raises(tfebm.InvalidInputError, match="1 labels are too few"):
             text_settings.read_text(settings)

@@ -77,8 +77,15 @@ class TestLines:
         content = b"\xef\xbb\xbfone\r\n\ntwo"
         expected = [Record("f:1", b"one"), Record("f:2", b""), Record("f:3", b"two")]
         assert read("text", content, "f") == expected
-        packed = read("text", gzip.compress(content), "f.gz")
-        assert [record.data for record in packed] == [record.data for record in expected]
+        for name in ("f.gz", "f"):
+            packed = read("text", gzip.compress(content), name)
+            assert [record.data for record in packed] == [record.data for record in expected]
+
+    def test_what_is_no_file_of_sentences_is_one_broken_record(self):
+        for content in (b"text,label\na,1\nb,0\n", "a\nb\n".encode("utf-16"), b"1\ta\n0\tb\n"):
+            (broken,) = read("text", content, "f")
+            assert broken.key == "f:1"
+            assert "the file is " in broken.reason
 
     def test_a_packed_file_that_is_cut_off_says_so(self):
         lines = [b"%d\n" % number for number in np.random.default_rng(0).integers(0, 10**9, 9000)]
@@ -89,8 +96,9 @@ class TestLines:
         assert isinstance(last, Broken)
         assert last.key == f"f.gz:{len(found) + 1}"
         assert "cannot be read from here on" in last.reason
-        (nothing,) = read("text", b"not packed at all", "f.gz")
-        assert isinstance(nothing, Broken)
+        assert read("text", b"not packed at all", "f.gz") == [
+            Record("f.gz:1", b"not packed at all")
+        ]
 
     def test_what_is_no_sentence_is_broken(self):
         decode = Decoder("text", "text")
@@ -99,8 +107,12 @@ class TestLines:
         assert (keys, values.tolist()) == (["0", "3"], [b"a b", b"c"])
         assert broken[0] == ("1", "it is empty")
         assert "not UTF-8" in broken[1].reason
+        # As in training: the marks of editors, spaces of any kind, accents behind letters.
+        _, values, _ = decode([Record("a", "\ufeff\u00a0cafe\u0301\r".encode())])
+        assert values.tolist() == ["caf\u00e9".encode()]
 
 
+@pytest.mark.extras
 class TestFrames:
     @pytest.fixture(autouse=True)
     def _checksums(self):

@@ -1,7 +1,9 @@
 """Whole words to ids and back: known answers, what is learned, and exports."""
 
+import functools
 import subprocess
 import sys
+import unicodedata
 
 import keras
 import numpy as np
@@ -9,7 +11,17 @@ import pytest
 import tensorflow as tf
 
 from tfebm import InvalidInputError
-from tfebm.tokenizers import END, PAD, START, UNKNOWN, Tokenizer, WordTokenizer
+from tfebm.tokenizers import (
+    END,
+    PAD,
+    START,
+    UNKNOWN,
+    Tokenizer,
+    WordpieceTokenizer,
+    WordTokenizer,
+    base,
+)
+from tfebm.tokenizers.characters import join_accents
 
 # Runs in a process of its own; as TensorFlow Serving does, it refuses to compile with XLA.
 STRANGER = """
@@ -45,6 +57,9 @@ def ids_of(tokenizer, *sentences):
 
 def texts_of(tokenizer, *ids):
     return [text.decode() for text in tokenizer.detokenize(np.array(ids)).numpy()]
+
+
+nfc = functools.partial(unicodedata.normalize, "NFC")
 
 
 def words(text):
@@ -120,6 +135,53 @@ class TestWords:
     def test_punctuation_is_separated(self, text, expected):
         assert words(text) == expected.split()
         assert words(expected) == expected.split()
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("co\u00adoperate", "cooperate"),
+            (
+                "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+                "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645",
+            ),
+            ("\U0001f468\u200d\U0001f469 \u2764\ufe0f!", "\U0001f468 \U0001f469 \u2764 !"),
+            ("1\ufe0f\u20e3 a\u20dd", "1\u20e3 a\u20dd"),
+            ("\ufeffthe\ufeff\u2060 \u200ecat\u202c\u2069\u061c", "the cat"),
+            ("word\u200bword", "word word"),
+            ("!\u0301 \x1b[0mthe\x07", "!\u0301 [ 0mthe"),
+            ("\u0915\u094d\u200d\u0937\u093f", "\u0915\u094d\u0937\u093f"),
+            ("\u180e\u034f\u3164\U000e0101", ""),
+        ],
+    )
+    def test_what_cannot_be_seen_is_no_word(self, text, expected):
+        learned = WordTokenizer(["the"], split="words")
+        found = base.split_words(tf.constant([text]), learned.split).to_list()[0]
+        assert b" ".join(found).decode() == expected
+
+    @pytest.mark.parametrize("split", ["whitespace", "words"])
+    def test_a_word_is_the_same_however_its_accents_are_written(self, split):
+        words = ["\u00e9t\u00e9", "vi\u1ec7t", "\ud55c\uad6d", "\u01f0", "\u0958", "o\u0308\u0301"]
+        words = [unicodedata.normalize("NFC", word) for word in words]
+        apart = [unicodedata.normalize("NFD", word) for word in words]
+        assert apart != words
+        tokenizer = WordTokenizer(words, split)
+        assert (
+            ids_of(tokenizer, *apart) == ids_of(tokenizer, *words) == [[i, 2] for i in range(4, 10)]
+        )
+        assert WordTokenizer.learn(apart, split=split).vocabulary_size == 4 + len(words)
+        assert set(WordTokenizer.learn(apart, split=split).vocabulary) == set(words)
+        assert WordpieceTokenizer.learn(apart, split=split).digest == (
+            WordpieceTokenizer.learn(words, split=split).digest
+        )
+
+    def test_accents_join_as_unicode_says(self):
+        marks = range(0x300, 0x340)
+        texts = [unicodedata.normalize("NFD", chr(c)) for c in range(0xC0, 0x2000)]
+        texts += [f"{letter}{chr(mark)}x" for letter in "aeosuAEOSU'!" for mark in marks]
+        texts += ["", "a", "\u1112\u1161\u11ab\u1100"]
+        found = join_accents(tf.constant(texts)).numpy()
+        different = [t for t, f in zip(texts, found, strict=True) if f.decode() != nfc(t)]
+        assert different == []
 
     def test_the_unknown_word_stays_whole(self):
         tokenizer = WordTokenizer(["the"], split="words")

@@ -1,6 +1,7 @@
 """The script of anomaly detection, as a person runs it."""
 
 import csv
+import os
 import pathlib
 import subprocess
 import sys
@@ -144,6 +145,29 @@ def test_one_training_image_without_a_score_spoils_no_other(labelled):
             return ScoreParts(parts.sum(axis=0), *parts)
 
     assert np.isfinite(scores(Model())["standardized"]).all()
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_normal_images_that_are_alike_have_no_unit(number):
+    """Neither one image, nor images of one grey, which a VAE draws all alike."""
+    flat = np.full((number, 28, 28, 1), 100, np.uint8)
+    others = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8)
+    others[0] = 100
+    data = tfebm.data.AnomalyData(tfebm.data.ImageData("a", flat, others), None, list("abcde"))
+    settings = anomaly.Settings(held_out=1, model="vae", width=2, hidden_units=4)
+    model = anomaly.make_model(settings, (28, 28, 1), number)
+    found = run_figures.Scores(data, num_chains=1, seed=0)(model)["standardized"]
+    assert np.isfinite(found).all()
+    assert found.max() < 1e5
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    names = [os.fsdecode(b"caf\xe9.png"), "b\n.png"]
+    images = tfebm.data.ImageData("a", np.zeros((1, 2, 2, 1)), np.zeros((2, 2, 2, 1)))
+    scores = dict.fromkeys(run_figures.KINDS, np.zeros(2))
+    data = tfebm.data.AnomalyData(images, None, names)
+    run_figures.write_scores(tmp_path / "scores.csv", data, scores)
+    assert [row["image"] for row in read(tmp_path / "scores.csv")] == ["caf\\udce9.png", "b\n.png"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The main script, as a person runs it."""
 
 import contextlib
+import io
 import json
 import pathlib
 import shutil
@@ -231,6 +232,14 @@ def test_an_interrupt_that_a_library_swallows_gets_through(monkeypatch, tmp_path
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     assert signal.getsignal(signal.SIGALRM) is handler
     files.write_json(path, {})  # as before
+
+
+def test_what_cannot_be_encoded_is_printed_all_the_same(monkeypatch):
+    with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as screen:
+        monkeypatch.setattr(sys, "stdout", screen)
+        tfebm.runs.run_command(lambda: print("caf\udce9 caf\u00e9"))
+        screen.flush()
+        assert screen.buffer.getvalue() == b"caf\\udce9 caf\\xe9\n"
 
 
 def test_a_file_that_cannot_be_written_ends_the_run(tmp_path, capsys):

@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import checks
-from tfebm.data.images import ImageData, image_files, read_files
+from tfebm.data import arrays, checks, folders, pixels
+from tfebm.data.images import ImageData, brightness
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path, printable
+
+_NORMAL = ("good", "normal", "ok")  # what folders of normal images among others are called
+_SHOWN = 5  # damaged files in a note, at most
 
 
 class AnomalyData(NamedTuple):
@@ -19,6 +23,16 @@ class AnomalyData(NamedTuple):
     """`[N]` bool, of `x_test`; None where it is not known."""
     names: list[str]
     """Of the test images."""
+
+    @property
+    def report_sentence(self) -> str:
+        """What was read, in one line."""
+        data, known = self.images, ""
+        if self.is_anomaly is not None:
+            known = f" ({int(self.is_anomaly.sum())} of them anomalies)"
+        counts = f"{len(data.x_train)} normal to train on, {len(data.x_test)} to test{known}"
+        shape = " x ".join(map(str, data.image_shape))
+        return "; ".join([f"{data.name}: {counts}, {shape}", *data.notes])
 
 
 def hold_out_class(
@@ -50,12 +64,22 @@ def hold_out_class(
     Energy-Based Prior Model. NeurIPS 2020, section 4.4.
     """
     checks.check_count("seed", seed, least=0)
-    if data.y_train is None or (len(data.x_test) and data.y_test is None):
-        raise InvalidInputError(
-            f"{data.name} has no labels, of which one could be held out. Give a set with y_train "
-            "and y_test, or folders of normal and of test images."
+    lacking = [
+        f"y_{split}"
+        for split, images, labels in (
+            ("train", data.x_train, data.y_train),
+            ("test", data.x_test, data.y_test),
         )
-    images = np.concatenate([data.x_train, data.x_test])
+        if len(images) and labels is None
+    ]
+    if lacking:
+        has_some = data.y_train is not None or data.y_test is not None
+        what = f"no {lacking[0]}" if has_some else "no labels"
+        raise InvalidInputError(
+            f"{data.name} has {what}, and one label is to be held out of all images. Give a set "
+            "with y_train and y_test, or folders of normal and of test images."
+        )
+    images = np.concatenate(arrays.of_one_type(data.x_train, data.x_test))
     labels = np.concatenate([data.y_train, *([data.y_test] if len(data.x_test) else [])])
     classes = np.unique(labels)
     if label not in classes or len(classes) < 2:
@@ -73,41 +97,129 @@ def hold_out_class(
     order = np.random.default_rng(seed).permutation(normal)
     train = np.sort(order[:number])
     test = np.sort(np.concatenate([order[number:], np.flatnonzero(labels == label)]))
-    split = ImageData(data.name, images[train], images[test], labels[train], labels[test])
+    split = ImageData(
+        data.name, images[train], images[test], labels[train], labels[test], data.notes
+    )
     names = [f"{data.name}:{row}" for row in test]
     return AnomalyData(split, labels[test] == label, names)
 
 
-def load_normal_and_test(normal: str, test: str, image_size: int | None = None) -> AnomalyData:
+def load_normal_and_test(
+    normal: str,
+    test: str,
+    image_size: int | None = None,
+    background: str = pixels.WHITE,
+    channels: int | None = None,
+) -> AnomalyData:
     """Reads two folders of image files, with their subfolders.
 
+    Where the test folder holds a folder named `good`, `normal` or `ok` beside others, as the sets
+    of industrial inspection do, the images of the others are the anomalies.
+
     Args:
-        normal: To learn from.
-        test: To be judged; whether they are anomalies is not known.
-        image_size: As of `load_images`, for both.
+        normal: To learn from. Where it has parts as of `load_images`, its training part.
+        test: To be judged. Files that cannot be read are left out, and said in the notes.
+        image_size: As of `load_images`, for both, like the next two.
+        background: Behind transparent pixels.
+        channels: 1 or 3.
 
     Raises:
-        InvalidInputError: Folders without images or within each other, files that cannot be read,
-            or images of several sizes without an `image_size`.
+        InvalidInputError: Folders without images, within each other or with a file in common,
+            files to learn from that cannot be read, or images of several sizes without an
+            `image_size`.
     """
-    folders = [pathlib.Path(folder).expanduser() for folder in (normal, test)]
-    resolved = [folder.resolve() for folder in folders]
+    given = (("normal", normal), ("test", test))
+    places = [local_path(folder, f"`{name}`").expanduser() for name, folder in given]
+    resolved = [place.resolve() for place in places]
     if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
         raise InvalidInputError(
             "What is learned from must not be judged: the folders must lie apart. Received "
-            f"{folders[0]} and {folders[1]}, one of which holds the other."
+            f"{printable(places[0])} and {printable(places[1])}, one of which holds the other."
         )
-    paths = [image_files(folder) for folder in folders]
-    for folder, found in zip(folders, paths, strict=True):
-        if not found:
-            raise InvalidInputError(f"The folder {folder} holds no images. Check the path.")
-    arrays = read_files([*paths[0], *paths[1]], image_size)
-    height, width = arrays.shape[1:3]
+    notes = []
+    paths = []
+    for place, purpose in zip(places, ("normal", "test"), strict=True):
+        if not place.is_dir():
+            raise InvalidInputError(
+                f"The folder {printable(place)} holds no images, since there is none. "
+                "Check the path."
+            )
+        found = folders.find(place)
+        skipped = folders.skipped_sentence(found.skipped)
+        if not found.files:
+            raise InvalidInputError(
+                f"The folder {printable(place)} holds no images"
+                f"{f'; {skipped}' if skipped else ''}. Check the path."
+            )
+        paths.append(found.files)
+        notes += [f"{purpose}: {skipped}"] if skipped else []
+    learned, left_out = _to_learn(places[0], paths[0])
+    notes += left_out
+    shared = folders.in_both(learned, paths[1])
+    if shared:
+        raise InvalidInputError(
+            f"What is learned from must not be judged. Received {len(shared)} images that are in "
+            f"both folders by links, {printable(shared[0])} for one. Remove them from one."
+        )
+    number = len(learned)
+    read = folders.read_files(
+        [*learned, *paths[1]], image_size, background, channels, num_needed=number
+    )
+    height, width = read.images.shape[1:3]
     if height != width:
         raise InvalidInputError(
             f"Images must be square. Received {height} x {width} pixels. Give an image size, and "
             "the middle is cut out and resized."
         )
-    number = len(paths[0])
-    images = ImageData(folders[1].resolve().name, arrays[:number], arrays[number:])
-    return AnomalyData(images, None, [str(path.relative_to(folders[1])) for path in paths[1]])
+    damaged = {i - number for i in read.damaged}
+    judged = [path for i, path in enumerate(paths[1]) if i not in damaged]
+    if not judged:
+        raise InvalidInputError(
+            f"None of the {len(paths[1])} images in {printable(places[1])} can be read. At least "
+            "one is needed: repair them, or give another folder."
+        )
+    if damaged:
+        notes.append(_damaged([path for i, path in enumerate(paths[1]) if i in damaged], places[1]))
+    is_anomaly = _by_folder(places[1], judged)
+    name = printable(resolved[1].name)
+    notes.append(brightness(read.images, name))
+    images = ImageData(
+        name,
+        read.images[:number],
+        read.images[number:],
+        notes=tuple(note for note in notes if note),
+    )
+    return AnomalyData(images, is_anomaly, [str(path.relative_to(places[1])) for path in judged])
+
+
+def _to_learn(
+    folder: pathlib.Path, files: list[pathlib.Path]
+) -> tuple[list[pathlib.Path], list[str]]:
+    """The training part of a folder, and what to say of the rest."""
+    parts = folders.by_split(folder, files)
+    learned = parts.get("train") or parts.get("")
+    if not learned:
+        raise InvalidInputError(
+            f"The folder {printable(folder)} holds no images to learn from: all {len(files)} lie "
+            "in folders named for testing or validation. Give a folder of normal images."
+        )
+    number = len(files) - len(learned)
+    return learned, [f"normal: {number} outside of its training folder left out"] if number else []
+
+
+def _damaged(paths: list[pathlib.Path], folder: pathlib.Path) -> str:
+    some = ", ".join(printable(path.relative_to(folder)) for path in paths[:_SHOWN])
+    plural = "s" if len(paths) > 1 else ""
+    return (
+        f"test: skipped {len(paths)} damaged file{plural}: {some}"
+        f"{', ...' if len(paths) > _SHOWN else ''}"
+    )
+
+
+def _by_folder(folder: pathlib.Path, files: list[pathlib.Path]) -> np.ndarray | None:
+    """Which files are anomalies, where a folder of normal ones stands beside others."""
+    tops = [path.relative_to(folder).parts[0].lower() for path in files]
+    if any(path.parent == folder for path in files):
+        return None
+    known = np.array([top not in _NORMAL for top in tops])
+    return known if known.any() and not known.all() else None

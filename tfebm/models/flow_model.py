@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfebm import objectives, random
 from tfebm.data import checks
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.flows import Flow
 from tfebm.models import batches, networks, replicas
 from tfebm.models.inference import RowInference
@@ -68,7 +68,8 @@ class FlowModel(RowInference, OptimizersModel):
         if not isinstance(flow, Flow):
             raise InvalidInputError(
                 "`flow` must be a `tfebm.flows.Flow`, which owns its weights and makes TFP "
-                f"bijectors. Received {type(flow).__name__}."
+                f"bijectors. Received {received(flow)}. Give for instance "
+                "`tfebm.SplineFlow(size=2)`."
             )
         check_precision(flow)
         check_levels(num_levels)
@@ -77,7 +78,7 @@ class FlowModel(RowInference, OptimizersModel):
         self.flow = flow
         self.num_levels = num_levels
         self.jit_chains = compilation.check_jit_compile(jit_compile)
-        self.seed = int(seed)
+        self.seed = random.whole_seed(seed)
         self.flow.build()
         self.data_shape = flow.event_shape
         self.latent_size = flow.latent_size
@@ -88,6 +89,10 @@ class FlowModel(RowInference, OptimizersModel):
 
     def build(self, input_shape: Any = None) -> None:
         self.built = True
+
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([None, self.latent_size], tf.float32, name="latent")
 
     def call(self, z: Tensor, training: bool | None = None) -> Tensor:
         """x = g(z)."""
@@ -205,8 +210,11 @@ class FlowModel(RowInference, OptimizersModel):
     def generate_rows(self, seeds: Tensor, decoding: None = None) -> Tensor:
         """x = g(z), z ~ N(0, I), for the streams `seeds`."""
         refuse_decoding(decoding)
-        z = random.row_normal(seeds, random.START_STREAM, self.latent_size)
-        return self.decode_rows(z)
+        return self.decode_rows(self.sample_latents(seeds))
+
+    def sample_latents(self, seeds: Tensor) -> Tensor:
+        """z ~ N(0, I) for the streams `seeds`, int32 `[B, 2]`: `[B, d]`."""
+        return random.row_normal(seeds, random.START_STREAM, self.latent_size)
 
     # ---- Saving -----------------------------------------------------------------------
 

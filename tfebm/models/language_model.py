@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfebm import objectives, random
 from tfebm.errors import InvalidInputError
 from tfebm.generators import Sampled
-from tfebm.models import networks, replicas
+from tfebm.models import arguments, networks, replicas
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.types import Latents, Seed, Tensor
@@ -49,6 +49,7 @@ class LanguageModel(LatentVariableModel):
     config_values: ClassVar = ("seed",)
 
     def __init__(self, generator: keras.layers.Layer, seed: int = 0, **kwargs: Any) -> None:
+        arguments.check_network("generator", generator)
         if not hasattr(generator, "tokenizer"):
             raise InvalidInputError(
                 "A language model needs a generator of sentences, such as "

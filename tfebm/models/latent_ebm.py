@@ -12,7 +12,7 @@ from tfebm.data import checks
 from tfebm.distributions import LogNormalizer, NormalizerBounds
 from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
 from tfebm.errors import InvalidInputError
-from tfebm.models import latents, networks, replicas
+from tfebm.models import arguments, latents, networks, replicas
 from tfebm.models.latent_variable import gradients, row_norms
 from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
@@ -121,7 +121,7 @@ class LatentEBM(PosteriorChainModel):
         super().__init__(
             generator,
             latent_size,
-            posterior_sampler or default,
+            default if posterior_sampler is None else posterior_sampler,
             likelihood,
             prior_scale,
             num_chains,
@@ -131,7 +131,8 @@ class LatentEBM(PosteriorChainModel):
             **kwargs,
         )
         default = ShortRunLangevin(40, 0.5) if of_sentences else ShortRunLangevin(60, 0.4)
-        self.prior_sampler = prior_sampler or default
+        self.prior_sampler = default if prior_sampler is None else prior_sampler
+        arguments.check_sampler("prior_sampler", self.prior_sampler)
         if energy_l2 is None:
             energy_l2 = 0.1 if of_sentences else 0.0
         checks.check_number("energy_l2", energy_l2)

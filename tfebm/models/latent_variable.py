@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.models import batches, examples, laplace, latents, networks, replicas
+from tfebm.models import arguments, batches, examples, laplace, latents, networks, replicas
+from tfebm.models.flow_model import first_rows
 from tfebm.models.inference import ChainInference, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
@@ -46,18 +47,22 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         # Latents, noise and energies stay float32 and inputs are not cast; the networks have
         # precision policies of their own.
         super().__init__(**{"dtype": "float32", **kwargs})
+        arguments.check_network("generator", generator)
+        arguments.check_generator_inputs(generator, latent_size)
+        for name, network in others.items():
+            arguments.check_network(name, network)
+            arguments.check_one_input(name, network, "all latents side by side")
         self.generator = generator
         for name, network in others.items():
             setattr(self, name, network)
         self.reads_sentences = hasattr(generator, "tokenizer")
         self.latent_size = self.choose_latent_size(latent_size, others)
-        self.seed = int(seed)
+        self.seed = random.whole_seed(seed)
         self._refuse_float16()
         self.examples = examples.kind_of(self)
         self.data_shape = self.examples.shape
-        self._likelihood = self.examples.likelihood(likelihood)
+        self._likelihood = self._checked(self.examples.likelihood(likelihood))
         self.build_others()
-        networks.check_likelihood(self.likelihood, generator)
         self.step = replicas.add_step(self)
         self.add_trackers(*self.metric_names, *self.examples.metric_names)
 
@@ -76,10 +81,16 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     @likelihood.setter
     def likelihood(self, likelihood: Any) -> None:
-        self._likelihood = likelihood
+        self._likelihood = self._checked(likelihood)
         for part in self.inference_parts():
             if isinstance(part, Chain):
                 part.forget()
+
+    def _checked(self, likelihood: Any) -> Any:
+        if not self.reads_sentences:
+            arguments.check_likelihood(likelihood)
+            arguments.check_logits(likelihood, self.generator, self.latent_size)
+        return likelihood
 
     @property
     def total_latent_size(self) -> int:
@@ -167,6 +178,10 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         if not self.built:
             super().build(input_shape)
 
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        return self.examples.spec
+
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Reconstruction, with noise keyed by each example's own values."""
         x = self.as_batch(x)
@@ -180,6 +195,13 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     def as_batch(self, x: Any) -> Tensor:
         return batches.ids(x) if self.reads_sentences else batches.floats(x, self.data_shape)
+
+    def prepare(self, x: Any) -> None:
+        """Raises where `x` holds nothing below 0 and the likelihood reads [-1, 1]."""
+        # Of a data set the first batch stands for all.
+        rows = x if isinstance(x, np.ndarray) else first_rows(self, x, 256)
+        if rows is not None and not self.reads_sentences:
+            arguments.check_signs(self.likelihood, np.asarray(rows))
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """`keras.Model.predict`: reconstructions, in the shape of `x`."""

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError
-from tfebm.generators.likelihoods import BernoulliLikelihood
+from tfebm.data import checks
+from tfebm.errors import InvalidInputError, received
 from tfebm.models import latents
 from tfebm.models.latents import LatentSize
 from tfebm.types import Latents, Tensor
@@ -107,6 +107,8 @@ def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple
             f"The backbone {type(backbone).__name__} takes a tuple of latents, but its chains here "
             "run on one vector. Wrap it in a layer that takes one vector and splits it."
         )
+    if requested is not None:
+        checks.check_count("latent_size", requested)
     size = requested or known
     if size is None:
         raise InvalidInputError(
@@ -162,7 +164,8 @@ def _output(name: str, layer: keras.layers.Layer, zeros: Latents, of: str, remed
         ) from error
     if not tf.is_tensor(output):
         raise InvalidInputError(
-            f"The {name} must return one tensor. Received {type(output).__name__}."
+            f"The {name} must return one tensor. Received {received(output)}. Choose one of its "
+            "outputs: `keras.Model(network.inputs, network.outputs[0])`."
         )
     return output
 
@@ -184,17 +187,6 @@ def _example_shape(name: str, output: Tensor, size: LatentSize) -> tuple[int, ..
             f"for two rows of latents of size {size}."
         )
     return shape[1:]
-
-
-def check_likelihood(likelihood: Any, generator: keras.layers.Layer) -> None:
-    """Refuses logits out of a tanh, which would never reach black or white."""
-    bounded = getattr(generator, "output_range", None) is not None
-    if isinstance(likelihood, BernoulliLikelihood) and bounded:
-        raise InvalidInputError(
-            "A BernoulliLikelihood takes logits, but the generator ends in tanh. Received "
-            f"{type(generator).__name__} with a bounded output. Pass `output_activation=None` "
-            "to it."
-        )
 
 
 def forget_losses(*networks: keras.layers.Layer) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
 from tfebm.models import batches, replicas, workers
+from tfebm.samplers import compilation
 from tfebm.types import Tensor
 
 _NOT_OURS = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -325,6 +326,29 @@ class OptimizersModel(keras.Model):
                 f"Give {' and '.join(f'`{name}`' for name in left)} too if that is not meant.",
                 stacklevel=depth,
             )
+
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        """What the model is called with."""
+        raise NotImplementedError
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """`keras.Model.export`: one SavedModel, whose `serve(x)` answers what `model(x)` does.
+
+        It loads without tfebm, and nothing in it must be compiled with XLA. For a server with all
+        that the model can do see `tfebm.serving.export`.
+        """
+        if input_signature is None:
+            input_signature = [self.call_spec]
+        with compilation.without_xla():
+            super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def _has_peers(self) -> bool:
         return workers.count(self.distribute_strategy) > 1

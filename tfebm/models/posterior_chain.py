@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfebm import objectives, random
 from tfebm.data import checks
-from tfebm.models import latents, networks
+from tfebm.models import arguments, latents, networks
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients, row_norms
 from tfebm.samplers import ShortRunLangevin, log_det
@@ -61,6 +61,7 @@ class PosteriorChainModel(LatentVariableModel):
     ) -> None:
         checks.check_number("prior_scale", prior_scale, above=True)
         checks.check_count("num_chains", num_chains)
+        arguments.check_sampler("posterior_sampler", posterior_sampler)
         super().__init__(generator, latent_size, likelihood, seed, others or {}, **kwargs)
         self.posterior_sampler = posterior_sampler
         self.prior_scale = float(prior_scale)

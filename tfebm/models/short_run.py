@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tfebm.models import latents, replicas
+from tfebm.models import arguments, latents, replicas
 from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
 from tfebm.types import Latents, Tensor
@@ -118,7 +118,7 @@ class ShortRunModel(PosteriorChainModel):
         super().__init__(
             generator,
             latent_size,
-            posterior_sampler or default,
+            default if posterior_sampler is None else posterior_sampler,
             likelihood,
             prior_scale,
             num_chains,
@@ -126,6 +126,8 @@ class ShortRunModel(PosteriorChainModel):
             seed,
             **kwargs,
         )
+        arguments.check_schedule("noise_schedule", noise_schedule)
+        arguments.check_schedule("prior_schedule", prior_schedule)
         self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
 
     def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:

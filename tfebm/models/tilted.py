@@ -20,7 +20,7 @@ from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
 from tfebm.models import networks
 from tfebm.models.flow_model import dequantize, log_bin_width, refuse_decoding
-from tfebm.models.inference import RowInference
+from tfebm.models.inference import RowInference, check_eager
 from tfebm.models.latent_ebm import LatentEBM
 from tfebm.samplers import HMC, Chain
 from tfebm.types import Seed, Tensor
@@ -203,6 +203,7 @@ class TiltedGenerator(RowInference):
 
     def energies(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """E(x) of examples, `[N]`, without noise."""
+        check_eager("tilt")
         x = tf.constant(checks.as_examples(x, self.data_shape))
         return self._in_batches("tilt", [x], batch_size)
 
@@ -221,6 +222,7 @@ class TiltedGenerator(RowInference):
         Raises:
             InvalidInputError: Chains that do not move; their step size is named.
         """
+        check_eager("sample_latents")
         refuse_decoding(decoding)
         checks.check_count("num_samples", num_samples)
         checks.check_count("batch_size", batch_size)

@@ -12,7 +12,7 @@ from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.sentence_encoder import SentenceEncoder
-from tfebm.models import gaussians, latents, networks, replicas
+from tfebm.models import arguments, gaussians, latents, networks, replicas
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.models.posterior_chain import POSTERIOR, PRIOR
@@ -131,6 +131,9 @@ class VAE(LatentVariableModel):
         self.kl_warmup_steps, self.free_bits = int(kl_warmup_steps), float(free_bits)
         # Not among the base's networks beside the generator: those take latents, and the default
         # one depends on the shape of the examples.
+        if encoder is not None:
+            arguments.check_network("encoder", encoder)
+            arguments.check_one_input("encoder", encoder, "the examples")
         self.encoder = self._default_encoder() if encoder is None else encoder
         self._refuse_float16()
         self._build_encoder()

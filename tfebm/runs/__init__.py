@@ -1,19 +1,30 @@
-"""Runs of the training scripts: settings, folders, resumption."""
+"""Runs of the training scripts: settings, folders, resumption.
 
+What reads flags is imported at once, and what runs TensorFlow when it is first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tfebm import start
 from tfebm.runs.command import run_command
-from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
-from tfebm.runs.session import Session, load_image_set, open_session
+from tfebm.runs.opening import open_session
+from tfebm.runs.resuming import resumed
 from tfebm.runs.settings import (
     FlagSettings,
     ImageRunSettings,
     RunSettings,
+    check_colour,
     flag,
     parse,
     parse_known,
-    resumed,
 )
-from tfebm.runs.strategy import make_strategy
 from tfebm.runs.text_settings import TextRunSettings
+
+if TYPE_CHECKING:
+    from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
+    from tfebm.runs.session import Session, load_image_set
+    from tfebm.runs.strategy import make_strategy
 
 __all__ = [
     "FlagSettings",
@@ -23,6 +34,7 @@ __all__ = [
     "RunSettings",
     "Session",
     "TextRunSettings",
+    "check_colour",
     "check_writable",
     "flag",
     "load_image_set",
@@ -34,3 +46,20 @@ __all__ = [
     "resumed",
     "run_command",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("Run", "RunDirectory", "check_writable", "load_run"), "directory"),
+    **dict.fromkeys(("Session", "load_image_set"), "session"),
+    "make_strategy": "strategy",
+}
+_MODULES = ("anomaly", "directory", "evaluation", "images", "mixing", "progress", "session")
+_MODULES += ("strategy", "text", "text_evidence", "text_figures", "text_tasks", "training")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES and name not in _MODULES:
+        raise AttributeError(f"module 'tfebm.runs' has no attribute {name!r}")
+    if start.IS_COMMAND:
+        start.load()
+    module = importlib.import_module(f"tfebm.runs.{_HOMES.get(name, name)}")
+    return getattr(module, name) if name in _HOMES else module

@@ -21,6 +21,7 @@ CALIBRATION = 1000
 """Training images, drawn at random, that say how much each part varies."""
 _SHOWN = 40
 _LEAST_VARIANCE = 1e-4  # of pixels in [-1, 1], for an image of one grey
+_ROUNDING = 1e-6  # of float32 sums over an image, as a share of them
 
 
 class Scores:
@@ -32,7 +33,8 @@ class Scores:
         u = |x - g(z)|**2 / |x - mean of x's pixels|**2,
 
     in units of their standard deviations s over training images drawn by the seed, those whose
-    chains are finite. The variance of an image counts as at least 1e-4 a pixel. No test image is
+    chains are finite; 1 where those are alike. The variance of an image counts as at least 1e-4 a
+    pixel. No test image is
     looked at for it. The error alone is small for whatever has little contrast, a 1 among digits,
     however badly it is reconstructed.
 
@@ -64,7 +66,7 @@ class Scores:
             found = model.score_parts(self._x_test, **self._how)
         units = _in_parts(model, self._x_train, normal)
         standardized = sum(
-            values / max(float(np.std(unit[np.isfinite(unit)])), 1e-12)
+            values / _deviation(unit)
             for values, unit in zip(_in_parts(model, self._x_test, found), units, strict=True)
         )
         return {**found._asdict(), "standardized": standardized}
@@ -91,6 +93,14 @@ def _in_parts(model: ChainInference, x: Any, parts: ScoreParts) -> tuple[np.ndar
     error = nats / model.likelihood.energy_scale / math.prod(x.shape[1:])  # of a pixel
     variance = np.var(x, axis=tuple(range(1, x.shape.rank)))
     return error / np.maximum(variance, _LEAST_VARIANCE), parts.energy
+
+
+def _deviation(unit: np.ndarray) -> float:
+    """Of the finite values; 1 where they differ by rounding alone, as those of one image do, and
+    there is nothing to measure others by."""
+    unit = unit[np.isfinite(unit)].astype(np.float64)
+    deviation = float(np.std(unit)) if len(unit) else 0.0
+    return deviation if deviation > _ROUNDING * np.max(np.abs(unit), initial=0.0) else 1.0
 
 
 def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, dict[str, float]]:
@@ -128,7 +138,8 @@ def write_scores(path: pathlib.Path, data: AnomalyData, scores: dict[str, np.nda
             table.writerow(["image", *(["is_anomaly"] if known else []), *KINDS])
             for row, name in enumerate(data.names):
                 label = [int(data.is_anomaly[row])] if known else []
-                table.writerow([name, *label, *(f"{scores[kind][row]:.6g}" for kind in KINDS)])
+                values = (f"{scores[kind][row]:.6g}" for kind in KINDS)
+                table.writerow([files.printable(name), *label, *values])
 
     files.replace_file(path, write)
 
@@ -136,11 +147,13 @@ def write_scores(path: pathlib.Path, data: AnomalyData, scores: dict[str, np.nda
 def draw_worst(
     path: pathlib.Path, model: ChainInference, data: AnomalyData, scores: np.ndarray, seed: int
 ) -> None:
-    """The images with the highest scores, each with its reconstruction to the right of it."""
+    """The images with the highest scores, each with its reconstruction to the right of it, its
+    name and its score."""
     worst = np.argsort(-metrics.rank_lost_scores(scores), kind="stable")[:_SHOWN]
     x = to_float(data.images.x_test[worst]).numpy()
-    pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1).reshape(-1, *x.shape[1:])
-    pictures.save_grid(path, pairs, columns=10)
+    pairs = np.stack([x, model.reconstruct(x, seed=seed)], axis=1)
+    captions = [f"{data.names[row]}\nscore {scores[row]:.5g}" for row in worst]
+    pictures.save_captioned(path, pairs, captions, columns=5)
 
 
 def draw_curves(

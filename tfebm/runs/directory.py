@@ -1,27 +1,34 @@
 """The folder of a run: what it holds, when it may be written, how it is read back."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from tfebm import files
+from tfebm.callbacks import complete_checkpoints
 from tfebm.errors import InvalidInputError
+from tfebm.files import printable
+from tfebm.runs import record
 from tfebm.version import __version__
 
-_FILES = ("config.json", "metrics.json", "model.keras")
+_CORE = (record.CONFIG, "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs", "workers")
-# What a script may leave beside them, and its successor in the folder might not overwrite.
 _PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
 _PICTURES += ("layers", "mixing", "precision_recall", "reconstructions", "samples", "steps")
 _PICTURES += ("worst",)
 _OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
 _OTHERS += ("reconstructions.txt", "interpolations.txt", "scores.csv")
+WRITTEN = (*(f"{name}.png" for name in _PICTURES), *_OTHERS)
+"""What scripts leave beside model and records. A new run goes into no folder that holds a file of
+such a name; a script that writes another one adds it here."""
 
 
 def check_writable(path: pathlib.Path, flag: str) -> None:
@@ -31,7 +38,19 @@ def check_writable(path: pathlib.Path, flag: str) -> None:
         tempfile.TemporaryFile(dir=path).close()  # has no name that a kill could leave behind
     except OSError as error:
         raise InvalidInputError(
-            f"The folder {path} cannot be written: {error.strerror}. Give another {flag}."
+            f"The folder {printable(path)} cannot be written: {error.strerror}. Give another "
+            f"{flag}."
+        ) from None
+
+
+def check_name(path: pathlib.Path, flag: str) -> None:
+    """Raises `InvalidInputError` for a folder, given by `flag`, that TensorFlow cannot name."""
+    try:
+        os.path.abspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"TensorFlow writes into folders alone whose path is UTF-8. Received "
+            f"{printable(path)}. Give another {flag}."
         ) from None
 
 
@@ -42,9 +61,15 @@ class RunDirectory:
     `config.json` (settings), `metrics.json` (settings, a record per epoch, a final record),
     `model.keras`, `checkpoints/`, `logs/` (TensorBoard), and pictures. Of several workers the
     chief has all of it, and the others their settings and checkpoints, in `workers/`.
+
+    `config.json` also lists the files that the run has written or is about to write, and whether
+    there have been checkpoints: what is not on the list is somebody else's, and stays.
     """
 
     path: pathlib.Path
+
+    def __post_init__(self) -> None:
+        files.local_path(self.path, "The folder of a run")
 
     @property
     def config(self) -> pathlib.Path:
@@ -59,6 +84,11 @@ class RunDirectory:
         return self.path / "model.keras"
 
     @property
+    def vocabulary(self) -> pathlib.Path:
+        """Of a run that learns sentences: a word a line, in the order of their ids."""
+        return self.path / "vocabulary.txt"
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         return self.path / "checkpoints"
 
@@ -71,57 +101,149 @@ class RunDirectory:
         return RunDirectory(self.path / "workers" / str(place)) if place else self
 
     def picture(self, name: str) -> pathlib.Path:
-        return self.path / f"{name}.png"
+        """Where a picture is to be written; as `file`."""
+        return self.file(f"{name}.png")
+
+    def file(self, name: str) -> pathlib.Path:
+        """Where a file of the run is to be written, after `config.json` says that it is the run's.
+
+        Raises:
+            InvalidInputError: A file of that name is there, and the run did not write it.
+        """
+        path = self.path / name
+        found = self._record()
+        written = found.get("files")
+        if written is None or name in written:
+            return path
+        if path.exists() and name not in found.get("replaces", ()):
+            raise InvalidInputError(
+                f"The file {printable(path)} would be overwritten, and this run did not write it. "
+                "Move it elsewhere, and go on with --resume."
+            )
+        files.write_json(self.config, {**found, "files": [*written, name]})
+        return path
+
+    def keep(self, stage: str) -> None:
+        """Has `config.json` say that there are checkpoints of a stage ("": of the only one)."""
+        self._set_kept(lambda kept: kept if stage in kept else [*kept, stage])
+
+    def forget(self, stage: str) -> None:
+        """Has `config.json` say no longer that there are checkpoints of a stage."""
+        self._set_kept(lambda kept: [each for each in kept if each != stage])
+
+    def _set_kept(self, change: Callable[[list[str]], list[str]]) -> None:
+        found = self._record()
+        kept = found.get("kept")
+        if kept is not None and change(kept) != kept:
+            files.write_json(self.config, {**found, "kept": change(kept)})
+
+    def lost_checkpoints(self) -> list[str]:
+        """Folders of checkpoints of which the run had some, and has none any more."""
+        folders = [self.checkpoints / stage for stage in self._record().get("kept", ())]
+        return [
+            printable(folder.relative_to(self.path))
+            for folder in folders
+            if not complete_checkpoints(folder)
+        ]
+
+    def _record(self) -> dict[str, Any]:
+        """`config.json`; empty where no run has begun here."""
+        try:
+            found = files.read_json(self.config)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"{printable(self.config)} cannot be read: {error!r}. Restore it."
+            ) from None
+        return found if isinstance(found, dict) else {}
+
+    def is_run(self) -> bool:
+        """Whether a run has begun here: on this worker, or on another one."""
+        begun = [self.path]
+        with contextlib.suppress(OSError):  # a path that no folder can have
+            begun += [path.parent for path in self.path.glob(f"workers/*/{record.CONFIG}")]
+        return any(map(record.is_run, begun))
 
     def check_free(self, overwrite: bool) -> None:
-        """Raises `InvalidInputError` where a run is there and may not be replaced."""
+        """Raises `InvalidInputError` where a new run would replace a run or somebody's files."""
         try:
-            present = [name for name in (*_FILES, *_FOLDERS) if self._holds(name)]
+            parts = [name for name in (*_CORE, *_FOLDERS) if self._holds(name)]
+            others = [name for name in WRITTEN if self._holds(name)]
         except OSError as error:
             raise InvalidInputError(
-                f"The folder {self.path} cannot be read: {error.strerror}. Give another --output."
+                f"The folder {printable(self.path)} cannot be read: {error.strerror}. Give another "
+                "--output."
             ) from None
-        if present and not overwrite:
+        shown = printable(self.path)
+        if self.is_run():
+            if not overwrite:
+                raise InvalidInputError(
+                    f"The folder {shown} already holds a run ({', '.join(parts)}). Resume it with "
+                    "--resume, replace it with --overwrite, or give another --output."
+                )
+        elif parts:
             raise InvalidInputError(
-                f"The folder {self.path} already holds a run ({', '.join(present)}). Resume it "
-                "with --resume, replace it with --overwrite, or give another --output."
+                f"The folder {shown} holds {', '.join(parts)}, but not of a run that could be "
+                f"replaced: there is no {record.CONFIG} of one. Give another --output."
             )
-
-        if present and not self._is_run():
+        elif others and not overwrite:
             raise InvalidInputError(
-                f"The folder {self.path} holds {', '.join(present)}, but not of a run that could "
-                "be replaced: there is no config.json of one. Give another --output."
+                f"The folder {shown} holds {', '.join(others)}, which no run has written and a run "
+                "may write anew. Give another --output, or have them replaced with --overwrite."
             )
 
     def _holds(self, name: str) -> bool:
         # A worker has a folder before it has begun a run in it.
         if name == "workers":
-            return any((self.path / name).glob("*/config.json"))
-        return (self.path / name).exists()
-
-    def _is_run(self) -> bool:
+            return any((self.path / name).glob(f"*/{record.CONFIG}"))
         try:
-            return "tfebm" in files.read_json(self.config)
-        except (OSError, ValueError, TypeError):
+            (self.path / name).lstat()
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        return True
 
-    def begin(self, program: str, settings: dict[str, Any]) -> None:
-        """Removes an earlier run and writes `config.json`, the start of a new one."""
-        # Only what a run writes is removed, whatever else a user keeps there.
-        for folder in (self.checkpoints, self.path / "workers"):
-            files.discard(folder)
-        shutil.rmtree(self.logs, ignore_errors=True)
-        others = (self.path / name for name in _OTHERS)
-        for path in (self.metrics, self.model, *map(self.picture, _PICTURES), *others):
-            path.unlink(missing_ok=True)
-        self.write_settings(program, settings)
+    def begin(self, program: str, settings: dict[str, Any], **more: Any) -> None:
+        """Removes an earlier run and writes `config.json`, the start of a new one.
 
-    def write_settings(self, program: str, settings: dict[str, Any]) -> None:
-        """Writes `config.json`, after what a killed process left half done is removed."""
+        What no run has written stays. Where `check_free` allowed its names they may be replaced,
+        each when the run comes to write it.
+
+        Args:
+            program: Its name.
+            settings: The settings that determine the result.
+            **more: Further entries of `config.json`.
+        """
+        if self.is_run():
+            for folder in (self.checkpoints, self.path / "workers"):
+                files.discard(folder)
+            shutil.rmtree(self.logs, ignore_errors=True)
+            self._sweep()
+            # A run from before there was the list may have written any of them.
+            written = self._record().get("files", WRITTEN)
+            for name in (*_CORE[1:], *filter(_is_name, written)):
+                (self.path / name).unlink(missing_ok=True)
+        foreign = [name for name in WRITTEN if self._holds(name)]
+        more = {"files": [], "kept": [], **({"replaces": foreign} if foreign else {}), **more}
+        self._write(program, settings, more)
+
+    def write_settings(self, program: str, settings: dict[str, Any], **more: Any) -> None:
+        """Writes `config.json` of a run that goes on, as `begin` does."""
+        found = self._record()
+        kept = {
+            name: found[name] for name in ("data", "files", "kept", "replaces") if name in found
+        }
+        self._sweep()
+        self._write(program, settings, {**kept, **more})
+
+    def _sweep(self) -> None:
+        """Removes what a killed process left half done."""
         for folder in (self.path, self.checkpoints, *self.checkpoints.glob("*/")):
             files.sweep(folder)
-        record = {"program": program, "tfebm": __version__, "settings": settings}
-        files.write_json(self.config, record)
+
+    def _write(self, program: str, settings: dict[str, Any], more: dict[str, Any]) -> None:
+        found = {"program": program, "tfebm": __version__, "settings": settings, **more}
+        files.write_json(self.config, found)
 
     def save_model(self, model: keras.Model) -> None:
         """Writes `model.keras` in one piece."""
@@ -133,15 +255,12 @@ class RunDirectory:
         Raises:
             InvalidInputError: There is no run, or its settings cannot be read.
         """
-        try:
-            return dict(files.read_json(self.config)["settings"])
-        except FileNotFoundError:
-            raise InvalidInputError(
-                f"The folder {self.path} holds no run to resume: there is no config.json. Start "
-                "one without --resume, or check --output."
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError(f"{self.config} cannot be read: {error!r}.") from None
+        return record.read(self.path)["settings"]
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it names a file in a folder, and nothing elsewhere."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +295,7 @@ def load_run(directory: str | os.PathLike) -> Run:
         >>> images = run.model.generate(16, seed=1)
         >>> run.metrics["final"]["test"]["reconstruction_mse"]
     """
-    run = RunDirectory(pathlib.Path(directory))
+    run = RunDirectory(files.local_path(directory, "The folder of a run"))
     missing = [p.name for p in (run.config, run.metrics, run.model) if not p.is_file()]
     if missing:
         raise InvalidInputError(

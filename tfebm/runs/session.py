@@ -17,11 +17,14 @@ import tensorflow as tf
 from tfebm import serving
 from tfebm.data import ImageData, load_images, validation_split
 from tfebm.errors import InvalidInputError
+from tfebm.files import printable
 from tfebm.models import workers
-from tfebm.runs import training
+from tfebm.runs import lock, paths, record, training
 from tfebm.runs.cluster import read_cluster
-from tfebm.runs.directory import RunDirectory, check_writable
-from tfebm.runs.settings import ImageRunSettings, RunSettings, parse, resumed
+from tfebm.runs.directory import RunDirectory, check_name, check_writable
+from tfebm.runs.fingerprint import differences, fingerprint
+from tfebm.runs.resuming import resumed
+from tfebm.runs.settings import ImageRunSettings, RunSettings
 from tfebm.runs.strategy import interruptible, make_strategy
 from tfebm.version import __version__
 
@@ -41,18 +44,41 @@ class Session(NamedTuple):
     asked: Mapping[str, Any]
     """The settings that were given, by a flag or by a preset."""
 
-    def announce(self) -> None:
-        """Writes the settings, into the folder and on the screen: from here on there is a run."""
+    def announce(self, trained: bool = False) -> None:
+        """Writes the settings, into the folder and on the screen: from here on there is a run.
+
+        Args:
+            trained: Whether the model of the run is used as it is, and needs no checkpoint.
+
+        Raises:
+            InvalidInputError: A run to go on with that has lost its checkpoints.
+        """
+        if self.settings.resume and not trained:
+            self._check_checkpoints()
         start = self.run.write_settings if self.settings.resume else self.run.begin
         others = not workers.is_chief(self.strategy)
         # The chief removes an earlier run, the other workers' part too, before they begin theirs.
         if others:
             workers.wait(self.strategy)
-            self.run.path.mkdir(parents=True, exist_ok=True)
-        start(self.name, self.settings.to_record())
+            lock.acquire(self.run.path, wait=_lock_timeout(self.settings))
+        more = {"remembered": self.settings.remembered()}
+        if not self.settings.resume:
+            more["data"] = fingerprint(self.data)
+        start(self.name, self.settings.to_record(), **more)
         if not others:
             workers.wait(self.strategy)
         print(f"tfebm {__version__}, {self.name}:\n{self.settings.describe()}", flush=True)
+
+    def _check_checkpoints(self) -> None:
+        lost = self.run.lost_checkpoints()
+        if not any(each for (each,) in workers.lists([len(lost)], self.strategy)):
+            return
+        where = ", ".join(lost) or "of another worker"
+        raise InvalidInputError(
+            f"The checkpoints that the run in {printable(self.run.path)} has saved are gone "
+            f"({where}), and it would begin at step 0. Restore them, or begin anew with "
+            "--overwrite instead of --resume."
+        )
 
     def chief_says(self, yes: bool) -> bool:
         """What the chief answers, on every worker."""
@@ -79,9 +105,10 @@ class Session(NamedTuple):
             raise SystemExit(0)
 
     def close(self) -> None:
-        """Lets the other workers go."""
+        """Lets the other workers go, and others write in the folder."""
         with contextlib.suppress(tf.errors.OpError):  # one that has died has nothing left to do
             workers.wait(self.strategy)
+        lock.release()
 
     def export(self, model: keras.Model) -> None:
         """Writes the SavedModels that `--export` asks for."""
@@ -95,41 +122,45 @@ class Session(NamedTuple):
 
 def load_image_set(settings: ImageRunSettings) -> ImageData:
     """The images of `--dataset`, split again where `--validation` asks for it."""
-    data = load_images(settings.dataset, settings.image_size, settings.data_dir)
+    data = load_images(
+        settings.dataset,
+        settings.image_size,
+        settings.data_dir,
+        settings.background,
+        settings.channels,
+    )
     return validation_split(data, settings.validation) if settings.validation else data
 
 
-def open_session(
+def begin_session(
     name: str,
     settings_class: type[RunSettings],
-    presets: Mapping[str, Mapping[str, Any]],
-    default_preset: str | Callable[[Mapping[str, Any]], str],
-    description: str,
-    load: Callable[[Any], Any] = load_image_set,
-    examples: Callable[[Any], Any] = lambda data: data.x_train,
+    settings: RunSettings,
+    asked: Mapping[str, Any],
+    load: Callable[[Any], Any],
+    examples: Callable[[Any], Any],
 ) -> Session:
-    """Reads the command line and the data, and checks all that a run could fail on later.
+    """Reads the data, and checks all that a run could fail on later.
 
     Args:
         name: Of the program.
         settings_class: Its settings.
-        presets: As in `tfebm.runs.parse`, like the next two.
-        default_preset: Where none is named.
-        description: Of the program.
+        settings: Those of the command line.
+        asked: Of them, those that were given.
         load: Settings to data.
         examples: Data to what is trained on.
 
     Raises:
-        InvalidInputError: Flags, data or folders that cannot be used; workers whose flags or data
-            are not the same.
+        InvalidInputError: Data or folders that cannot be used; workers whose flags or data are not
+            the same.
         WorkerLost: A worker that has not come.
-        SystemExit: As `tfebm.runs.parse`.
     """
-    settings, asked = parse(settings_class, presets, default_preset, description)
     run, strategy_name = _own_directory(settings, asked)
     settings = dataclasses.replace(settings, strategy=strategy_name)
+    settings = paths.with_absolute_paths(settings)
+    _take_folder(settings, run)
     if settings.resume_or_begin and not settings.resume:
-        settings = dataclasses.replace(settings, resume=run.config.exists())
+        settings = dataclasses.replace(settings, resume=record.is_run(run.path))
     if settings.resume:
         settings = resumed(settings_class, run.read_settings(), settings, asked)
     else:
@@ -138,11 +169,11 @@ def open_session(
     if not workers.is_chief(strategy):
         place, others = workers.place(strategy), workers.count(strategy)
         print(f"Worker {place} of {others}, counted from 0: worker 0 reports.", flush=True)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, to the end of the process
+        sys.stdout = open(os.devnull, "w", errors="ignore")  # noqa: SIM115, to the end
     # The chief first: a set that is downloaded to a folder of all would come several times at once.
     if not workers.is_chief(strategy):
         workers.wait(strategy)
-    data = load(settings)
+    data = _read(settings, load, run)
     if workers.is_chief(strategy):
         workers.wait(strategy)
     training.check_batch_size(settings, len(examples(data)), strategy.num_replicas_in_sync)
@@ -156,6 +187,57 @@ def open_session(
     return Session(name, settings, run, strategy, data, asked)
 
 
+def _take_folder(settings: RunSettings, run: RunDirectory) -> None:
+    """Locks the output folder, once it is known that the run may write there."""
+    output = pathlib.Path(settings.output)
+    if run.path == output:  # the other workers begin when the chief has locked theirs
+        check_name(output, "--output")
+        lock.acquire(output, make=not settings.resume, wait=_lock_timeout(settings))
+    paths.check_apart(settings, run.is_run())
+    if settings.export:
+        _check_export(pathlib.Path(settings.export), run)
+
+
+def _lock_timeout(settings: RunSettings) -> float:
+    return settings.worker_timeout if settings.resume_or_begin else 0.0
+
+
+def _check_export(folder: pathlib.Path, run: RunDirectory) -> None:
+    """Raises `InvalidInputError` for exports into what a later run would remove."""
+    check_name(folder, "--export")
+    target = paths.real(folder)
+    for inside in (run.checkpoints, run.logs, run.path / "workers"):
+        if paths.real(inside) in (target, *target.parents):
+            raise InvalidInputError(
+                f"--export {printable(folder)} lies in {inside.name} of the run, which is removed "
+                "with it. Give another folder."
+            )
+
+
+def _read(settings: RunSettings, load: Callable[[Any], Any], run: RunDirectory) -> Any:
+    """The data, with a line on the screen before and one after.
+
+    Raises:
+        InvalidInputError: As `load`; other data than those of the run that is resumed.
+    """
+    if settings.sources:
+        print(f"Reading {' and '.join(settings.sources)} ...", flush=True)
+    data = load(settings)
+    sentence = getattr(data, "report_sentence", None)
+    if sentence:
+        print(sentence, flush=True)
+    before = record.read(run.path).get("data") if settings.resume else None
+    if before:
+        changed = differences(before, fingerprint(data))
+        if changed:
+            raise InvalidInputError(
+                f"What is read now does not match the data that the run in {printable(run.path)} "
+                f"began with. {'; '.join(changed)}. Restore the data, or start another run in "
+                "another folder."
+            )
+    return data
+
+
 def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[RunDirectory, str]:
     """The folder of the run, or of this worker's part in it, and the run's strategy."""
     run = RunDirectory(pathlib.Path(settings.output))
@@ -164,7 +246,7 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[Run
         begun = [run]
         with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
             begun.append(run.of_worker(read_cluster().place))  # whose disk may be its own
-        saved = [each.read_settings() for each in begun if each.config.exists()]
+        saved = [each.read_settings() for each in begun if os.path.exists(each.config)]
         strategy = saved[0].get("strategy") if saved else strategy
     if strategy == "multiworker":
         run = run.of_worker(read_cluster().place)
@@ -189,12 +271,14 @@ def _check_backups(
 def _check_alike(settings: RunSettings, x: np.ndarray, strategy: tf.distribute.Strategy) -> None:
     """Raises `InvalidInputError`, on all workers, unless they compute the same on the same data."""
     digest = hashlib.sha256(np.ascontiguousarray(x)).hexdigest()
-    record = {
-        **settings.to_record(),
+    places = {field.name for field in dataclasses.fields(settings) if paths.is_path(field)}
+    known = {
+        # Each worker may have the data at a place of its own.
+        **{name: value for name, value in settings.to_record().items() if name not in places},
         "checkpoint_every": settings.checkpoint_every,  # saving waits for all
         "the training data": f"{x.dtype} {list(x.shape)} {digest[:16]}",
     }
-    first, *others = map(json.loads, workers.texts(json.dumps(record), strategy))
+    first, *others = map(json.loads, workers.texts(json.dumps(known), strategy))
     differences = [
         f"{name}: {first[name]} on worker 0, {other.get(name)} on worker {i}"
         for i, other in enumerate(others, 1)

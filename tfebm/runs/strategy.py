@@ -9,9 +9,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.names import STRATEGIES
 from tfebm.runs.cluster import meet, read_cluster
-
-STRATEGIES = ("none", "mirrored", "multiworker")
 
 
 def make_strategy(
@@ -48,7 +47,7 @@ def make_strategy(
     if name == "none":
         return tf.distribute.get_strategy()
     if not virtual_devices:
-        return tf.distribute.MirroredStrategy()
+        return _said(tf.distribute.MirroredStrategy())
     try:
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
@@ -60,7 +59,23 @@ def make_strategy(
                 "TensorFlow has already started, and its CPU can no longer be split. Ask for "
                 "virtual devices before the first operation."
             ) from None
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(virtual_devices)])
+    return _said(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(virtual_devices)]))
+
+
+def _said(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+    """The strategy, with a line on the screen about its replicas."""
+    number = strategy.num_replicas_in_sync
+    devices = ", ".join(
+        device.rpartition("device:")[2] for device in strategy.extended.worker_devices
+    )
+    print(f"The strategy mirrored has {number} replica{'s' * (number > 1)}: {devices}.", flush=True)
+    if number == 1:
+        print(
+            "One replica trains as --strategy none does. It takes all GPUs that TensorFlow sees; "
+            "--virtual-devices splits a CPU, to try several.",
+            flush=True,
+        )
+    return strategy
 
 
 def _multi_worker(timeout: float) -> tf.distribute.Strategy:

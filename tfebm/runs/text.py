@@ -59,24 +59,14 @@ def load(settings: TextRunSettings) -> TextData:
     return data
 
 
-def vocabulary_file(run: RunDirectory) -> pathlib.Path:
-    """`vocabulary.txt`: a word a line, in the order of their ids; `--vocabulary` reads it."""
-    return run.path / "vocabulary.txt"
-
-
 def begin(run: RunDirectory, data: TextData) -> None:
-    """Writes the vocabulary, and says what became of the sentences."""
-    _write(vocabulary_file(run), data.tokenizer.vocabulary)
-    print(
-        f"{data.report_sentence} Vocabulary: {data.tokenizer.vocabulary_size:,} ids, 4 of them "
-        "special.",
-        flush=True,
-    )
+    """Writes the vocabulary, which `--vocabulary` reads."""
+    _write(run.file(run.vocabulary.name), data.tokenizer.vocabulary)
 
 
 def _check_vocabulary(run: RunDirectory, data: TextData) -> None:
     try:
-        text = vocabulary_file(run).read_text(encoding="utf-8")
+        text = run.vocabulary.read_text(encoding="utf-8")
     except OSError:
         return  # stopped before it was written, or not by this script: the weights will tell
     saved = text.split("\n")[:-1]
@@ -167,7 +157,7 @@ def write_sentences(
     lines = [f"Sentences of the {split} set, and what is written of their latents", ""]
     for original, again in zip(_strings(data, x), model.reconstruct(x), strict=True):
         lines += [f"original        {original}", f"reconstruction  {again}", ""]
-    _write(run.path / "reconstructions.txt", lines[:-1])
+    _write(run.file("reconstructions.txt"), lines[:-1])
     write_interpolations(model, data, run, settings, _PATHS)
 
 
@@ -185,7 +175,7 @@ def write_samples(model: keras.Model, run: RunDirectory, seed: int) -> None:
     for title, decoding in ways.items():
         sentences = model.generate(SHOWN, seed=seed, decoding=decoding)
         lines += [*_heading(title), *(_visible(s) for s in sentences), ""]
-    _write(run.path / "samples.txt", lines[:-1])
+    _write(run.file("samples.txt"), lines[:-1])
 
 
 def write_interpolations(
@@ -219,7 +209,7 @@ def write_interpolations(
         for name, rows in written.items():
             lines += ["", f"{name} path", *(f"  {_visible(sentence)}" for sentence in rows[i])]
         lines.append("")
-    _write(run.path / "interpolations.txt", lines[:-1])
+    _write(run.file("interpolations.txt"), lines[:-1])
     return number
 
 

@@ -1,13 +1,18 @@
 """Flags of what a text run reads, and of what it does beside training."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from tfebm.data import TextData, load_text
 from tfebm.errors import InvalidInputError
 from tfebm.runs.settings import RunSettings, flag
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfebm.data import TextData
 
 TASKS = ("generate", "classify", "cluster", "interpolate")
 LABEL_COUNTS = (100, 500, 1000, 2000, 10_000)
@@ -16,19 +21,27 @@ LABEL_COUNTS = (100, 500, 1000, 2000, 10_000)
 @dataclasses.dataclass(frozen=True)
 class _TextSource:
     # A base of its own: fields of the last base are the first flags.
+    GROUP: ClassVar[str] = "data"
+
     dataset: str = flag(
         "grammar",
         "sentences: grammar, a text set of TensorFlow Datasets, a file with one a line, or a "
-        "folder with train.txt, valid.txt, test.txt (.gz too)",
+        "folder with train.txt, valid.txt, test.txt (packed with gzip or not)",
         metavar="NAME|PATH",
+        path=True,
+        names=("grammar",),
     )
-    max_length: int = flag(64, "most words of a sentence, its end included", least=2)
+    max_length: int = flag(64, "most words of a sentence, its end included", least=2, most=10**5)
     too_long: str = flag("cut", "what happens to longer ones", choices=("cut", "skip"))
     labels: bool = flag(
         False, "lines are label<TAB>sentence; labels are never trained on, only for --task"
     )
     vocabulary: str | None = flag(
-        None, "file with a word a line (default: learned from the data)", type=str, metavar="FILE"
+        None,
+        "file with a word a line (default: learned from the data)",
+        type=str,
+        metavar="FILE",
+        path=True,
     )
     max_vocabulary: int | None = flag(
         None, "most ids of a learned one, 4 special ones included", type=int, least=5
@@ -40,7 +53,12 @@ class _TextSource:
         choices=("whitespace", "words"),
     )
     wordpieces: bool = flag(False, "pieces of words instead, with tensorflow-text")
-    unlabelled: str | None = flag(None, "further files to train on", type=str, metavar="FILE,FILE")
+    unlabelled: str | None = flag(
+        None, "further files to train on", type=str, metavar="FILE,FILE", path="several"
+    )
+    text_feature: str | None = flag(
+        None, "which text of a set that has several", type=str, metavar="NAME", before=None
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +68,15 @@ class TextRunSettings(RunSettings, _TextSource):
     What it does beside training is operational: a finished run can be asked for more.
     """
 
+    GROUP: ClassVar[str] = "task"
+
     task: str = flag("generate", "done with the trained model", choices=TASKS, operational=True)
     chains: int = flag(
-        20, "chains whose mean is a feature, of tasks with labels", least=1, operational=True
+        20,
+        "chains whose mean is a feature, of tasks with labels",
+        least=1,
+        most=10**6,
+        operational=True,
     )
     label_counts: str | None = flag(
         None,
@@ -63,7 +87,11 @@ class TextRunSettings(RunSettings, _TextSource):
         operational=True,
     )
     task_seeds: int = flag(
-        10, "repetitions of classify and cluster, for the spread", least=2, operational=True
+        10,
+        "repetitions of classify and cluster, for the spread",
+        least=2,
+        most=10**4,
+        operational=True,
     )
     task_examples: int = flag(
         0,
@@ -94,9 +122,12 @@ class TextRunSettings(RunSettings, _TextSource):
         4,
         "chains of each of them; those of a map are its importance samples",
         least=1,
+        most=10**6,
         operational=True,
     )
-    evidence_samples: int = flag(100, "importance samples of laplace", least=2, operational=True)
+    evidence_samples: int = flag(
+        100, "importance samples of laplace", least=2, most=10**6, operational=True
+    )
     au_examples: int = flag(
         500, "test sentences of latents.png and of the active units", least=2, operational=True
     )
@@ -145,6 +176,8 @@ def read_text(settings: TextRunSettings) -> TextData:
         raise InvalidInputError(
             f"--unlabelled must be files, with commas between. Received {settings.unlabelled!r}."
         )
+    from tfebm.data import load_text  # behind the flags: it imports TensorFlow
+
     extra = [part.strip() for part in (settings.unlabelled or "").split(",") if part.strip()]
     labels = settings.labels or settings.needs_labels
     try:
@@ -160,6 +193,7 @@ def read_text(settings: TextRunSettings) -> TextData:
             wordpieces=settings.wordpieces,
             unlabelled=extra,
             data_dir=settings.data_dir,
+            text_feature=settings.text_feature,
             seed=settings.seed,
         )
     except InvalidInputError as error:
@@ -219,6 +253,8 @@ def _check_labels(settings: TextRunSettings, data: TextData) -> None:
 
 def labelled_rows(data: TextData, number: int, seed: int) -> np.ndarray:
     """Rows of the training set in a random order, the first `number` of them."""
+    import numpy as np
+
     return np.random.default_rng(seed).permutation(len(data.y_train))[:number]
 
 

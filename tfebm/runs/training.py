@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -22,7 +22,11 @@ from tfebm.data import (
 from tfebm.errors import InvalidInputError
 from tfebm.models import workers
 from tfebm.runs.directory import RunDirectory
+from tfebm.runs.progress import Progress
 from tfebm.runs.settings import RunSettings
+
+SHOWN = {"reconstruction_mse": "error"}
+"""Metrics on the screen of models that reconstruct images."""
 
 
 def check_batch_size(settings: RunSettings, num_examples: int, num_replicas: int) -> None:
@@ -95,6 +99,7 @@ def train(
     looks: Sequence[keras.callbacks.Callback] = (),
     stage: Stage | None = None,
     log: callbacks.RunLog | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> callbacks.RunLog:
     """Trains a compiled model to the end of its settings, from its newest checkpoint if any.
 
@@ -113,6 +118,8 @@ def train(
             several workers the chief has them alone.
         stage: Of a run of several; the whole run otherwise.
         log: Of the stages before.
+        shown: The two or three metrics that matter, to what they are called on the screen.
+            Default: the reconstruction error.
 
     Returns:
         The log, with the records of this stage.
@@ -123,8 +130,8 @@ def train(
     is_chief = workers.is_chief(strategy)
     log = log or callbacks.RunLog(run.metrics if is_chief else None, settings.to_record())
     log.stage = name or None
-    checkpoint = callbacks.Checkpoint(
-        run.checkpoints / name, every=settings.checkpoint_every, extra_state=lambda: log.epochs
+    checkpoint = _Checkpoint(
+        run, name, every=settings.checkpoint_every, extra_state=lambda: log.epochs
     )
     per_epoch = steps_per_epoch(len(data.x_train), settings.batch_size)
     # Several workers find out together; one that begins has none.
@@ -142,23 +149,41 @@ def train(
     if is_chief:
         writers = [_Board(run.logs / name, write_graph=False), checkpoint]
         extra_callbacks = [*looks, *extra_callbacks]
-    every = [callbacks.StopOnDivergence(), *extra_callbacks, log, *writers]
+    every = [callbacks.StopOnDivergence(), *extra_callbacks, log]
     last_step = num_steps(settings, len(data.x_train), epochs)
+    progress = Progress(first_step, last_step, per_epoch, shown or SHOWN, name)
+    every += [progress, *writers] if is_chief else writers
     make_batches = sentence_batches if isinstance(data, TextData) else training_batches
-    for first_epoch, last_epoch, steps in segments(first_step, last_step, per_epoch):
-        batches = make_batches(data.x_train, settings.batch_size, settings.seed, first_step)
-        model.fit(
-            batches,
-            initial_epoch=first_epoch,
-            epochs=last_epoch,
-            steps_per_epoch=steps,
-            shuffle=False,
-            callbacks=every,
-            # A bar with the time left for a person, a line per epoch for a log file.
-            verbose=(1 if sys.stdout.isatty() else 2) if is_chief else 0,
-        )
-        first_step += (last_epoch - first_epoch) * steps
+    try:
+        for first_epoch, last_epoch, steps in segments(first_step, last_step, per_epoch):
+            batches = make_batches(data.x_train, settings.batch_size, settings.seed, first_step)
+            model.fit(
+                batches,
+                initial_epoch=first_epoch,
+                epochs=last_epoch,
+                steps_per_epoch=steps,
+                shuffle=False,
+                callbacks=every,
+                verbose=0,  # there is `progress`
+            )
+            first_step += (last_epoch - first_epoch) * steps
+    finally:
+        progress.close()
     return log
+
+
+class _Checkpoint(callbacks.Checkpoint):
+    """The record of the run says that there is one: a resume without any would begin anew."""
+
+    def __init__(self, run: RunDirectory, stage: str, **options: Any) -> None:
+        super().__init__(run.checkpoints / stage, **options)
+        self._keep: Callable[[], None] | None = lambda: run.keep(stage)
+
+    def save(self) -> None:
+        super().save()
+        if self._keep:
+            self._keep()
+            self._keep = None
 
 
 class _Board(keras.callbacks.TensorBoard):
@@ -225,6 +250,13 @@ def make_deterministic(seed: int) -> None:
 def _peak_memory_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
+
+
+def adam(
+    rate: float | keras.optimizers.schedules.LearningRateSchedule,
+) -> keras.optimizers.Optimizer:
+    """Adam as the papers' code has it, with little momentum."""
+    return keras.optimizers.Adam(rate, beta_1=0.5)
 
 
 def decay_schedule(

@@ -1,24 +1,18 @@
 """Exports of finished runs; what a stock TensorFlow Serving would find in one; what it and other
 runtimes need."""
 
-import os
-
-# TensorFlow's notes on its build are no news here; its errors are.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import argparse
 import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tfebm import runs
+from tfebm import files, runs, start
 from tfebm.errors import InvalidInputError
-from tfebm.serving import check, export, extras, make_portable, next_version
+from tfebm.runs.settings import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tfebm.serving", description=__doc__)
+    parser = Parser(prog="python -m tfebm.serving", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "export": "write the SavedModels of a finished run, as the next version in DIR",
@@ -57,8 +51,14 @@ def main() -> None:
                 help="DIR/<signature> is written for each (default: portable)",
             )
     arguments = parser.parse_args()
+    start.load()  # the flags can be used: what takes seconds comes now
+    from tfebm.serving import check, extras
+    from tfebm.serving.export import check_name, export, next_version
+    from tfebm.serving.portable import make_portable
+
     if arguments.command == "export":
-        base = arguments.directory.absolute()
+        base = files.local_path(arguments.directory, "DIR").absolute()
+        check_name(base.name)
         runs.check_writable(base.parent, "DIR")
         model = runs.load_run(arguments.run).model
         version = next_version(base.parent, base.name)
@@ -69,10 +69,16 @@ def main() -> None:
         found = {path: _read_signatures(path) for path in versions}
     if arguments.command == "extras":
         base = arguments.directory
+        if versions == [base]:
+            raise InvalidInputError(
+                f"{base} is the folder of a version. Give <directory>/<name>, with "
+                "generator/<version> and scorer/<version> in it."
+            )
+        check_name(base.absolute().name)
         for path in found:
             if not (path / extras.METADATA).is_file():
                 name = extras.server_name(base.absolute().name, path.parent.name)
-                extras.write_version_extras(path, name, {})
+                _write_extras(path, name)
         extras.write_configs(base)
         return
     if arguments.command == "portable":
@@ -87,7 +93,20 @@ def main() -> None:
         sys.exit(1)
 
 
+def _write_extras(path: pathlib.Path, name: str) -> None:
+    from tfebm.serving import extras
+
+    try:
+        extras.write_version_extras(path, name, {})
+    except ValueError as error:
+        raise InvalidInputError(
+            f"No warm-up request can be written for {path}: {error}. Remove that signature."
+        ) from None
+
+
 def _read_signatures(path: pathlib.Path) -> Mapping[str, Any]:
+    from tfebm.serving import extras
+
     try:
         return extras.read_signatures(path)
     except (OSError, ValueError) as error:

@@ -4,27 +4,20 @@ The answer for a row depends on its key and the seed alone, to float rounding: o
 bundle, no order and no runner.
 """
 
-import argparse
-import difflib
 import glob
-import json
 import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import NoReturn
 
 try:
     import apache_beam as beam
     import google_crc32c  # noqa: F401
-    from apache_beam.io import fileio
     from apache_beam.io.filesystem import BeamIOError
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.ml.inference.base import RunInference
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.runner import PipelineState
 
-    from tfebm.serving import bulk_steps
+    from tfebm.serving import bulk_run, bulk_steps
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"Bulk jobs run on Apache Beam, and {error.name} is not installed. Install it with "
@@ -32,24 +25,22 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-from tfebm.data import checks
-from tfebm.errors import InvalidInputError
+from tfebm import files
+from tfebm.data import checks, pixels
+from tfebm.errors import InvalidInputError, JobFailed
 from tfebm.serving import records, served
 
-IN_PROCESS = "DirectRunner"
-"""The default runner: this process, or several of this machine with Beam's `--direct_...` flags."""
-# Beam's own DirectRunner would first download another runner, Prism, and else take this one.
-_IN_PROCESS_CLASS = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+IN_PROCESS = bulk_run.IN_PROCESS
+"""The default runner."""
 TABLES = ("csv", "parquet")
 PICTURES = ("png", "tfrecord")
-_SUMMARY = "-summary.json"
 _NUMBER = "[0-9]" * 5
 # All that jobs write, behind their output.
 _WRITTEN = (
     *(f"-{_NUMBER}-of-{_NUMBER}.{ending}" for ending in ("csv", "parquet", "tfrecord")),
     f"-errors-{_NUMBER}-of-{_NUMBER}.csv",
     f"-{'[0-9]' * 8}.png",
-    _SUMMARY,
+    bulk_run.SUMMARY,
 )
 
 
@@ -66,6 +57,7 @@ def score(
     feature: str | None = None,
     key_feature: str | None = None,
     resize: bool = False,
+    background: str = "white",
     overwrite: bool = False,
     runner: str = IN_PROCESS,
     flags: Sequence[str] = (),
@@ -82,8 +74,9 @@ def score(
 
     Args:
         model: The folder of an export, or of one of its versions.
-        pattern: A glob of files, all of one kind; `.gz` is unpacked.
-        output: The common start of the files written; its folder is made.
+        pattern: A glob of files, all of one kind; `.gz` is unpacked. A folder or a file that exists
+            under its name as written is meant, whatever brackets are in it.
+        output: The common start of the files written, on this machine; its folder is made.
         format: "csv" or "parquet".
         seed: Of the noise, 64 bits.
         batch_size: Records that are read and scored at a time.
@@ -92,6 +85,7 @@ def score(
         feature: Of the `tf.train.Example`s in TFRecord files; "image" or "text" by default.
         key_feature: Likewise, one with the record's key.
         resize: Cut and resize images of another size rather than report them.
+        background: The colour behind transparent pixels, a name or `#rrggbb`.
         overwrite: Delete what an earlier job wrote under `output`.
         runner: A Beam runner; the default one works in this process.
         flags: For Beam's `PipelineOptions`.
@@ -102,6 +96,7 @@ def score(
 
     Raises:
         InvalidInputError: A model, files or flags that cannot be used.
+        JobFailed: A runner that gave up, or that did not write all.
 
     Example:
 
@@ -116,22 +111,22 @@ def score(
             f"The signature {signature!r} gives no single value a row; it gives "
             f"{', '.join(sorted(found.outputs))}. Take another one, such as 'score'."
         )
-    pattern = _absolute(pattern)
+    pattern, base = _literal_start(_absolute(pattern))
     paths = _matching(pattern)
     kind = _kind(paths, input_format, found.input)
     if resize:
         records.check_resize(found.shape)
+    pixels.parse_colour(background)
     decoder = records.Decoder(
-        kind, found.input, found.shape, feature or found.input, key_feature, resize
+        kind, found.input, found.shape, feature or found.input, key_feature, resize, background
     )
-    pipeline = _pipeline(runner, flags)
+    pipeline = bulk_run.make_pipeline(runner, flags)
     output = _prepare(output, overwrite, keep=paths)
-    base = re.match(r"[^*?\[]*/", pattern)[0]
 
     read = (
         pipeline
-        | "List" >> fileio.MatchFiles(pattern)
-        | "Names" >> beam.Map(lambda file: file.path)
+        # As bytes: the names of files need not be UTF-8, which Beam's strings are.
+        | "List" >> beam.Create([os.fsencode(path) for path in paths])
         | "Spread files" >> beam.Reshuffle()
         | "Read"
         >> beam.ParDo(bulk_steps.Read(base, kind, batch_size)).with_outputs(
@@ -158,9 +153,12 @@ def score(
         answers | "Count scored" >> beam.FlatMap(bulk_steps.count_answers, "scored"),
         broken | "Count broken" >> beam.Map(lambda block: ("unreadable", len(block))),
     ]
-    counted = _run(pipeline, counts, output, ("read", "scored", "unreadable", "flagged"))
+    job = bulk_run.Job(pipeline, output, runner)
+    counted = job.run(counts, ("read", "scored", "unreadable", "flagged"))
+    job.check(format, counted["scored"], "scores")
+    job.check("errors", counted["unreadable"], "reasons for records that cannot be read")
     if counted["read"] != counted["scored"] + counted["unreadable"]:
-        raise RuntimeError(f"Records were lost: {counted}. Run the job again.")
+        raise JobFailed(f"Records were lost: {counted}. Run the job again, with --overwrite.")
     return counted
 
 
@@ -186,7 +184,7 @@ def generate(
     Args:
         model: The folder of an export, or of one of its versions.
         number: How many.
-        output: The common start of the files written; its folder is made.
+        output: The common start of the files written, on this machine; its folder is made.
         format: "png" or "tfrecord" for images, "csv" or "parquet" for texts; the first by default.
         seed: 64 bits.
         batch_size: Drawn at a time.
@@ -199,6 +197,7 @@ def generate(
 
     Raises:
         InvalidInputError: A model or flags that cannot be used.
+        JobFailed: A runner that gave up, or that did not write all.
 
     Example:
 
@@ -221,7 +220,7 @@ def generate(
         raise InvalidInputError(
             f"A PNG has 1 to 4 channels; the model's images have {shape[-1]}. Take 'tfrecord'."
         )
-    pipeline = _pipeline(runner, flags)
+    pipeline = bulk_run.make_pipeline(runner, flags)
     output = _prepare(output, overwrite)
 
     answers = (
@@ -243,72 +242,31 @@ def generate(
             | "Write" >> beam.io.WriteToTFRecord(output, file_name_suffix=".tfrecord")
         )
     counts = [answers | "Count" >> beam.FlatMap(bulk_steps.count_answers, "generated")]
-    counted = _run(pipeline, counts, output, ("generated", "flagged"))
+    job = bulk_run.Job(pipeline, output, runner)
+    counted = job.run(counts, ("generated", "flagged"))
+    job.check(format, number, f"{kind}s")
     if counted["generated"] != number:
-        raise RuntimeError(f"{number} were asked for: {counted}. Run the job again.")
+        raise JobFailed(f"{number} were asked for: {counted}. Run the job again, with --overwrite.")
     return counted
-
-
-def _pipeline(runner: str, flags: Sequence[str]) -> beam.Pipeline:
-    def refuse(message: str) -> NoReturn:
-        raise InvalidInputError(
-            f"A flag of Beam's cannot be used: {message}. See its documentation."
-        )
-
-    parsers = []
-
-    def keep(parser: argparse.ArgumentParser) -> None:
-        parser.error = refuse  # which would print the usage of every flag, and exit
-        parsers.append(parser)
-
-    name = _IN_PROCESS_CLASS if runner == IN_PROCESS else runner
-    try:
-        options = PipelineOptions(list(flags), runner=name)
-        options.get_all_options(add_extra_args_fn=keep)
-        unknown = parsers[0].parse_known_args(list(flags))[1]
-        # Other runners have flags that are known only where they run.
-        if unknown and runner == IN_PROCESS:
-            known = [o for action in parsers[0]._actions for o in action.option_strings]
-            near = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else " See --help, and Beam's documentation."
-            raise InvalidInputError(
-                f"Neither this program nor Beam's pipeline options know {' '.join(unknown)}.{hint}"
-            )
-        return beam.Pipeline(options=options)
-    except InvalidInputError:
-        raise
-    except (ValueError, ImportError, AttributeError, RuntimeError) as error:
-        raise InvalidInputError(
-            f"The runner {runner!r} cannot be used with these flags: {error} Give another one, or "
-            f"leave it out for {IN_PROCESS}."
-        ) from None
-
-
-def _run(
-    pipeline: beam.Pipeline,
-    counts: Sequence[beam.PCollection],
-    output: str,
-    names: Sequence[str],
-) -> dict[str, int]:
-    """Runs it to its end; the sums of the counts, which are also in a file."""
-    summary = f"{output}{_SUMMARY}"
-    _ = (
-        counts
-        | "Counts" >> beam.Flatten()
-        | beam.CombinePerKey(sum)
-        | beam.combiners.ToDict()
-        | "Summary" >> beam.Map(bulk_steps.as_json, names)
-        | "Write summary" >> beam.io.WriteToText(summary, shard_name_template="")
-    )
-    state = pipeline.run().wait_until_finish()
-    if state != PipelineState.DONE:
-        raise RuntimeError(f"The job ended as {state}. Its runner's log says why.")
-    with FileSystems.open(summary) as file:
-        return json.loads(file.read())
 
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _literal_start(pattern: str) -> tuple[str, str]:
+    """A pattern in which a folder or file that exists under its name as written is meant, whatever
+    brackets are in it; and the folder below which keys begin."""
+    if "://" in pattern:
+        return pattern, re.match(r"[^*?\[]*/", pattern)[0]
+    if os.path.isfile(pattern):
+        return glob.escape(pattern), f"{os.path.dirname(pattern)}/"
+    folder, rest = os.path.split(pattern)
+    while not os.path.isdir(folder):
+        folder, part = os.path.split(folder)
+        rest = f"{part}/{rest}"
+    folder = folder.rstrip("/")
+    return f"{glob.escape(folder)}/{rest}", f"{folder}/"
 
 
 def _matching(pattern: str) -> list[str]:
@@ -352,18 +310,21 @@ def _prepare(output: str, overwrite: bool, keep: Sequence[str] = ()) -> str:
             "The output is the start of the names of files, such as scores/photos. Received "
             f"{output!r}."
         )
-    output = _absolute(output)
-    if "://" not in output:
-        try:
-            pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidInputError(
-                f"The folder of {output} cannot be made: {error.strerror}. Give another output."
-            ) from None
-    start = glob.escape(output)
+    output = _absolute(str(files.local_path(output, "The output")))
+    if glob.escape(output) != output:
+        raise InvalidInputError(
+            f"The output is {output}, and Beam takes '*', '?' and '[' in it for a pattern of "
+            "names. Give an output without them, in a folder without them."
+        )
+    try:
+        pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(
+            f"The folder of {output} cannot be made: {error.strerror}. Give another output."
+        ) from None
     found = [
         file.path
-        for match in FileSystems.match([start + ending for ending in _WRITTEN])
+        for match in FileSystems.match([output + ending for ending in _WRITTEN])
         for file in match.metadata_list
     ]
     kept = set(keep).intersection(found)

@@ -7,6 +7,8 @@ import collections
 import dataclasses
 import io
 import json
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -21,9 +23,13 @@ from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.windowed_value import WindowedValue
 from pyarrow import csv
 
-from tfebm import pictures, random
+from tfebm import files, pictures, random
 from tfebm.serving import records, served
 from tfebm.serving.served import Served
+
+# Beam makes a regular expression of a glob, and of the "[[]" that stands for a bracket one at which
+# Python wonders.
+warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
 
 CHANNELS = (1, 2, 3, 4)
 """Of a PNG: grey, and colours, each with transparency and without."""
@@ -100,7 +106,7 @@ class SavedModelHandler(ModelHandler[Rows, Answers, served.Loaded]):
 
 
 class Read(beam.DoFn):
-    """Paths to blocks of records, lists of `records.Record`, which go on over the ends of files.
+    """Paths, as bytes, to blocks of `records.Record`s, which go on over the ends of files.
 
     Args:
         base: The part of the paths that is no part of the keys.
@@ -114,9 +120,10 @@ class Read(beam.DoFn):
     def start_bundle(self) -> None:
         self._block: list[records.Record] = []
 
-    def process(self, path: str) -> Iterator[Any]:
+    def process(self, encoded_path: bytes) -> Iterator[Any]:
         """The records of a file; those that cannot be read go to "broken"."""
-        name = path.removeprefix(self._base)
+        path = os.fsdecode(encoded_path)
+        name = files.printable(path.removeprefix(self._base))
         num_read = 0
         for record in self._records(path, name):
             num_read += 1

@@ -72,6 +72,10 @@ class CApiError(Exception):
     """What TensorFlow said."""
 
 
+class UnknownTypeError(CApiError):
+    """A type of numbers that is not read or written here."""
+
+
 class Session:
     """A loaded SavedModel.
 
@@ -162,7 +166,7 @@ class Session:
             return tensor
         kinds = [number for number, dtype in _DTYPES.items() if value.dtype == dtype]
         if not kinds:
-            raise CApiError(f"Arrays of {value.dtype} are not supported here.")
+            raise UnknownTypeError(f"Arrays of {value.dtype} are not supported here.")
         size = ctypes.c_size_t(value.nbytes)
         tensor = library.TF_AllocateTensor(kinds[0], dims, value.ndim, size)
         if value.nbytes:
@@ -183,7 +187,7 @@ class Session:
                 flat[i] = ctypes.string_at(text, library.TF_StringGetSize(string))
             return values
         if kind not in _DTYPES:
-            raise CApiError(f"Tensors of type {kind} are not supported here.")
+            raise UnknownTypeError(f"Tensors of type {kind} are not supported here.")
         size = library.TF_TensorByteSize(tensor)
         content = ctypes.string_at(data, size) if size else b""
         return np.frombuffer(content, _DTYPES[kind]).reshape(shape).copy()

@@ -1,5 +1,6 @@
 """Whether a stock TensorFlow Serving would serve an export, found out without one."""
 
+import base64
 import dataclasses
 import json
 import pathlib
@@ -51,10 +52,19 @@ def check_version(
         batch_sizes: For the timings.
         seconds: Spent on each.
     """
+    path = files.local_path(path, "`path`")
     try:
         signatures = extras.read_signatures(path)
     except (OSError, ValueError) as error:
-        return VersionReport(path, {}, {}, {}, [f"It cannot be read as a SavedModel: {error}"])
+        why = getattr(error, "strerror", None) or str(error)
+        problem = f"It cannot be read as a SavedModel: {extras.SAVED_MODEL}: {why}."
+        return VersionReport(path, {}, {}, {}, [problem])
+    if not signatures:
+        problem = (
+            "It has no signature, and a server could not be asked for anything. Save it with "
+            "`signatures=`, or export the model with `tfebm.serving.export`."
+        )
+        return VersionReport(path, {}, {}, {}, [problem])
     problems = []
     compiled = must_compile(path)
     if compiled:
@@ -69,21 +79,40 @@ def check_version(
         )
     metadata, requests = {}, []
     try:
-        metadata = files.read_json(path / extras.METADATA)
+        metadata = dict(files.read_json(path / extras.METADATA))
         requests = extras.read_warmup_requests(path)
-    except (OSError, ValueError, DecodeError, tf.errors.OpError):
+    except (OSError, ValueError, TypeError, DecodeError, tf.errors.OpError):
         problems.append(
             f"It has no {extras.WARMUP} or no {extras.METADATA}: the first requests would wait for "
             "the graph to be optimised. Export it again, or write them with "
             "`python -m tfebm.serving extras`."
         )
+    guessed: set[str] = set()
     if not requests:
         plain = [name for name in sorted(signatures) if not name.endswith(extras.XLA)]
-        requests = [(name, extras.example_inputs(signatures[name], 1)) for name in plain]
+        for name in plain:
+            try:
+                requests.append((name, extras.example_inputs(signatures[name], 1)))
+            except ValueError as error:
+                problems.append(f"The signature {name!r} cannot be asked for: {error}.")
+        guessed = {name for name in plain if extras.is_open(signatures[name])}
     for name in sorted({name for name, _ in requests} - set(signatures)):
         problems.append(f"A warm-up request asks for the signature {name!r}, which it lacks.")
     requests = [(name, inputs) for name, inputs in requests if name in signatures]
-    probed, failure = _probe(path, metadata, requests, batch_sizes, seconds)
+    # A first size that is given takes batches of that size alone.
+    sizes = {
+        name: [] if _has_fixed_rows(s) else list(batch_sizes) for name, s in signatures.items()
+    }
+    calls = [
+        {
+            "signature": name,
+            "inputs": {key: _as_json(value) for key, value in inputs.items()},
+            "sizes": [] if name in extras.ONCE else sizes[name],
+            "guessed": name in guessed,
+        }
+        for name, inputs in requests
+    ]
+    probed, failure = _probe(path, metadata, calls, seconds)
     problems += [failure] if failure else _of_probe(probed)
     return VersionReport(path, metadata, signatures, probed, problems)
 
@@ -101,45 +130,47 @@ def must_compile(path: pathlib.Path) -> list[str]:
 
 
 def newest_versions(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The newest version of the generator and of the scorer under `<directory>/<name>`.
+    """The newest version of the generator and of the scorer under `<directory>/<name>`; of a
+    version's own folder that one.
 
     Raises:
         InvalidInputError: No export there.
     """
+    directory = files.local_path(directory, "DIR")
+    if (directory / extras.SAVED_MODEL).is_file():
+        return [directory]
     found = []
     for part in extras.PARTS:
-        versions = [p for p in (directory / part).glob("*") if p.name.isdigit() and p.is_dir()]
+        folders = (directory / part).iterdir() if (directory / part).is_dir() else ()
+        versions = [p for p in folders if extras.version_number(p) is not None and p.is_dir()]
         if not versions:
             raise InvalidInputError(
                 f"{directory} has no version of a {part}. Give a folder that `--export` or "
                 "`tfebm.serving.export` made: <directory>/<name>, with generator/<version> and "
-                "scorer/<version> in it."
+                f"scorer/<version> in it; or the folder of a version, with a {extras.SAVED_MODEL}."
             )
         found.append(max(versions, key=lambda p: int(p.name)))
     return found
 
 
+def _has_fixed_rows(signature: Any) -> bool:
+    shapes = [info.tensor_shape for info in signature.inputs.values()]
+    return any(not s.unknown_rank and (not s.dim or s.dim[0].size >= 0) for s in shapes)
+
+
 def _probe(
-    path: pathlib.Path,
-    metadata: dict[str, Any],
-    requests: list,
-    batch_sizes: tuple[int, ...],
-    seconds: float,
+    path: pathlib.Path, metadata: dict[str, Any], calls: list[dict[str, Any]], seconds: float
 ) -> tuple[dict[str, Any], str | None]:
-    request = {
-        "path": str(path.absolute()),
-        "seconds": seconds,
-        "needs_tensorflow_text": bool(metadata.get("needs_tensorflow_text")),
-        "calls": [
-            {
-                "signature": name,
-                "inputs": {key: _as_json(value) for key, value in inputs.items()},
-                "sizes": [] if name in extras.ONCE else list(batch_sizes),
-            }
-            for name, inputs in requests
-        ],
-    }
     with tempfile.TemporaryDirectory() as folder:
+        # TensorFlow's loader in Python takes brackets in a path for a pattern of names.
+        link = pathlib.Path(folder, "version")
+        link.symlink_to(path.absolute(), target_is_directory=True)
+        request = {
+            "path": str(link),
+            "seconds": seconds,
+            "needs_tensorflow_text": bool(metadata.get("needs_tensorflow_text")),
+            "calls": calls,
+        }
         file = pathlib.Path(folder) / "request.json"
         file.write_text(json.dumps(request), encoding="utf-8")
         try:
@@ -147,6 +178,7 @@ def _probe(
                 [sys.executable, str(_PROBE), str(file)],
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=_TIMEOUT,
                 cwd=folder,
             )
@@ -156,7 +188,11 @@ def _probe(
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         why = lines[-1][:500] if lines else f"the process ended with {done.returncode}"
         return {}, f"A process without tfebm and with XLA off cannot use it: {why}"
-    return json.loads(done.stdout.splitlines()[-1]), None
+    found = json.loads(done.stdout.splitlines()[-1])
+    if "failure" in found:
+        why = found["failure"].replace(str(link), str(path))
+        return {}, f"A process without tfebm and with XLA off cannot use it: {why}"
+    return found, None
 
 
 def _of_probe(probed: dict[str, Any]) -> list[str]:
@@ -164,6 +200,8 @@ def _of_probe(probed: dict[str, Any]) -> list[str]:
     if probed["uninitialised"]:
         problems.append(f"The variable {probed['uninitialised'][0]!r} holds nothing.")
     for name, record in probed["signatures"].items():
+        if record["failure"] and not record["guessed"]:
+            problems.append(f"The signature {name!r} does not answer: {record['failure']}")
         if record["difference"] > _ROUNDING:
             problems.append(
                 f"The C API and a session disagree on {name!r} by {record['difference']:.1e}."
@@ -175,9 +213,14 @@ def _of_probe(probed: dict[str, Any]) -> list[str]:
 
 def _as_json(value: np.ndarray) -> dict[str, Any]:
     if value.dtype.kind in "OSU":
-        items = [item.decode() if isinstance(item, bytes) else item for item in value.ravel()]
-        return {"dtype": "string", "value": items}
-    return {"dtype": value.dtype.name, "value": value.ravel().tolist(), "shape": value.shape}
+        items = [x if isinstance(x, bytes) else str(x).encode() for x in value.ravel()]
+        return {
+            "dtype": "string",
+            "value": [base64.b64encode(item).decode() for item in items],
+            "shape": value.shape,
+        }
+    content = base64.b64encode(value.tobytes()).decode()
+    return {"dtype": value.dtype.name, "value": content, "shape": value.shape}
 
 
 # ---- For a person -------------------------------------------------------------------------
@@ -208,6 +251,12 @@ def describe(report: VersionReport) -> str:
             f"  loaded in {report.probed['load_seconds']:.2f} s without tfebm, Keras and XLA; "
             f"{replayed} warm-up requests replayed, by a session and by the C API"
         )
+    for name, record in sorted(report.probed.get("signatures", {}).items()):
+        if record["failure"] and record["guessed"]:
+            lines.append(
+                f"  {name} was not tried: it leaves sizes open, and 1 for each was answered by: "
+                f"{record['failure']}"
+            )
     if timed:
         lines.append(f"  {'signature':<16}{'batch':>6}{'rows/s':>12}{'p50 ms':>10}{'p99 ms':>10}")
         lines += timed
@@ -218,5 +267,9 @@ def describe(report: VersionReport) -> str:
 
 
 def _kind(info: Any) -> str:
-    sizes = ", ".join("B" if d.size < 0 else str(d.size) for d in info.tensor_shape.dim)
-    return f"{tf.as_dtype(info.dtype).name} [{sizes}]"
+    if info.tensor_shape.unknown_rank:
+        return f"{tf.as_dtype(info.dtype).name} of any shape"
+    sizes = ["?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim]
+    if sizes and sizes[0] == "?":
+        sizes[0] = "B"
+    return f"{tf.as_dtype(info.dtype).name} [{', '.join(sizes)}]"

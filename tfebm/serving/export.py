@@ -1,8 +1,10 @@
 """SavedModels for TensorFlow Serving and everything else that reads them."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import keras
@@ -12,6 +14,9 @@ from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.serving import extras, signatures
 from tfebm.serving.signatures import Exportable, Signature
+
+_LARGEST_VERSION = 2**63 - 1
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 class Export(NamedTuple):
@@ -50,9 +55,10 @@ def export(
     `[B, d]`, all layers of a generator with several side by side (the top first), `score` float32
     `[B]`.
 
-    Of a `FlowEBM` (over images or over points, `[B, 2]` for "image") the scorer has `score`, whose
-    seed draws the noise between the levels of pixels, and `infer`, the exact inverse of the
-    flow; over a backbone that is no flow it has `score` alone.
+    Of a `FlowModel` or a `FlowEBM` (over images or over points, `[B, 2]` for "image") the scorer
+    has `score`, whose seed draws the noise between the levels of pixels, and `infer`, the exact
+    inverse of the flow; over a backbone that is not a flow it has `score` alone. The score of a
+    `FlowModel` is -log q(x) in nats.
 
     Of models of sentences:
 
@@ -76,18 +82,20 @@ def export(
     `needs_tensorflow_text` asks for the operations of tensorflow-text wherever it is served.
 
     Images are in the range of the training data, [-1, 1]. A row with NaN is answered by NaN, and no
-    other row by anything else; a request with no rows, or whose inputs have another shape than
-    the signature's or not as many rows each, is refused with a sentence. The numbers are those of
-    `generate_rows`, `infer_rows` and `score_rows` for the same seeds. The number of steps of
-    each chain is fixed in the graph. No function must be compiled with XLA, which a stock
-    TensorFlow Serving would refuse, unless `xla` asks for it.
+    other row by anything else. So is a row with pixels that leave the range by more than 0.01, such
+    as pixels from 0 to 255, where the generator's last activation or its likelihood says that the
+    range is [-1, 1], and of flows over images with levels. A request with no rows, or whose inputs
+    have another shape than the signature's or not as many rows each, is refused with a sentence.
+    The numbers are those of `generate_rows`, `infer_rows` and `score_rows` for the same seeds. The
+    number of steps of each chain is fixed in the graph. No function must be compiled with XLA,
+    which a stock TensorFlow Serving would refuse, unless `xla` asks for it.
 
     Args:
-        model: A `LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel` or `FlowEBM`.
-        directory: The model base folder.
-        name: The model's folder in it.
-        version: A positive integer, as TensorFlow Serving counts; an existing version is
-            never overwritten.
+        model: A `LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel`, `FlowEBM` or `FlowModel`.
+        directory: The model base folder, on this machine.
+        name: The model's folder in it: letters, digits, `_`, `-` and `.`, and not `.` or `-` first.
+        version: From 1 to 2**63 - 1, as TensorFlow Serving counts; an existing version is never
+            overwritten.
         num_chains: Chains of each example whose ends `features` averages.
         max_length: Most tokens of a sentence that a scorer reads, its end included. Default: the
             generator's `max_length`.
@@ -95,8 +103,9 @@ def export(
             of rows. A server refuses them unless it was started with XLA on.
 
     Raises:
-        InvalidInputError: A version that exists or is not positive, a name that is no plain
-            folder name, `xla` over sentences, or a folder that cannot be made.
+        InvalidInputError: A model that is not of this package, a version that exists or is out of
+            its range, a name that a server would not take, `xla` over sentences, or a folder that
+            cannot be made.
         WriteFailed: As on a full disk; neither version appears.
 
     Example:
@@ -105,7 +114,15 @@ def export(
         >>> served = tf.saved_model.load("savedmodels/digits/generator/1")
         >>> served.signatures["serving_default"](seed=tf.constant([[0, 1], [0, 2]]))["image"]
     """
+    signatures.check_exportable(model)
+    folder = files.local_path(directory, "`directory`")
+    check_name(name)
     checks.check_count("version", version)
+    if version > _LARGEST_VERSION:
+        raise InvalidInputError(
+            "`version` must be at most 2**63 - 1, which is the largest that a server counts to. "
+            f"Received {version}. Give a smaller one."
+        )
     checks.check_count("num_chains", num_chains)
     if signatures.is_text(model):
         max_length = model.generator.max_length if max_length is None else max_length
@@ -116,11 +133,7 @@ def export(
         )
     if xla and signatures.is_text(model):
         raise InvalidInputError("`xla` cannot compile strings. Leave it out.")
-    if not name or pathlib.PurePath(name).name != name:
-        raise InvalidInputError(
-            f"`name` must be a plain folder name, without separators. Received {name!r}."
-        )
-    base = pathlib.Path(directory) / name
+    base = folder / name
     target = Export(base / "generator" / str(version), base / "scorer" / str(version))
     for path in target:
         if path.exists():
@@ -128,39 +141,66 @@ def export(
                 f"The export {path} exists, and a served version must not change. Give a higher "
                 "`version`, or remove it."
             )
-    for path in target:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.sweep(path.parent)
-        except OSError as error:
-            raise InvalidInputError(
-                f"The export folder {path.parent} cannot be written: {error.strerror}. Give "
-                "another one."
-            ) from None
-    archives = (
-        _archive(model, signatures.of_generator(model), "generate", xla),
-        _archive(model, signatures.of_scorer(model, num_chains, max_length), "score", xla),
-    )
     about = signatures.about(model, num_chains, max_length)
     # A server polls these folders: a version appears when it is complete, and the other part's is
-    # too. Names that are no numbers are not versions to it.
+    # too. A name that is not a number is not a version to it.
     beside = [files.temporary(path) for path in target]
-    with files.writing(base), files.filling(*beside):
-        for part, archive, folder in zip(target._fields, archives, beside, strict=True):
-            archive.write_out(str(folder), verbose=False)
-            extras.write_version_extras(folder, extras.server_name(name, part), about)
-            files.sync_folder(folder)
-        extras.write_configs(base)
-        for folder, path in zip(beside, target, strict=True):
-            files.put(folder, path)
+    with _folders(*(path.parent for path in target)):
+        archives = (
+            _archive(model, signatures.of_generator(model), "generate", xla),
+            _archive(model, signatures.of_scorer(model, num_chains, max_length), "score", xla),
+        )
+        with files.writing(base), files.filling(*beside):
+            for part, archive, filled in zip(target._fields, archives, beside, strict=True):
+                archive.write_out(str(filled), verbose=False)
+                extras.write_version_extras(filled, extras.server_name(name, part), about)
+                files.sync_folder(filled)
+            extras.write_configs(base)
+            for filled, path in zip(beside, target, strict=True):
+                files.put(filled, path)
     return target
 
 
 def next_version(directory: str | os.PathLike, name: str) -> int:
     """1, or one more than the highest version of `<directory>/<name>`."""
-    base = pathlib.Path(directory) / name
-    versions = [int(p.name) for p in base.glob("*/*") if p.name.isdigit()]
-    return max(versions, default=0) + 1
+    base = files.local_path(directory, "`directory`") / name
+    numbers = [extras.version_number(path) for path in base.glob("*/*")]
+    return max((number for number in numbers if number is not None), default=0) + 1
+
+
+def check_name(name: str) -> None:
+    """Raises `InvalidInputError` unless a server, its settings and a shell take `name` as it is."""
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise InvalidInputError(
+            "`name` must be made of the letters a to z and A to Z, digits, '_', '-' and '.', begin "
+            "with none of the last two, and have at most 100 characters. Received "
+            f"{str(name)[:200]!r}. Give such a name, which folders, shells and the settings of "
+            "servers take as it is."
+        )
+
+
+@contextlib.contextmanager
+def _folders(*folders: pathlib.Path) -> Iterator[None]:
+    """Makes folders; where the block fails, those that are new and empty are removed again."""
+    new: list[pathlib.Path] = []
+    try:
+        for folder in folders:
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            new += [path for path in missing if path not in new]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                files.sweep(folder)
+            except OSError as error:
+                raise InvalidInputError(
+                    f"The export folder {folder} cannot be written: {error.strerror}. Give "
+                    "another one."
+                ) from None
+        yield
+    except BaseException:
+        for path in sorted(new, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):  # one that is not empty stays
+                path.rmdir()
+        raise
 
 
 def _archive(

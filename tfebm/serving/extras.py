@@ -14,6 +14,9 @@ from tfebm import files
 
 WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 METADATA = pathlib.PurePath("assets.extra", "tfebm.json")
+SAVED_MODEL = "saved_model.pb"
+SERVE = "serve"
+"""The tag of the graph that servers load."""
 DEFAULT_SIGNATURE = "serving_default"
 XLA = "_xla"
 """End of the names of signatures that must be compiled."""
@@ -70,6 +73,11 @@ def write_configs(base: pathlib.Path) -> None:
         files.replace_file(base / name, lambda temporary, text=text: temporary.write_text(text))
 
 
+def version_number(path: pathlib.PurePath) -> int | None:
+    """The version that a folder's name stands for; None where it does not."""
+    return int(path.name) if path.name.isascii() and path.name.isdecimal() else None
+
+
 def server_name(name: str, part: str) -> str:
     """What a server calls the generator or the scorer of a model."""
     return f"{name}_{part}"
@@ -77,14 +85,14 @@ def server_name(name: str, part: str) -> str:
 
 def read_signatures(path: pathlib.Path) -> dict[str, Any]:
     """`SignatureDef`s by name, read from the file alone: nothing is loaded."""
-    return parse_signatures((path / "saved_model.pb").read_bytes())
+    return parse_signatures((path / SAVED_MODEL).read_bytes())
 
 
 def parse_signatures(saved_model: bytes) -> dict[str, Any]:
-    """`SignatureDef`s by name of the content of a `saved_model.pb`.
+    """`SignatureDef`s by name of the content of a `saved_model.pb`, of its graph for servers.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one, or has no such graph.
     """
     try:
         graphs = saved_model_pb2.SavedModel.FromString(saved_model).meta_graphs
@@ -92,21 +100,43 @@ def parse_signatures(saved_model: bytes) -> dict[str, Any]:
         raise ValueError(str(error)) from None
     if not graphs:
         raise ValueError("it holds no graph")
+    tags = [sorted(graph.meta_info_def.tags) for graph in graphs]
+    if [SERVE] not in tags:
+        others = "; ".join(", ".join(each) or "none" for each in tags)
+        raise ValueError(f"it holds no graph with the tag {SERVE!r}; its graphs have {others}")
     return {
         name: signature
-        for name, signature in graphs[0].signature_def.items()
+        for name, signature in graphs[tags.index([SERVE])].signature_def.items()
         if not name.startswith("__")
     }
 
 
 def example_inputs(signature: Any, num_rows: int) -> dict[str, np.ndarray]:
-    """Valid inputs of a `SignatureDef`, seeds that differ by row and data that do not."""
+    """Valid inputs of a `SignatureDef`, seeds that differ by row and data that do not.
+
+    Sizes that a signature leaves open, rows aside, are 1 here, which it need not take.
+
+    Raises:
+        ValueError: An input that no request can hold.
+    """
     return {name: _example(name, info, num_rows) for name, info in sorted(signature.inputs.items())}
+
+
+def is_open(signature: Any) -> bool:
+    """Whether a `SignatureDef` leaves more open than the number of rows."""
+    shapes = [info.tensor_shape for info in signature.inputs.values()]
+    return any(s.unknown_rank or any(d.size < 0 for d in s.dim[1:]) for s in shapes)
 
 
 def _example(name: str, info: Any, num_rows: int) -> np.ndarray:
     dtype = tf.as_dtype(info.dtype)
-    shape = [num_rows, *(dim.size for dim in info.tensor_shape.dim[1:])]
+    if dtype in (tf.resource, tf.variant):
+        raise ValueError(f"its input {name!r} is a {dtype.name}, which no request can hold")
+    sizes = [dim.size for dim in info.tensor_shape.dim]
+    if info.tensor_shape.unknown_rank:
+        sizes = [-1]
+    # A first size that is given is no number of rows that a request may choose.
+    shape = [num_rows if i == 0 and size < 0 else max(size, 1) for i, size in enumerate(sizes)]
     if dtype == tf.string:
         return np.full(shape, _WORDS.encode(), object)
     array = np.zeros(shape, dtype.as_numpy_dtype)

@@ -21,6 +21,7 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 from tfebm import files
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
+from tfebm.serving import served
 from tfebm.types import Tensor
 
 _LOOPS = ("While", "StatelessWhile")
@@ -60,7 +61,7 @@ def make_portable(
         >>> network = openvino.convert_model(path)
     """
     checks.check_count("batch_size", batch_size)
-    path = pathlib.Path(directory) / signature
+    path = files.local_path(directory, "`directory`") / signature
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise InvalidInputError(
             f"{path} exists and is no SavedModel, which would be replaced. Give another folder."
@@ -77,8 +78,10 @@ def make_portable(
 
 def _trace(version: str | os.PathLike, signature: str, batch_size: int) -> Any:
     """The signature as a concrete function of plain operations."""
+    version = files.local_path(version, "`version`")
     try:
-        loaded = tf.saved_model.load(str(version))  # holds the variables until they are constants
+        with served.plain_path(str(version)) as path:
+            loaded = tf.saved_model.load(path)  # holds the variables until they are constants
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise InvalidInputError(f"{version} cannot be loaded as a SavedModel: {error}") from None
     found = loaded.signatures

@@ -4,8 +4,10 @@ A script of its own, `python probe.py REQUEST`, so that neither tfebm nor Keras 
 and XLA is switched off for the whole process, as `tensorflow_model_server` has it.
 """
 
+import base64
 import json
 import os
+import re
 import sys
 import time
 
@@ -20,6 +22,12 @@ import tensorflow as tf  # noqa: E402
 
 _CALLS = 200  # at most, for each batch size
 _LEAST_CALLS = 5
+# Lines around what TensorFlow has to say: where, not what.
+_PLACE = re.compile(
+    r"Graph execution error|\d+ root error|\d+ successful op|\d+ derived error|\[\[|Detected at|"
+    r"Defined at|Original stack|Errors may have|Input Source|Stack trace|File |node \S+ defined"
+)
+_CODE = re.compile(r"^\(\d+\) [A-Z_ ]+: ")
 
 
 def main() -> None:
@@ -29,7 +37,11 @@ def main() -> None:
         import tensorflow_text  # noqa: F401
     library = c_api.load_library()
     c_api.disable_xla(library)
-    print(json.dumps(_probe(request, library)))
+    try:
+        found = _probe(request, library)
+    except Exception as error:  # whatever a strange graph raises is what is asked for
+        found = {"failure": _reason(error)}
+    print(json.dumps(found))
 
 
 def _probe(request: dict, library: object) -> dict:
@@ -44,29 +56,61 @@ def _probe(request: dict, library: object) -> dict:
             return found
         other = c_api.Session(request["path"], library)
         for call in request["calls"]:
-            signature = meta.signature_def[call["signature"]]
-            inputs = {k: _array(v) for k, v in call["inputs"].items()}
-            feed = {signature.inputs[k].name: v for k, v in inputs.items()}
-            fetch = {k: v.name for k, v in sorted(signature.outputs.items())}
-            answer = session.run(fetch, feed)
-            again = dict(zip(fetch, other.run(list(fetch.values()), feed), strict=True))
-            rows = len(next(iter(inputs.values())))
             record = found["signatures"].setdefault(
-                call["signature"], {"replayed": 0, "difference": 0.0, "timings": []}
+                call["signature"],
+                {
+                    "replayed": 0,
+                    "difference": 0.0,
+                    "batch_axis": True,
+                    "timings": [],
+                    "failure": None,
+                    "guessed": call["guessed"],
+                },
             )
-            record["replayed"] += 1
-            record["difference"] = max(
-                record["difference"], *(_difference(answer[k], again[k]) for k in fetch)
-            )
-            record["batch_axis"] = all(np.shape(answer[k])[:1] == (rows,) for k in fetch)
-            if call["sizes"] and not record["timings"]:
-                run = session.make_callable(list(fetch.values()), list(feed))
-                record["timings"] = [
-                    _timing(run, list(feed.values()), size, request["seconds"])
-                    for size in call["sizes"]
-                ]
+            signature = meta.signature_def[call["signature"]]
+            try:
+                _replay(session, other, signature, call, record, request["seconds"])
+            except Exception as error:
+                record["failure"] = record["failure"] or _reason(error)
         other.close()
     return found
+
+
+def _replay(
+    session: tf.compat.v1.Session,
+    other: c_api.Session,
+    signature: object,
+    call: dict,
+    record: dict,
+    seconds: float,
+) -> None:
+    inputs = {k: _array(v) for k, v in call["inputs"].items()}
+    feed = {signature.inputs[k].name: v for k, v in inputs.items()}
+    fetch = {k: v.name for k, v in sorted(signature.outputs.items())}
+    answer = session.run(fetch, feed)
+    try:
+        again = dict(zip(fetch, other.run(list(fetch.values()), feed), strict=True))
+    except c_api.UnknownTypeError:  # of the reader here, and of no server
+        again = answer
+    record["replayed"] += 1
+    differences = [_difference(answer[k], again[k]) for k in fetch]
+    record["difference"] = max([record["difference"], *differences])
+    rows = {value.shape[:1] for value in inputs.values()} - {()}
+    if len(rows) == 1:  # what takes no rows gives none
+        record["batch_axis"] &= all(np.shape(answer[k])[:1] in rows for k in fetch)
+    if call["sizes"] and rows and not record["timings"]:
+        run = session.make_callable(list(fetch.values()), list(feed))
+        record["timings"] = [
+            _timing(run, list(feed.values()), size, seconds) for size in call["sizes"]
+        ]
+
+
+def _reason(error: Exception) -> str:
+    """TensorFlow's message, without the places in graphs and programs around it."""
+    text = getattr(error, "message", None) or str(error)
+    lines = [_CODE.sub("", line.strip()) for line in text.splitlines()]
+    said = [line for line in lines if line and not _PLACE.match(line)]
+    return (said[0] if said else f"{type(error).__name__} without a message")[:500]
 
 
 def _uninitialised(session: tf.compat.v1.Session, signatures: dict) -> list[str]:
@@ -92,8 +136,10 @@ def _uninitialised(session: tf.compat.v1.Session, signatures: dict) -> list[str]
 
 def _array(value: dict) -> np.ndarray:
     if value["dtype"] == "string":
-        return np.array([item.encode() for item in value["value"]], object)
-    return np.asarray(value["value"], value["dtype"]).reshape(value["shape"])
+        items = [base64.b64decode(item) for item in value["value"]]
+        return np.array(items, object).reshape(value["shape"])
+    dtype = tf.as_dtype(value["dtype"]).as_numpy_dtype
+    return np.frombuffer(base64.b64decode(value["value"]), dtype).reshape(value["shape"])
 
 
 def _difference(one: np.ndarray, two: np.ndarray) -> float:

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tfebm.data import images
+from tfebm.data import arrays, pixels, sentences
 from tfebm.errors import InvalidInputError
 
 KINDS = ("tfrecord", "image", "text")
 _SUFFIXES = {  # of the name without ".gz", and without the number of a shard
-    "image": (".png", ".jpg", ".jpeg"),
+    "image": pixels.SUFFIXES,
     "text": (".txt", ".text"),
     "tfrecord": (".tfrecord", ".tfrecords", ".tfrec"),
 }
@@ -29,7 +29,6 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 # What a file that is cut off or damaged raises while it is read and unpacked.
 _DAMAGED = (OSError, EOFError, zlib.error)
 _LARGEST_RECORD = 2**31  # bytes; protocol buffers end there
-_BOM = b"\xef\xbb\xbf"  # the mark some editors put first
 
 
 class Record(NamedTuple):
@@ -79,10 +78,13 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
 
     Args:
         kind: Of `KINDS`.
-        file: Open for reading bytes, as stored: files whose name ends in `.gz` are unpacked here.
+        file: Open for reading bytes, as stored: what is packed with gzip, by its name or its first
+            bytes, is unpacked here.
         name: The file's part of the keys.
     """
-    if name.lower().endswith(".gz"):
+    if kind != "text":
+        file = file if hasattr(file, "peek") else io.BufferedReader(file)
+    if kind != "text" and (name.lower().endswith(".gz") or _is_packed(kind, file)):
         # The standard library's: it says when a file is cut off.
         file = io.BufferedReader(gzip.GzipFile(fileobj=file))
     if kind == "image":
@@ -93,37 +95,36 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
         return
     number = 0
     try:
-        for item in (_frames if kind == "tfrecord" else _lines)(file):
+        for item in _frames(file) if kind == "tfrecord" else sentences.read_lines(file):
             number += 1
             key = f"{name}:{number}"
             yield Record(key, item) if isinstance(item, bytes) else Broken(key, str(item))
+    except sentences.NotSentencesError as error:
+        yield Broken(f"{name}:1", f"the file is {error.what}, not sentences. {error.do}")
     except _DAMAGED as error:
         yield Broken(f"{name}:{number + 1}", f"the file cannot be read from here on: {error}")
+
+
+def _is_packed(kind: str, file: io.BufferedReader) -> bool:
+    """Whether a file begins as gzip's do, and not as a TFRecord whose length has those bytes."""
+    head = file.peek(12)[:12]
+    if not head.startswith(b"\x1f\x8b\x08"):
+        return False
+    return kind != "tfrecord" or len(head) < 12 or _is_damaged(head[:8], head[8:])
 
 
 class _Unreadable(Exception):
     """Why a record cannot be used."""
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    for number, line in enumerate(file):
-        yield (line if number else line.removeprefix(_BOM)).rstrip(b"\r\n")
-
-
 def _frames(file: BinaryIO) -> Iterator[bytes | _Unreadable]:
     """Of a TFRecord file: length, its checksum, the bytes, their checksum."""
-    import google_crc32c
-
-    def is_damaged(data: bytes, checksum: int) -> bool:
-        crc = google_crc32c.value(data)
-        return checksum != (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
     while head := file.read(12):
         if len(head) < 12:
             yield _Unreadable("the file ends within the length of this record")
             return
-        length, checksum = struct.unpack("<QI", head)
-        if is_damaged(head[:8], checksum) or length > _LARGEST_RECORD:
+        (length,) = struct.unpack("<Q", head[:8])
+        if _is_damaged(head[:8], head[8:]) or length > _LARGEST_RECORD:
             yield _Unreadable(
                 "the length of this record is damaged, or the file is no TFRecord file; what "
                 "follows in it cannot be found"
@@ -133,10 +134,18 @@ def _frames(file: BinaryIO) -> Iterator[bytes | _Unreadable]:
         if len(data) < length or len(tail) < 4:
             yield _Unreadable(f"the file ends within this record of {length} bytes")
             return
-        if is_damaged(data, struct.unpack("<I", tail)[0]):
+        if _is_damaged(data, tail):
             yield _Unreadable("its bytes do not match their checksum")
         else:
             yield data
+
+
+def _is_damaged(data: bytes, checksum: bytes) -> bool:
+    import google_crc32c
+
+    crc = google_crc32c.value(data)
+    masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return struct.pack("<I", masked) != checksum
 
 
 # ---- What a record holds ------------------------------------------------------------------
@@ -155,17 +164,20 @@ class Decoded(NamedTuple):
 class Decoder:
     """Makes a model's input of records.
 
-    Images are mapped to [-1, 1]. Whole numbers of a feature are pixels from 0 to 255; floats are
-    taken as they are, and those of an image must lie within [-1, 1].
+    Images are decoded as `tfebm.data.pixels.decode` does it, with the channels of the model, and
+    mapped to [-1, 1]. Whole numbers of a feature are pixels from 0 to 255. Floats are taken as they
+    are; those of an image must lie within [-1, 1], and some of them below 0, since an image without
+    such is most likely scaled to [0, 1].
 
     Args:
         kind: Of `KINDS`.
         input: What the model takes, "image" or "text".
         shape: Of an image, or of a point: `(size,)`.
-        feature: Of the `tf.train.Example`: encoded bytes (PNG, JPEG), whole numbers or floats for
-            an image, bytes for a text.
+        feature: Of the `tf.train.Example`: an encoded image, whole numbers or floats for an image,
+            bytes for a text.
         key_feature: A feature with the record's key, bytes or a whole number.
         resize: Cut and resample images of another size, as `tfebm.data.load_images` does.
+        background: The colour behind transparent pixels.
     """
 
     kind: str
@@ -174,6 +186,7 @@ class Decoder:
     feature: str = ""
     key_feature: str | None = None
     resize: bool = False
+    background: str = pixels.WHITE
 
     def __call__(self, records: Sequence[Record]) -> Decoded:
         """Every record is in `keys` and `values`, or in `broken`."""
@@ -225,35 +238,54 @@ class Decoder:
         array = _as_array(example.features.feature[self.feature], kind)
         if len(self.shape) == 1:  # a point
             return array.astype(np.float32)
-        # NaN passes, and its score says so.
-        low, high = (0, 255) if kind == "int64_list" else (-1.01, 1.01)
-        if np.any((array < low) | (array > high)):
-            raise _Unreadable(
-                f"its values must lie within {'0 to 255' if kind == 'int64_list' else '[-1, 1]'}; "
-                f"they lie from {np.nanmin(array):g} to {np.nanmax(array):g}"
-            )
+        _check_range(array, kind)
         array = array.reshape(self.shape)
-        return _to_float(array) if kind == "int64_list" else array.astype(np.float32)
+        if kind == "int64_list":
+            return arrays.as_floats(array.astype(np.uint8))
+        return array.astype(np.float32)
 
     def _image(self, data: bytes) -> np.ndarray:
-        from PIL import UnidentifiedImageError
-
-        if not data:
-            raise _Unreadable("it is empty")
+        size = self.shape[0] if self.resize else None
+        channels = self.shape[2] if len(self.shape) == 3 and self.shape[2] in (1, 3) else None
         try:
-            pixels = images.decode_image(io.BytesIO(data), self.shape[0] if self.resize else None)
-        except UnidentifiedImageError:
-            raise _Unreadable("it is no image of a known format, or its start is damaged") from None
-        except Exception as error:  # damaged bytes raise whatever their decoder stumbles over
-            raise _Unreadable(f"its image is damaged: {_named(error)}") from None
-        if pixels.shape != self.shape:
+            image = pixels.decode(data, size, channels, self.background)
+        except pixels.UnreadableImage as error:
+            raise _Unreadable(str(error)) from None
+        if image.shape != self.shape:
             hint = ""
-            if pixels.shape[:2] != self.shape[:2] and len(self.shape) == 3:
+            if image.shape[:2] != self.shape[:2] and len(self.shape) == 3:
                 hint = "; with --resize it is cut and resized"
             raise _Unreadable(
-                f"it has {_size(pixels.shape)}; the model takes {_size(self.shape)}{hint}"
+                f"it has {_size(image.shape)}; the model takes {_size(self.shape)}{hint}"
             )
-        return _to_float(pixels)
+        return arrays.as_floats(image)
+
+
+def _check_range(array: np.ndarray, kind: str) -> None:
+    """Raises `_Unreadable` where the numbers of a feature are not those of an image.
+
+    NaN passes, and its score says so.
+    """
+    known = array[~np.isnan(array)] if kind == "float_list" else array
+    if not known.size:
+        return
+    low, high = known.min(), known.max()
+    if kind == "int64_list":
+        if low < 0 or high > 255:
+            raise _Unreadable(f"its values must lie within 0 to 255; they lie from {low} to {high}")
+        return
+    if low < -1.01 or high > 1.01:
+        bytes_like = low >= 0 and 1.01 < high <= 255
+        hint = "; they look like 8-bit pixels: save x / 127.5 - 1, or whole numbers"
+        raise _Unreadable(
+            f"its floats must lie within [-1, 1]; they lie from {low:g} to {high:g}"
+            f"{hint if bytes_like else ''}"
+        )
+    if 0 <= low < high:
+        raise _Unreadable(
+            f"its floats must span [-1, 1]; none is below 0 (from {low:g} to {high:g}), as if they "
+            "were scaled to [0, 1]: save 2 * x - 1, or whole numbers"
+        )
 
 
 def check_resize(shape: tuple[int, ...]) -> None:
@@ -298,18 +330,13 @@ def _as_array(feature: Any, kind: str) -> np.ndarray:
 
 
 def _text(data: bytes) -> bytes:
-    if not data.strip():
-        raise _Unreadable("it is empty")
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Unreadable(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
-    return data
-
-
-def _to_float(pixels: np.ndarray) -> np.ndarray:
-    # As `tfebm.data.to_float`.
-    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+        text = sentences.sentence(sentences.decode(data))
+    except sentences.NotTextError as error:
+        raise _Unreadable(str(error)) from None
+    if not text:
+        raise _Unreadable("it is empty")
+    return text.encode("utf-8")
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -321,8 +348,3 @@ def _size(shape: tuple[int, ...]) -> str:
 def _counted(kind: str, values: Sequence) -> str:
     words = {"bytes_list": "strings", "int64_list": "whole numbers", "float_list": "floats"}
     return f"{len(values)} {words[kind]}"
-
-
-def _named(error: Exception) -> str:
-    text = str(error)
-    return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}"

@@ -1,12 +1,18 @@
 """An export as a bulk job sees it: what it takes and gives, without loading it; and loaded."""
 
+import contextlib
+import glob
 import json
+import os
 import posixpath
+import tempfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tfebm import files
 from tfebm.errors import InvalidInputError
 from tfebm.serving import extras
 
@@ -37,14 +43,14 @@ def find(directory: str, part: str, signature: str) -> Served:
 
     Args:
         directory: `<directory>/<name>` as `tfebm.serving.export` writes it, whose newest version is
-            taken, or the folder of a version itself. Any file system that TensorFlow reads.
+            taken, or the folder of a version itself.
         part: "scorer" or "generator".
         signature: Of that part.
 
     Raises:
         InvalidInputError: No export there, or one without that part or signature.
     """
-    path = _version(directory, part)
+    path = _version(str(files.local_path(directory, "The model")), part)
     try:
         with tf.io.gfile.GFile(posixpath.join(path, _SAVED_MODEL), "rb") as file:
             signatures = extras.parse_signatures(file.read())
@@ -105,7 +111,8 @@ class Loaded:
         if served.needs_tensorflow_text:
             import tensorflow_text  # noqa: F401
         self._served = served
-        self._loaded = tf.saved_model.load(served.path)  # owns the variables
+        with plain_path(served.path) as path:
+            self._loaded = tf.saved_model.load(path)  # owns the variables
         self._function = self._loaded.signatures[served.signature]
 
     def __call__(self, values: Any, seeds: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,6 +129,21 @@ class Loaded:
         if served.takes_seed:
             given["seed"] = tf.constant(seeds, tf.int32)
         return {name: value.numpy() for name, value in self._function(**given).items()}
+
+
+@contextlib.contextmanager
+def plain_path(path: str) -> Iterator[str]:
+    """A path without brackets and stars that leads to `path`.
+
+    TensorFlow's loader in Python takes them for a pattern of names, and finds no weights.
+    """
+    if glob.escape(path) == path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "version")
+        os.symlink(os.path.abspath(path), link, target_is_directory=True)
+        yield link
 
 
 def check_seed(seed: int) -> None:

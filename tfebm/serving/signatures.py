@@ -6,19 +6,21 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.models import VAE, FlowEBM, LanguageModel, latents
+from tfebm.errors import InvalidInputError
+from tfebm.models import VAE, FlowEBM, FlowModel, LanguageModel, latents
 from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.models.posterior_chain import PosteriorChainModel
 from tfebm.types import Tensor
 from tfebm.version import __version__
 
-Exportable = LatentVariableModel | FlowEBM
-"""`LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel`, `FlowEBM`."""
+Exportable = LatentVariableModel | FlowEBM | FlowModel
+"""`LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel`, `FlowEBM`, `FlowModel`."""
 
 Outputs = dict[str, Tensor]
 
 _SEED = tf.TensorSpec([None, 2], tf.int32, name="seed")
 _TEXT = tf.TensorSpec([None], tf.string, name="text")
+_BEYOND = 0.01  # by which pixels may leave their range, as resampled ones do
 
 
 class Signature(NamedTuple):
@@ -53,8 +55,11 @@ def of_generator(model: Exportable) -> Mapping[str, Signature]:
 
 def _of_image_generator(model: Exportable) -> Mapping[str, Signature]:
     def generate(seed: Tensor) -> Outputs:
-        sample = model.sample_latents if isinstance(model, FlowEBM) else model.sample_prior
-        latent = sample(seed, compiled=False)
+        if isinstance(model, FlowModel):
+            latent = model.sample_latents(seed)
+        else:
+            sample = model.sample_latents if isinstance(model, FlowEBM) else model.sample_prior
+            latent = sample(seed, compiled=False)
         return {"image": model.decode_rows(latent), "latent": latents.join(latent)}
 
     def decode(latent: Tensor) -> Outputs:
@@ -79,21 +84,53 @@ def of_scorer(
     if is_text(model):
         return _of_text_scorer(model, num_chains, max_length)
     image = tf.TensorSpec([None, *model.data_shape], tf.float32, name="image")
-    if isinstance(model, FlowEBM):
+    if isinstance(model, FlowEBM | FlowModel):
         functions = _of_flow_scorer(model)
     else:
         functions = _of_image_scorer(model, num_chains)
+    known = pixel_range(model)
+    if known:
+        functions = {name: _in_range(function, known) for name, function in functions.items()}
     return {name: Signature(function, [image, _SEED]) for name, function in functions.items()}
 
 
-def _of_flow_scorer(model: FlowEBM) -> Mapping[str, Callable]:
+def pixel_range(model: Exportable) -> tuple[float, float] | None:
+    """Where the values of a model's examples lie; None where any number may be one of them."""
+    if isinstance(model, FlowEBM | FlowModel):
+        return (-1.0, 1.0) if model.num_levels else None
+    if is_text(model):
+        return None
+    of_likelihood = getattr(model.likelihood, "data_range", None)
+    return of_likelihood or getattr(model.generator, "output_range", None)
+
+
+def _in_range(function: Callable, known: tuple[float, float]) -> Callable:
+    """`function` of examples, which answers NaN for a row with values outside the range.
+
+    Pixels from 0 to 255 would else have a score like any other, only a thousand times too high. An
+    error would take it out on all whose rows share the batch.
+    """
+    low, high = known[0] - _BEYOND, known[1] + _BEYOND
+
+    def checked(image: Tensor, seed: Tensor) -> Outputs:
+        axes = list(range(1, image.shape.rank))
+        outside = tf.reduce_any((image < low) | (image > high), axis=axes, keepdims=True)
+        return function(tf.where(outside, float("nan"), image), seed)
+
+    return checked
+
+
+def _of_flow_scorer(model: FlowEBM | FlowModel) -> Mapping[str, Callable]:
     def score(image: Tensor, seed: Tensor) -> Outputs:
+        if isinstance(model, FlowModel):
+            return {"score": -model.log_prob_rows(image, seed)}
         return {"score": model.score_rows(image, seed)}
 
     def infer(image: Tensor, seed: Tensor) -> Outputs:
         return {"latent": model.infer_rows(image, seed)}
 
-    return {"score": score, "infer": infer} if model.is_flow else {"score": score}
+    inverts = isinstance(model, FlowModel) or model.is_flow
+    return {"score": score, "infer": infer} if inverts else {"score": score}
 
 
 def _of_image_scorer(model: LatentVariableModel, num_chains: int) -> Mapping[str, Callable]:
@@ -213,6 +250,25 @@ def compiled(signature: Signature) -> Signature:
     """The same, compiled with XLA; its checks belong before it."""
     function = tf.function(signature.function, autograph=False, jit_compile=True)
     return Signature(function, signature.inputs)
+
+
+def check_exportable(model: Any) -> None:
+    """Raises `InvalidInputError` for what has no signatures."""
+    if not isinstance(model, Exportable):
+        *names, last = (
+            "LatentEBM",
+            "ShortRunModel",
+            "VAE",
+            "LanguageModel",
+            "FlowEBM",
+            "FlowModel",
+        )
+        came = "None" if model is None else f"an object of the type {type(model).__name__}"
+        raise InvalidInputError(
+            f"`model` must be a model of tfebm: {', '.join(names)} or {last}. Received {came}. "
+            "Give one, such as `tfebm.load_run(folder).model`; Keras exports its own models and "
+            "layers with `keras.export.ExportArchive`."
+        )
 
 
 def is_text(model: Exportable) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
+from tfebm.tokenizers.characters import IGNORED, join_accents
 from tfebm.types import Tensor
 
 PAD, START, END, UNKNOWN = range(4)
@@ -23,10 +24,12 @@ SPLITS = ("whitespace", "words")
 _CHUNK = 4096  # sentences that are split at a time
 # What `str.split` splits at; `tf.strings.split` knows white space of ASCII only.
 _SPACES = r"[\t-\r\x{1c}-\x{20}\x{85}\pZ]+"
-# In order. An apostrophe inside a word is a part of it, and any other is a word of its own.
+_CONTROLS = r"[\p{Cc}\x{200b}]+"  # as a space without width, and codes of terminals: no words
+# In order. An apostrophe inside a word is a part of it, and any other is a word of its own; an
+# accent stays with what it stands on.
 _SEPARATIONS = (
     (r"\x{2019}", "'"),
-    (r"[^\pL\pM\pN_'\s]", r" \0 "),
+    (r"[^\pL\pM\pN_'\s]\pM*", r" \0 "),
     (r"(^|\s)('+)", r"\1\2 "),
     (r"('+)(\s|$)", r" \1\2"),
     (r"<\s+unk\s+>", SPECIAL_WORDS[UNKNOWN]),
@@ -46,7 +49,10 @@ class Tokenizer:
         vocabulary: Words, or pieces of them, without the special ones.
         split: How a sentence falls into words. "whitespace": at white space alone, for text
             that is tokenised already. "words": it is lower-cased, and every punctuation mark
-            becomes a word; apostrophes inside a word stay.
+            becomes a word; apostrophes inside a word stay. What cannot be seen (joiners, soft
+            hyphens, marks of direction and variation) is left out, and a space without width
+            parts words. Both ways join accents to their letters, so that a word is the same
+            however a keyboard writes it; white space alone keeps all other characters.
 
     Raises:
         InvalidInputError: A vocabulary that is empty, has a word twice, or a word that is
@@ -133,6 +139,10 @@ class Tokenizer:
         """The arguments of the constructor."""
         return {"vocabulary": list(self.vocabulary), "split": self.split}
 
+    def __reduce__(self) -> tuple:
+        # Copies and pickles are made anew: the tables of TensorFlow cannot be copied.
+        return type(self).from_config, (self.get_config(),)
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Tokenizer":
         """The tokenizer of a `get_config`."""
@@ -181,6 +191,9 @@ def split_words(text: Tensor, split: str) -> tf.RaggedTensor:
     """Strings `[B]` to their words, `[B, None]`."""
     if split == "words":
         text = tf.strings.lower(text, encoding="utf-8")
+        text = tf.strings.regex_replace(text, IGNORED, "")
+        text = tf.strings.regex_replace(text, _CONTROLS, " ")
+    text = join_accents(text)
     text = tf.strings.regex_replace(text, _SPACES, " ")
     if split == "words":
         for pattern, rewrite in _SEPARATIONS:

@@ -22,7 +22,7 @@ class WordTokenizer(base.Tokenizer):
             of a text is the unknown one; "<pad>", "<s>" and "</s>" in a text are unknown words.
         split: "whitespace" splits at white space alone, for text that is tokenised already.
             "words" lower-cases, and makes a word of every punctuation mark; apostrophes inside
-            a word stay.
+            a word stay, and what cannot be seen is left out.
 
     Raises:
         InvalidInputError: A vocabulary that is empty, has a word twice, a special word, a word

@@ -1,0 +1,301 @@
+"""Image files in folders: which of them belong to a set, and to which part of it."""
+
+import collections
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from typing import NamedTuple
+
+import numpy as np
+
+from tfebm.data import pixels
+from tfebm.errors import InvalidInputError
+from tfebm.files import printable
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+}
+"""What names of folders, in any case, say of the files below them."""
+HELD_OUT = 10
+"""Where there is no test set, one of so many examples is held out."""
+_CHECKPOINTS = ("checkpoints", ".ipynb_checkpoints")
+_HIDDEN = ("__macosx",)
+_SHOWN = 5  # damaged files in a message, at most
+
+
+class Found(NamedTuple):
+    """The image files below a folder."""
+
+    files: list[pathlib.Path]
+    """Sorted."""
+    skipped: collections.Counter
+    """How many of each kind were left out: suffixes, or words for other reasons."""
+
+
+def find(folder: pathlib.Path) -> Found:
+    """The image files in a folder and in what is below it.
+
+    Left out are other kinds of files, hidden ones, folders of checkpoints and of tfebm's runs.
+    Links are followed once: what is reached a second time, by a link, is left out.
+
+    Raises:
+        InvalidInputError: A folder that cannot be read, or that is a run's itself.
+    """
+    if is_run(folder):
+        raise InvalidInputError(
+            f"The folder {printable(folder)} holds a run, and its images are the run's pictures. "
+            "Give the folder of the images that are to be read."
+        )
+    skipped: collections.Counter = collections.Counter()
+    files: list[pathlib.Path] = []
+    linked: list[pathlib.Path] = []
+    seen = set()
+    folders, later = [folder], []  # links come later: what they lead to has its own place
+    while folders or later:
+        place = folders.pop() if folders else later.pop(0)
+        identity = _identity(place)
+        if identity in seen:
+            skipped["repeated link"] += 1
+            continue
+        seen.add(identity)
+        inside = []
+        for entry in _entries(place):
+            reason = _left_out(entry)
+            if reason:
+                skipped[reason] += 1
+            elif entry.is_dir():
+                (later if entry.is_symlink() else inside).append(place / entry.name)
+            else:
+                (linked if entry.is_symlink() else files).append(place / entry.name)
+        folders += inside[::-1]
+    if linked:
+        known = {_identity(path) for path in files}
+        for path in linked:
+            identity = _identity(path)
+            if identity in known:
+                skipped["repeated link"] += 1
+            else:
+                known.add(identity)
+                files.append(path)
+    return Found(sorted(files), skipped)
+
+
+def _entries(place: pathlib.Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InvalidInputError(
+            f"The folder {printable(place)} cannot be read: {error.strerror}. Change its "
+            "permissions, or move it away."
+        ) from None
+
+
+def _left_out(entry: os.DirEntry) -> str | None:
+    """Why a file or folder is no part of the set."""
+    name = entry.name.lower()
+    is_folder = entry.is_dir()
+    if is_folder and name in _CHECKPOINTS:
+        return "checkpoint folder"
+    if name.startswith(".") or name in _HIDDEN:
+        return f"hidden {'folder' if is_folder else 'file'}"
+    if is_folder:
+        return "run folder" if is_run(entry.path) else None
+    suffix = os.path.splitext(name)[1]
+    if suffix not in pixels.SUFFIXES:
+        return printable(suffix) if suffix else "file without a suffix"
+    if not entry.is_file():
+        return "broken link" if entry.is_symlink() else "special file"
+    return None
+
+
+def _identity(path: str | os.PathLike) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def is_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder is that of a run, by its `config.json`."""
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            return "tfebm" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def in_both(one: Sequence[pathlib.Path], other: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Those of `other` that are files of `one`, by whatever name or link."""
+    known = {_identity(path) for path in one}
+    return [path for path in other if _identity(path) in known]
+
+
+def skipped_sentence(skipped: collections.Counter) -> str:
+    """Such as "skipped 2 .txt, 1 hidden file"; empty where nothing was."""
+    if not skipped:
+        return ""
+    parts = []
+    for kind, number in sorted(skipped.items(), key=lambda item: (-item[1], item[0])):
+        if number > 1 and not kind.startswith("."):
+            kind = re.sub("(file|folder|link)", r"\1s", kind, count=1)
+        parts.append(f"{number} {kind}")
+    return f"skipped {', '.join(parts)}"
+
+
+class Layout(NamedTuple):
+    """Which files are for what."""
+
+    train: list[pathlib.Path]
+    test: list[pathlib.Path]
+    notes: list[str]
+    """What a person should know of it."""
+
+
+def by_split(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+    """The files by what the uppermost folder that is named for a split says; "" without one."""
+    found: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+    for path in files:
+        names = (part.lower() for part in path.relative_to(folder).parts[:-1])
+        found[next((SPLITS[name] for name in names if name in SPLITS), "")].append(path)
+    return found
+
+
+def layout(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> Layout:
+    """Divides the files below a folder into those to train on and those to test with.
+
+    By folders named for it, whichever is the uppermost on a file's path. Without such for training,
+    what lies in none of them is for training. Validation files are the test where there is none,
+    and are else in no part. Where there is neither, a tenth is held out, drawn alike from each
+    folder.
+
+    Raises:
+        InvalidInputError: Nothing to train on.
+    """
+    found = by_split(folder, files)
+    notes = []
+    train, test, validation = (found[split] for split in ("train", "test", "validation"))
+    loose = found[""]
+    if not train:
+        train = loose
+    elif loose:
+        notes.append(f"{len(loose)} outside of its training and test folders left out")
+    if not train:
+        raise InvalidInputError(
+            f"The folder {printable(folder)} holds no training images: all {len(files)} lie in "
+            "folders named for testing or validation. Put some into a folder named train."
+        )
+    if validation and test:
+        notes.append(f"{len(validation)} of validation left out")
+    elif validation:
+        test = validation
+        notes.append("the test images are those of validation")
+    if not test:
+        out = held_out(len(train), [str(path.parent) for path in train])
+        test = [path for path, chosen in zip(train, out, strict=True) if chosen]
+        train = [path for path, chosen in zip(train, out, strict=True) if not chosen]
+        notes.append("a tenth, drawn by a fixed seed, is held out to test")
+    return Layout(train, test, notes)
+
+
+def held_out(number: int, labels: Sequence | np.ndarray | None = None) -> np.ndarray:
+    """`[number]` bool: a tenth, drawn with seed 0, alike from each label where there are any."""
+    order = np.random.default_rng(0).permutation(number)
+    if labels is not None:
+        classes = np.unique(np.asarray(labels), return_inverse=True)[1]
+        order = order[np.argsort(classes[order], kind="stable")]
+    chosen = np.zeros(number, bool)
+    chosen[order[HELD_OUT - 1 :: HELD_OUT]] = True
+    return chosen
+
+
+class Read(NamedTuple):
+    """Images of files."""
+
+    images: np.ndarray
+    """uint8 `[N, height, width, 1 or 3]`."""
+    damaged: list[int]
+    """Which of the files are not among them."""
+
+
+def read_files(
+    paths: Sequence[pathlib.Path],
+    image_size: int | None = None,
+    background: str = pixels.WHITE,
+    channels: int | None = None,
+    num_needed: int | None = None,
+) -> Read:
+    """Decodes files of one size, or resized ones, into one array.
+
+    Args:
+        paths: Of the files.
+        image_size: As of `load_images`, like the next two.
+        background: Behind transparent pixels.
+        channels: 1 or 3. Default: 3 as soon as any file has colours.
+        num_needed: So many of the first files must be readable; all by default.
+
+    Raises:
+        InvalidInputError: Files that cannot be read, some of which are listed, or of several sizes.
+    """
+    num_needed = len(paths) if num_needed is None else num_needed
+    images: np.ndarray | None = None
+    reasons: dict[int, str] = {}
+    sizes = set()
+    for i, image in enumerate(_decoded(paths, image_size, background, channels)):
+        if isinstance(image, str):
+            reasons[i] = image
+            continue
+        sizes.add(image.shape[:2])
+        if len(sizes) > 1 or any(j < num_needed for j in reasons):
+            continue  # an error comes, and the images are of no use
+        if images is None:
+            images = np.empty((len(paths), *image.shape), np.uint8)
+        if image.shape[-1] > images.shape[-1]:
+            images = np.repeat(images, 3, axis=-1)
+        images[i - len(reasons)] = image  # grey is repeated
+    needed = [i for i in reasons if i < num_needed]
+    if needed or images is None:
+        raise InvalidInputError(_damaged(paths, reasons, needed or list(reasons)))
+    if len(sizes) > 1:
+        some = ", ".join(f"{h} x {w}" for h, w in sorted(sizes)[:3])
+        raise InvalidInputError(
+            f"The images of a folder must have one size. Received {len(sizes)} sizes: {some}"
+            f"{', ...' if len(sizes) > 3 else ''}. Give an image size to have them cut and resized."
+        )
+    return Read(images[: len(paths) - len(reasons)], list(reasons))
+
+
+def _decoded(
+    paths: Sequence[pathlib.Path], size: int | None, background: str, channels: int | None
+) -> Iterator[np.ndarray | str]:
+    """The images in their order, or why there is none."""
+
+    def read(path: pathlib.Path) -> np.ndarray | str:
+        try:
+            return pixels.decode(path, size, channels, background)
+        except pixels.UnreadableImage as error:
+            return str(error)
+
+    pixels.parse_colour(background)
+    with futures.ThreadPoolExecutor() as pool:
+        yield from pool.map(read, paths)
+
+
+def _damaged(paths: Sequence[pathlib.Path], reasons: dict[int, str], listed: Sequence[int]) -> str:
+    some = [f"{printable(paths[i])}: {reasons[i]}" for i in listed[:_SHOWN]]
+    if len(listed) == 1:
+        path, reason = some[0].split(": ", 1)
+        return f"The image {path} cannot be read: {reason}. Remove or repair it."
+    more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return (
+        f"{len(listed)} of {len(paths)} images cannot be read. Remove or repair them. "
+        f"{'; '.join(some)}{more}."
+    )

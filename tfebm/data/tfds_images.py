@@ -1,0 +1,241 @@
+"""Image sets of TensorFlow Datasets."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfebm.data import arrays, folders, pixels
+from tfebm.errors import InvalidInputError
+
+NAMES = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "celeb_a")
+"""Any other of its names that has an image is taken as well."""
+_NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\w.*]+)?(/[\w.+-]+)?")
+_TRIES = 3  # of a download that fails; TensorFlow Datasets' own ten take two minutes
+
+
+class Loaded(NamedTuple):
+    """A set, `x` and `y` as in `ImageData`."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray | None
+    x_test: np.ndarray
+    y_test: np.ndarray | None
+    notes: list[str]
+
+
+def is_name(source: str) -> bool:
+    """Whether a set may be called so, with a configuration and a version where one asks for them,
+    such as "imagenet_resized/32x32" or "mnist:3.0.1"."""
+    return _NAME.fullmatch(source) is not None
+
+
+def load(
+    source: str,
+    data_dir: str | None,
+    image_size: int | None,
+    background: str,
+    channels: int | None,
+    known: Iterable[str],
+) -> Loaded:
+    """Loads a set, which is downloaded at first use.
+
+    Args:
+        source: Its name.
+        data_dir: Where TensorFlow Datasets keeps its files.
+        image_size: As of `load_images`, like the next two.
+        background: Behind transparent pixels.
+        channels: 1 or 3; as stored by default.
+        known: Names of sets that are not of TensorFlow Datasets, for the message.
+
+    Raises:
+        InvalidInputError: A set that is not known, cannot be loaded, or has no images or no
+            examples to train on.
+    """
+    builder = _prepared(source, data_dir, known)
+    feature = _image_feature(builder)
+    splits = {name: split for name, split in builder.info.splits.items() if split.num_examples}
+    train_split, test_split, notes = _choose(builder.name, list(splits))
+    values = arrays.Values(source)
+    reader = _Reader(builder, feature, image_size, background, channels, values)
+    x_train, y_train = reader.read(train_split)
+    if test_split:
+        x_test, y_test = reader.read(test_split)
+    values.check()
+    y_train, *rest = _as_numbers(y_train, *([y_test] if test_split else []))
+    if test_split:
+        y_test = rest[0]
+    else:
+        out = folders.held_out(len(x_train), y_train)
+        x_test, x_train = x_train[out], x_train[~out]
+        y_test, y_train = (None, None) if y_train is None else (y_train[out], y_train[~out])
+    return Loaded(x_train, y_train, x_test, y_test, notes)
+
+
+def _prepared(source: str, data_dir: str | None, known: Iterable[str]) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(source, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise InvalidInputError(_unknown(source, [*known, *tfds.list_builders()])) from None
+    except Exception as error:  # a registry that cannot be reached raises what its client raises
+        first = re.split("[/:]", source)[0]
+        if isinstance(error, ImportError) or first in tfds.list_builders():
+            raise InvalidInputError(_not_loaded(source, error)) from None
+        raise InvalidInputError(_unknown(source, [*known, *NAMES])) from None
+    _image_feature(builder)  # before a long download
+    try:
+        with _fewer_tries():
+            builder.download_and_prepare()
+    except Exception as error:
+        raise InvalidInputError(_not_loaded(source, error)) from None
+    return builder
+
+
+@contextlib.contextmanager
+def _fewer_tries() -> Iterator[None]:
+    from tensorflow_datasets.core.download import downloader
+
+    before = downloader.MAX_RETRIES
+    downloader.MAX_RETRIES = _TRIES
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = before
+
+
+def _image_feature(builder: Any) -> str:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features or {}
+    if "image" in features:
+        return "image"
+    found = [name for name in features if isinstance(features[name], tfds.features.Image)]
+    if len(found) == 1:
+        return found[0]
+    which = f"has several, {', '.join(found)}, and none" if found else "has no image and none"
+    raise InvalidInputError(
+        f"Of the data set {builder.name!r} of TensorFlow Datasets one feature must be the image. "
+        f"It {which} that is called 'image'. Choose a set of single images, or save the images as "
+        "files and give their folder."
+    )
+
+
+def _choose(name: str, splits: list[str]) -> tuple[str, str | None, list[str]]:
+    """The splits to train on and to test with, and what to say of it."""
+    if not splits:
+        raise InvalidInputError(f"The data set {name!r} holds no examples. Choose another one.")
+    kinds: dict[str, str] = {}
+    for split in splits:
+        kinds.setdefault(folders.SPLITS.get(split.lower(), split), split)
+    train = kinds.get("train") or (splits[0] if len(splits) == 1 else None)
+    if train is None:
+        raise InvalidInputError(
+            f"The data set {name!r} has no split to train on; it has {', '.join(splits)}. Save the "
+            "images that are to be learned as files, and give their folder."
+        )
+    test = next(
+        (kinds[k] for k in ("test", "validation") if k in kinds and kinds[k] != train), None
+    )
+    notes = []
+    if train != "train":
+        notes.append(f"the training images are its split {train!r}")
+    if test is None:
+        notes.append("a tenth, drawn by a fixed seed, is held out to test")
+    elif test != "test":
+        notes.append(f"the test images are its split {test!r}")
+    return train, test, notes
+
+
+class _Reader(NamedTuple):
+    builder: Any
+    feature: str
+    image_size: int | None
+    background: str
+    channels: int | None
+    values: arrays.Values
+
+    def read(self, split: str) -> tuple[np.ndarray, list | None]:
+        """A split's images and its labels."""
+        images, labels = [], []
+        for example in self.builder.as_dataset(split=split).as_numpy_iterator():
+            images.append(self._image(example[self.feature], split))
+            label = example.get("label")
+            if label is not None and np.ndim(label) == 0:
+                labels.append(label)
+        shapes = {image.shape[:2] for image in images}
+        if len(shapes) > 1:
+            raise InvalidInputError(
+                f"The images of {self.builder.name!r} have {len(shapes)} sizes. Give an image size "
+                "to have them cut and resized."
+            )
+        most = max(image.shape[-1] for image in images)
+        stacked = np.empty((len(images), *images[0].shape[:2], most), images[0].dtype)
+        for i in range(len(images)):
+            stacked[i], images[i] = images[i], None  # no second copy of a large set
+        return stacked, labels if len(labels) == len(images) else None
+
+    def _image(self, image: Any, split: str) -> np.ndarray:
+        if np.ndim(image) == 2:
+            image = image[..., np.newaxis]
+        if np.ndim(image) != 3 or image.shape[-1] not in (1, 2, 3, 4):
+            raise InvalidInputError(
+                f"{self.builder.name}: images must have shape [height, width, 1 or 3]. Received "
+                f"shape {list(np.shape(image))}. Choose another set."
+            )
+        images = np.asarray(image)[np.newaxis]
+        # Judged before it is resized, which makes 8 bits of everything.
+        self.values.add(images, split)
+        self.values.check_limits()
+        kind = np.uint8 if images.dtype.kind in "iu" else np.float32
+        plain = pixels.composite(images.astype(kind, copy=False), self.background)
+        # One by one: the originals of a large set would not fit into memory.
+        return pixels.resize(pixels.with_channels(plain, self.channels), self.image_size)[0]
+
+
+def _as_numbers(*parts: list | None) -> list[np.ndarray | None]:
+    """Labels as whole numbers, words in their order; None where they are neither."""
+    if any(part is None for part in parts):
+        return [None] * len(parts)
+    found = [np.asarray(part) for part in parts]
+    if any(part.dtype.kind in "OSU" for part in found):
+        known = {word: i for i, word in enumerate(sorted({w for part in parts for w in part}))}
+        return [np.array([known[word] for word in part], np.int64) for part in parts]
+    if any(part.dtype.kind not in "iub" for part in found):
+        return [None] * len(parts)
+    return [part.astype(np.int64) for part in found]
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if "/" in name:
+        return (
+            f"There is no file or folder {name!r}, and no data set of this name.{hint} Give the "
+            "path of an .npz or of a folder of images, or the name of a data set."
+        )
+    return (
+        f"There is no data set {name!r}.{hint} Give {', '.join(('mnist5k', *NAMES))}, another "
+        "image set of TensorFlow Datasets, the path of an .npz, or a folder of images."
+    )
+
+
+def _not_loaded(name: str, error: Exception) -> str:
+    missing: BaseException | None = error
+    while missing is not None and not isinstance(missing, ImportError):
+        missing = missing.__cause__ or missing.__context__
+    what = f"The data set {name!r} of TensorFlow Datasets could not be loaded: "
+    if missing is not None:
+        package = (getattr(missing, "name", None) or "").split(".")[0]
+        fix = f"`pip install {package}`" if package else "`pip install -U tensorflow-datasets`"
+        return f"{what}{missing}. A package that it needs is missing. Install it with {fix}."
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return (
+        f"{what}{type(error).__name__}: {first} Prepare it where there is a network and give its "
+        "folder as the data folder, or use 'mnist5k', an .npz or a folder of images."
+    )

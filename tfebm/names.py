@@ -1,0 +1,9 @@
+"""Names that flags may have, apart from what they stand for: flags are read without TensorFlow."""
+
+STRATEGIES = ("none", "mirrored", "multiworker")
+"""Of `tfebm.runs.make_strategy`."""
+TOY_DENSITIES = (
+    *("eight_gaussians", "twenty_five_gaussians", "pinwheel", "two_moons", "checkerboard"),
+    *("swiss_roll", "rings"),
+)
+"""Of `tfebm.data.TOY_DENSITIES`."""
