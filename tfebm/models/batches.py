@@ -1,7 +1,9 @@
 """What a batch must be, wherever it comes from: said from its type, while a step is traced."""
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -43,6 +45,25 @@ def ids(x: Any) -> Tensor:
     x = _tensor(x)
     checks.check_token_batch(x.dtype, x.shape)
     return tf.cast(tf.ensure_shape(x, [None, None]), tf.int32)
+
+
+@contextlib.contextmanager
+def shapes_are_said() -> Iterator[None]:
+    """Turns TensorFlow's error about a shape that shows only as a batch is read into a sentence."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        found = re.search(
+            r"Shape of tensor .*?(\[.*?\]) is not compatible with expected shape (\[.*?\])",
+            str(error),
+        )
+        if found is None:
+            raise
+        received, needed = found.groups()
+        raise InvalidInputError(
+            f"A batch must have shape {needed.replace('?', 'B')}. Received one of shape "
+            f"{received}. Reshape what the data set yields."
+        ) from None
 
 
 def as_tuples(x: Any) -> Any:

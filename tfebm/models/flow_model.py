@@ -96,7 +96,10 @@ class FlowModel(RowInference, OptimizersModel):
 
     def call(self, z: Tensor, training: bool | None = None) -> Tensor:
         """x = g(z)."""
-        return self.flow(batches.floats(z, (self.latent_size,)))
+        return self.flow(self.as_input(z))
+
+    def as_input(self, x: Any) -> Tensor:
+        return batches.floats(x, (self.latent_size,))
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         return {"optimizer": keras.optimizers.Adam(1e-3)}

@@ -223,7 +223,8 @@ class OptimizersModel(keras.Model):
                 given["validation_steps"] = steps
         if not _is_array(x):
             given["y"] = None
-        history = super().fit(**given)
+        with batches.shapes_are_said():
+            history = super().fit(**given)
         for name, network in self.optimized.items():
             if name != "optimizer":  # for that one Keras does it (moving averages of weights)
                 variables = getattr(self, network).trainable_variables
@@ -240,7 +241,8 @@ class OptimizersModel(keras.Model):
             given["x"] = batches.as_tuples(x)
             if self._has_peers():
                 given["x"], given["steps"] = self._shared(x, given.get("steps"))
-        return super().evaluate(**given, **extra)
+        with batches.shapes_are_said():
+            return super().evaluate(**given, **extra)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`, of one worker."""
@@ -250,7 +252,8 @@ class OptimizersModel(keras.Model):
                 "it. Save the model, and load it in a program without the strategy."
             )
         batches.refuse_parts(x)
-        return super().predict(batches.as_tuples(x), *args, **kwargs)
+        with batches.shapes_are_said():
+            return super().predict(batches.as_tuples(x), *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.train_on_batch`; `x` must be what `fit` takes."""
@@ -265,7 +268,12 @@ class OptimizersModel(keras.Model):
         return super().test_on_batch(x, *args, **kwargs)
 
     def predict_step(self, data: Any) -> Any:
-        return self(batches.unpack(data), training=False)
+        # Keras would add its own lines to what `call` has to say.
+        return self(self.as_input(batches.unpack(data)), training=False)
+
+    def as_input(self, x: Any) -> Tensor:
+        """`as_batch` of what `call` takes."""
+        return self.as_batch(x)
 
     def as_batch(self, x: Any) -> Tensor:
         """A batch of examples, checked as far as its type says, in the model's own type."""
