@@ -95,9 +95,9 @@ class TestArguments:
             tfebm.FlowModel(tfebm.RealNVP)
         with pytest.raises(tfebm.InvalidInputError, match="the class WordTokenizer"):
             tfebm.AutoregressiveGenerator(tfebm.tokenizers.WordTokenizer)
-        with pytest.raises(tfebm.InvalidInputError, match="`decoding`.*'greedy'"):
+        with pytest.raises(tfebm.InvalidInputError, match=r"`decoding`.*'greedy'"):
             tfebm.AutoregressiveGenerator(TOKENIZER, decoding="greedy")
-        with pytest.raises(tfebm.InvalidInputError, match="`noise_schedule`.*0.1"):
+        with pytest.raises(tfebm.InvalidInputError, match=r"`noise_schedule`.*0.1"):
             tfebm.ShortRunModel(net(8), 4, noise_schedule=0.1)
 
     def test_two_inputs_are_latents_only_where_that_is_said(self):
@@ -112,7 +112,7 @@ class TestArguments:
             lambda: tfebm.VAE(net(8), two, latent_size=4),
             lambda: tfebm.FlowEBM(two, net(1, 8)),
         ):
-            with pytest.raises(tfebm.InvalidInputError, match="2 inputs.*single input"):
+            with pytest.raises(tfebm.InvalidInputError, match=r"2 inputs.*single input"):
                 model()
 
     def test_several_outputs(self):
@@ -198,7 +198,7 @@ class TestCompilation:
 
     def test_true_is_refused(self):
         model = latent_ebm(self.bicubic(), sampler=chain(jit_compile=True))
-        with pytest.raises(tfebm.InvalidInputError, match="ResizeBicubic.*`jit_compile=False`"):
+        with pytest.raises(tfebm.InvalidInputError, match=r"ResizeBicubic.*`jit_compile=False`"):
             model.score(X.reshape(8, 4, 4, 1))
 
     def test_every_chain_and_python_functions(self):
