@@ -21,6 +21,9 @@ INSTALL_REQUIRES = [
     # TFP 0.25 imports `distutils`, which Python 3.12 only has through setuptools.
     "setuptools>=65",
     "tensorflow-datasets>=4.9.8,<5",
+    # TensorFlow Datasets imports it where it prepares a data set, and requires it for Pythons
+    # before 3.9 alone.
+    "importlib_resources>=6",
     # No longer a dependency of TensorFlow itself.
     "tensorboard~=2.21.0",
     "numpy>=2.1,<3",

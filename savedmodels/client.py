@@ -543,11 +543,22 @@ def main(argv: list[str] | None = None) -> None:
         ClientError: What was asked for cannot be had.
     """
     arguments = _parser().parse_args(argv)
+    for flag in ("output", "input"):
+        _check_local(f"--{flag}", getattr(arguments, flag, None))
     folder = arguments.output.parent if arguments.output else pathlib.Path()
     if not folder.is_dir():  # before anything is asked for
         raise ClientError(f"There is no folder {str(folder)!r} for --output. Make it first.")
     run = _generate if arguments.command == "generate" else _score
     run(ServedModel(arguments.server, arguments.model, arguments.timeout), arguments)
+
+
+def _check_local(flag: str, path: pathlib.Path | None) -> None:
+    # `pathlib` makes one slash of two; a single letter is a drive.
+    if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise ClientError(
+            f"{flag} must be a path on this machine. Received {str(path).replace(':/', '://', 1)}. "
+            "Give a local path, and copy the files with the tools of the other place."
+        )
 
 
 def _generate(model: ServedModel, arguments: argparse.Namespace) -> None:
@@ -587,6 +598,15 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
         )
     if not table:
         raise ClientError(f"Nothing in {source} can be scored.")
+    flagged = [row[0] for row in table if not np.isfinite(row[1])]
+    if flagged:
+        more = ", ..." if len(flagged) > _SHOWN else ""
+        print(
+            f"{len(flagged)} of {len(table)} have no finite score: "
+            f"{', '.join(flagged[:_SHOWN])}{more}. A model answers NaN for what it cannot rate, "
+            "such as NaN or pixels outside [-1, 1].",
+            file=sys.stderr,
+        )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *table])
     _write(text.getvalue(), arguments.output)

@@ -25,6 +25,33 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "train"))  # the scripts, as modules
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-extras",
+        action="store_true",
+        help="a test that skips, as for want of an extra, fails instead",
+    )
+
+
+def _fail_instead(config, report):
+    """Turns a skip into a failure where `--require-extras` asks for it."""
+    if config.getoption("--require-extras") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.longrepr = f"--require-extras lets nothing skip. {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _fail_instead(collector.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _fail_instead(item.config, (yield))
+
+
 def pytest_collection_modifyitems(items):
     """The scripts first: theirs are the longest files, and a core would wait for the last one."""
     items.sort(key=lambda item: item.path.parent != ROOT / "tests" / "train")

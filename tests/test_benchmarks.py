@@ -107,7 +107,13 @@ def test_the_command_line(arguments, code, text):
     assert text in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", {**command.NAMES, **command.ON_REQUEST})
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.extras) if name == "bulk" else name
+        for name in {**command.NAMES, **command.ON_REQUEST}
+    ],
+)
 def test_each_says_what_it_measures_and_how(name, monkeypatch, capsys):
     if name == "bulk":
         pytest.importorskip("apache_beam")

@@ -149,3 +149,26 @@ def test_what_tensorflow_says_of_a_full_disk(tmp_path):
     # As when a GPU is full; TensorFlow's code for both is the same.
     with pytest.raises(tf.errors.ResourceExhaustedError), files.writing("here"):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+class TestLocalPath:
+    @pytest.mark.parametrize("text", ["runs/a", "/a/b", "C:/a", "a:b", "run[1]", "~/x", "b//c"])
+    def test_paths_stay_what_they_are(self, text):
+        assert files.local_path(text, "It") == pathlib.Path(text)
+        assert files.local_path(pathlib.Path(text), "It") == pathlib.Path(text)
+
+    @pytest.mark.parametrize(
+        "text", ["gs://b/c", "s3://b", "hdfs://h/x", "http://h:1/x", "file:///a", "x-y+z.1://a"]
+    )
+    def test_addresses_are_refused(self, text):
+        scheme = text.partition(":")[0]
+        for path in (text, pathlib.Path(text), text.encode()):
+            with pytest.raises(tfebm.InvalidInputError, match=r"^It must be a path.*") as caught:
+                files.local_path(path, "It")
+            assert f" {scheme}://" in str(caught.value)
+
+    @pytest.mark.parametrize("value", [None, 3, ["a"], object(), "a\0b"])
+    def test_what_is_not_a_path(self, value):
+        with pytest.raises(tfebm.InvalidInputError, match=r"^It must be") as caught:
+            files.local_path(value, "It")
+        assert "0x" not in str(caught.value)

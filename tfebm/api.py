@@ -3,6 +3,7 @@
 Importing this module registers every class of the package with Keras, so that saved models load.
 """
 
+from tfebm import backend as backend  # before Keras is met anywhere else
 from tfebm import (
     callbacks,
     data,
@@ -20,7 +21,7 @@ from tfebm import (
     tokenizers,
 )
 from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
-from tfebm.errors import InvalidInputError, TrainingDiverged, WorkerLost, WriteFailed
+from tfebm.errors import InvalidInputError, JobFailed, TrainingDiverged, WorkerLost, WriteFailed
 from tfebm.flows import Glow, RealNVP, SplineFlow
 from tfebm.generators import (
     CIFAR10_STAGES,
@@ -56,6 +57,7 @@ __all__ = [
     "GaussianLikelihood",
     "Glow",
     "InvalidInputError",
+    "JobFailed",
     "LanguageModel",
     "LatentEBM",
     "MultilayerGenerator",

@@ -36,3 +36,19 @@ class WriteFailed(OSError):
 
     What was there under its name before is there still, whole. Command lines exit with code 3.
     """
+
+
+def received(value: object) -> str:
+    """What a user gave, in words for an error: its kind, never an address."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:60]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not an instance of it"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)} entries"
+    kind = type(value)
+    if kind.__name__ in ("function", "builtin_function_or_method", "method"):
+        return f"the {kind.__name__.replace('_', ' ')} {getattr(value, '__name__', '')}"
+    module = kind.__module__.split(".")[0]
+    return kind.__name__ if module in ("builtins", "__main__") else f"{module}'s {kind.__name__}"

@@ -14,6 +14,7 @@ References: J. Salmon et al. Parallel Random Numbers: As Easy as 1, 2, 3. SC 201
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -91,8 +92,42 @@ def _traced_threefry(key_0: Tensor, key_1: Tensor, counter_0: Tensor, counter_1:
     return x0, x1
 
 
-def root_seed(seed: int) -> Tensor:
+def single_seed(seed: Any) -> Any:
+    """A whole number of any kind (Python's, NumPy's, a tensor's) as a Python integer.
+
+    What holds one stream per row, or is a tensor of a graph, is returned as it is.
+    """
+    if isinstance(seed, (int, np.integer)):
+        return int(seed)
+    is_tensor = tf.is_tensor(seed)
+    if is_tensor and not hasattr(seed, "numpy"):
+        return seed
+    array = np.asarray(seed.numpy() if is_tensor else seed)
+    return int(array) if array.ndim == 0 and array.dtype.kind in "iu" else seed
+
+
+def whole_seed(seed: Any) -> int:
+    """The seed of a model as a Python integer.
+
+    Raises:
+        InvalidInputError: Anything but a single whole number.
+    """
+    single = single_seed(seed)
+    if not isinstance(single, int):
+        raise InvalidInputError(
+            f"`seed` must be a whole number here. Received {type(seed).__name__}: {seed!r}. Give "
+            "one integer."
+        )
+    return single
+
+
+def root_seed(seed: int | Tensor) -> Tensor:
     """An integer of up to 64 bits as one seed, int32 `[2]`."""
+    if tf.is_tensor(seed):
+        seed = tf.cast(seed, tf.int64)
+        high, low = tf.bitwise.right_shift(seed, 32), tf.bitwise.left_shift(seed, 32)
+        low = tf.bitwise.right_shift(low, 32)  # with its sign, as int32 has it
+        return tf.cast(tf.stack([high, low]), tf.int32)
     seed = int(seed)
     return tf.stack([_word(seed >> 32), _word(seed)])
 
@@ -152,16 +187,18 @@ def row_seeds(seed: int, step: int | Tensor, num_rows: int | Tensor) -> Tensor:
 
 def as_row_seeds(seed: Seed, num_rows: int | Tensor) -> Tensor:
     """`seed` itself when it is int32 `[num_rows, 2]`, else the rows 0, 1, ... of an integer."""
-    if isinstance(seed, (int, np.integer)):
-        return fold_in(root_seed(int(seed)), tf.range(num_rows, dtype=tf.int32))
-    seed = tf.convert_to_tensor(seed)
+    seed = single_seed(seed)
+    if not isinstance(seed, int):
+        seed = tf.convert_to_tensor(seed)
+    if isinstance(seed, int) or (seed.shape.rank == 0 and seed.dtype.is_integer):
+        return fold_in(root_seed(seed), tf.range(num_rows, dtype=tf.int32))
     if isinstance(num_rows, int) and seed.shape.rank == 2 and seed.shape[0] not in (None, num_rows):
         raise InvalidInputError(
             f"`seed` must hold one stream per row. Received {seed.shape[0]} for {num_rows} rows."
         )
     if seed.dtype != tf.int32 or seed.shape.rank != 2 or seed.shape[-1] != 2:
         raise InvalidInputError(
-            "`seed` must be a Python integer or an int32 tensor of shape `[rows, 2]`, one stream "
+            "`seed` must be an integer or an int32 tensor of shape `[rows, 2]`, one stream "
             f"per row. Received dtype {seed.dtype.name} and shape {seed.shape}."
         )
     return seed
@@ -175,15 +212,18 @@ def content_seeds(seed: Seed, x: Tensor) -> Tensor:
     replicas. Equal rows get equal streams.
 
     Args:
-        seed: A Python integer, or int32 `[B, 2]`, which is returned as it is.
+        seed: An integer, or int32 `[B, 2]`, which is returned as it is.
         x: Floats `[B, ...]`; or ids of tokens `[B, T]`, where zeros at the end are padding and do
             not matter.
 
     Returns:
         int32 `[B, 2]`.
     """
-    if not isinstance(seed, (int, np.integer)):
-        return as_row_seeds(seed, tf.shape(x)[0])
+    seed = single_seed(seed)
+    if not isinstance(seed, int):
+        seed = tf.convert_to_tensor(seed)
+        if seed.shape.rank != 0 or not seed.dtype.is_integer:
+            return as_row_seeds(seed, tf.shape(x)[0])
     x = tf.convert_to_tensor(x)
     if x.dtype.is_integer:
         shape = tf.shape(x)  # `[B, T]`, or `[B, ...]` of whole numbers such as pixels

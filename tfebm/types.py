@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfebm import backend as backend  # says so where Keras runs on another one
+
 Tensor = tf.Tensor
 """A dense tensor; NumPy arrays are accepted wherever a public function asks for one."""
 

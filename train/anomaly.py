@@ -96,13 +96,17 @@ class Settings(ImageRunSettings):
         choices=("dense", "deconv"),
         before="deconv",
     )
-    latent_size: int = flag(16, "d, size of z; of several layers, of each", least=1)
-    num_layers: int = flag(3, "layers of latent_ebm_layers", least=1)
+    latent_size: int = flag(16, "d, size of z; of several layers, of each", least=1, most=2**16)
+    num_layers: int = flag(3, "layers of latent_ebm_layers", least=1, most=64)
     hidden_units: int = flag(
-        256, "of the dense generator's first layer; twice as many behind it", least=1, before=256
+        256,
+        "of the dense generator's first layer; twice as many behind it",
+        least=1,
+        most=2**14,
+        before=256,
     )
-    width: int = flag(16, "the unit of a convolutional network's channels", least=1)
-    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
+    width: int = flag(16, "the unit of a convolutional network's channels", least=1, most=2**14)
+    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1, most=2**14)
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
     prior_steps: int = flag(
         60, "K_0, steps of the prior chain", least=0, most=10**6, group="sampler"
@@ -129,7 +133,9 @@ class Settings(ImageRunSettings):
     score_steps: int = flag(
         60, "steps of the chain that scores", least=1, most=10**6, before=20, group="task"
     )
-    score_chains: int = flag(1, "chains that a score is the mean of", least=1, group="task")
+    score_chains: int = flag(
+        1, "chains that a score is the mean of", least=1, most=10**6, group="task"
+    )
     score_epochs: int = flag(10, "last epochs, whose figures are averaged", least=1, group="task")
     output: str = flag(
         "runs/anomaly", "folder for everything the run writes", metavar="DIR", operational=True

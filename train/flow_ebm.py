@@ -68,24 +68,31 @@ class Settings(ImageRunSettings):
         choices=("float32", "bfloat16"),
     )
     num_points: int = flag(
-        50_000, "points to train on and to test with, in the plane", least=2, group="data"
+        50_000,
+        "points to train on and to test with, in the plane",
+        least=2,
+        most=10**7,
+        group="data",
     )
     pad: int | None = flag(
         None,
         "pad images to so many pixels a side (default: a power of 2)",
         type=int,
         least=1,
+        most=2**13,
         group="data",
     )
     flow: str = flag("spline", "the backbone; images take glow", choices=FLOWS)
-    couplings: int = flag(6, "of spline and realnvp", least=2)
+    couplings: int = flag(6, "of spline and realnvp", least=2, most=1000)
     levels: int = flag(2, "L of glow", least=1, most=8)
-    flow_steps: int = flag(8, "K of glow, steps per level", least=1)
-    flow_width: int = flag(64, "hidden units or channels of each coupling", least=1)
+    flow_steps: int = flag(8, "K of glow, steps per level", least=1, most=1000)
+    flow_width: int = flag(64, "hidden units or channels of each coupling", least=1, most=2**14)
     flow_learning_rate: float = flag(
         2e-3, "of the flow (Adam, cosine decay)", above=0.0, group="learning"
     )
-    energy_width: int = flag(128, "hidden units (points) or first channels (images)", least=1)
+    energy_width: int = flag(
+        128, "hidden units (points) or first channels (images)", least=1, most=2**14
+    )
     learning_rate: float = flag(
         1e-4, "of the energy under maximum likelihood (Adam)", above=0.0, group="learning"
     )
@@ -100,7 +107,11 @@ class Settings(ImageRunSettings):
     )
     energy_penalty: float = flag(1e-3, "weight of mean E^2", least=0.0, group="learning")
     chains: int = flag(
-        256, "persistent chains while learning, over all replicas", least=2, group="sampler"
+        256,
+        "persistent chains while learning, over all replicas",
+        least=2,
+        most=10**6,
+        group="sampler",
     )
     transitions: int = flag(
         1, "of every chain between two steps", least=1, most=10**6, group="sampler"
@@ -109,7 +120,7 @@ class Settings(ImageRunSettings):
     generation_steps: int = flag(
         100, "transitions to a sample", least=0, most=10**6, group="sampler"
     )
-    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2, group="task")
+    diagnosis_chains: int = flag(64, "chains of the diagnosis", least=2, most=10**6, group="task")
     diagnosis_steps: int = flag(
         1000, "transitions of each of them", least=8, most=10**6, group="task"
     )

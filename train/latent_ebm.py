@@ -37,10 +37,10 @@ class Settings(ImageRunSettings):
 
     epochs: int = flag(14, "passes over the data", least=1)
     batch_size: int = flag(50, "examples per step, over all replicas", least=1)
-    latent_size: int = flag(16, "d, size of z", least=1)
-    width: int = flag(16, "n_gf, the unit of the generator's channels", least=1)
+    latent_size: int = flag(16, "d, size of z", least=1, most=2**16)
+    width: int = flag(16, "n_gf, the unit of the generator's channels", least=1, most=2**14)
     layout: str = flag("default", "the generator's stages", choices=LAYOUTS)
-    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1)
+    energy_width: int = flag(200, "units of the energy's two hidden layers", least=1, most=2**14)
     prior_steps: int = flag(
         60, "K_0, steps of the prior chain", least=0, most=10**6, group="sampler"
     )

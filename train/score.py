@@ -134,6 +134,9 @@ def main() -> None:
             **shared,
         )
     print(", ".join(f"{number} {name}" for name, number in counts.items()))
+    if counts["flagged"]:
+        what = "scores" if settings.generate == 0 else "rows"
+        print(f"Flagged {what} are NaN or infinite, as of examples with NaN in them.")
     if counts.get("read") and not counts["scored"]:
         raise InvalidInputError(
             f"None of the {counts['read']} records could be scored. The reasons are in "

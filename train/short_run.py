@@ -17,7 +17,6 @@ from __future__ import annotations
 __reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to be usable
 
 import dataclasses
-import math
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -62,6 +61,7 @@ SHOWN = {
     "latent_ebm": {**_ERROR, **_ENERGIES},
 }
 # Of the pictures and records at the end: enough for a mean, few enough to be quick.
+_LARGEST = 2**16  # number in a list
 _EXAMPLES_AT_END, _EVIDENCE_EXAMPLES = 8, 32
 
 
@@ -74,7 +74,7 @@ class Settings(ImageRunSettings):
     batch_size: int = flag(50, "examples per step, over all replicas", least=1)
     latent_sizes: str = flag("8,8,16", "sizes of the layers' latents, the top first", metavar="N,N")
     layers: int | None = flag(
-        None, "use so many of them, from the bottom (default: all)", type=int, least=1
+        None, "use so many of them, from the bottom (default: all)", type=int, least=1, most=64
     )
     generator: str = flag(
         "multilayer",
@@ -82,8 +82,10 @@ class Settings(ImageRunSettings):
         choices=("multilayer", "deconv"),
         before="multilayer",
     )
-    width: int = flag(16, "channels of the generator's feature maps", least=1)
-    upsamplings: int = flag(2, "doublings of the side behind the last layer of multilayer", least=1)
+    width: int = flag(16, "channels of the generator's feature maps", least=1, most=2**14)
+    upsamplings: int = flag(
+        2, "doublings of the side behind the last layer of multilayer", least=1, most=10
+    )
     sigma: float = flag(0.3, "standard deviation of p(x | z)", above=0.0)
     posterior_steps: int = flag(20, "K, steps of the chain", least=1, most=10**6, group="sampler")
     posterior_step_size: float = flag(
@@ -123,7 +125,9 @@ class Settings(ImageRunSettings):
     kl_warmup: float = flag(
         2.0, "epochs over which the VAEs' KL weight rises to 1", least=0.0, group="learning"
     )
-    energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
+    energy_width: int = flag(
+        200, "units of latent_ebm's energy, two hidden layers", least=1, most=2**14
+    )
     energy_learning_rate: float = flag(3e-4, "of latent_ebm's energy", above=0.0, group="learning")
     prior_steps: int = flag(
         40, "K_0, steps of latent_ebm's prior chain", least=0, most=10**6, group="sampler"
@@ -181,8 +185,9 @@ def _numbers(name: str, text: str, kind: type) -> tuple:
         numbers = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
         numbers = ()
-    if not numbers or any(not 0 < number < math.inf for number in numbers):
+    if not numbers or any(not 0 < number <= _LARGEST for number in numbers):
         wanted = "whole numbers above 0" if kind is int else "numbers above 0, or 0 alone"
+        wanted += f", at most {_LARGEST}"
         raise InvalidInputError(f"{name} must be {wanted}, with commas between. Received {text!r}.")
     return numbers
 

@@ -49,12 +49,14 @@ SHOWN = {
 class Settings(TextRunSettings):
     """The defaults are the preset `laptop`; math symbols are the papers'."""
 
+    GROUP = "model"  # of the flags
+
     model: str = flag("short_run", "what is learned", choices=MODELS)
     epochs: int = flag(5, "passes over the data", least=1)
     batch_size: int = flag(32, "sentences per step, over all replicas", least=1)
-    latent_size: int = flag(16, "d, size of z", least=1)
-    embedding_size: int = flag(64, "of a word", least=1)
-    hidden_size: int = flag(128, "units of the LSTM", least=1)
+    latent_size: int = flag(16, "d, size of z", least=1, most=2**16)
+    embedding_size: int = flag(64, "of a word", least=1, most=2**14)
+    hidden_size: int = flag(128, "units of the LSTM", least=1, most=2**14)
     dropout: float = flag(
         0.3, "share of embeddings and LSTM outputs, in learning", least=0.0, group="learning"
     )
@@ -94,7 +96,9 @@ class Settings(TextRunSettings):
     prior_step_size: float = flag(
         0.5, "s_0; the noise has this standard deviation", least=0.0, group="sampler"
     )
-    energy_width: int = flag(200, "units of latent_ebm's energy, two hidden layers", least=1)
+    energy_width: int = flag(
+        200, "units of latent_ebm's energy, two hidden layers", least=1, most=2**14
+    )
     energy_l2: float = flag(
         0.1,
         "weight of latent_ebm's squared energies in their loss (0: none)",
@@ -118,7 +122,9 @@ class Settings(TextRunSettings):
     decoding: str = flag(
         "greedy", "how the saved model writes; lm samples", choices=DECODINGS, group="task"
     )
-    beam_width: int = flag(5, "sentences that --decoding beam keeps", least=1, group="task")
+    beam_width: int = flag(
+        5, "sentences that --decoding beam keeps", least=1, most=1000, group="task"
+    )
     output: str = flag(
         "runs/text", "folder for everything the run writes", metavar="DIR", operational=True
     )

@@ -26,7 +26,7 @@ FILES_OF_OTHER_KINDS = {
     "a document in RTF": b"{\\rtf1\\ansi the cat}\n",
     "a document of an office": b"\xd0\xcf\x11\xe0\xa1\xb1",
     "packed with xz": b"\xfd7zXZ\0\0",
-    "packed with gzip twice": gzip.compress(gzip.compress(b"the cat\n")),
+    "packed with gzip twice": gzip.compress(gzip.compress(b"the cat\n", mtime=0), mtime=0),
     "binary, not text": bytes(range(256)) * 4,
     "a page of HTML or XML": b"\n<!DOCTYPE html>\n<p>the cat\n",
     "JSON": b'{"text": "the cat"}\n{"text": "sat"}\n',
@@ -119,7 +119,8 @@ def compare(client, path, content):
         assert reasons or (not values and not broken and "is empty" in learned)
         for reason in reasons:
             what = reason.removeprefix("the file is ").split(",")[0]
-            assert "cannot be read" in reason or (what in rows and what in learned)
+            damaged = "cannot be read" in reason or "cannot be read" in rows
+            assert damaged or (what in rows and what in learned)
         return None
     assert rows == values
     assert left_out == sorted(broken)
@@ -248,7 +249,7 @@ def random_file(rng):
         )
     packed = rng.random() < 0.4
     if packed:
-        content = gzip.compress(content)
+        content = gzip.compress(content, mtime=0)
     content = bytearray(content)
     if kind in ("damage", "nul") and content:
         for _ in range(rng.randrange(1, 4)):

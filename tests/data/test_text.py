@@ -60,7 +60,7 @@ class TestGrammar:
         assert "market" in " ".join(texts(sentences, sentences.x_test[sentences.y_test == 5]))
         assert sentences.report["train"]["kept"] == sentences.report["train"]["read"] == 10_000
         assert sentences.report_sentence == (
-            "grammar: 10,000 to train on, 1,000 to validate with, 1,000 to test with sentences; "
+            "grammar: 10,000 sentences to train on, 1,000 to validate with, 1,000 to test with; "
             "vocabulary of 232 ids, 4 of them special; unknown words: train 0.0%, valid 0.0%, test "
             "0.0%"
         )
@@ -103,7 +103,7 @@ class TestFolders:
             "test": {**kept, "read": 1, "kept": 1, "words": 1, "unknown_words": 0},
         }
         assert loaded.report_sentence == (
-            "set: 4 to train on, 2 to validate with, 1 to test with sentences; vocabulary of 11 "
+            "set: 4 sentences to train on, 2 to validate with, 1 to test with; vocabulary of 11 "
             "ids, 4 of them special; skipped empty lines: train 2; unknown words: train 0.0%, "
             "valid 20.0%, test 0.0%"
         )

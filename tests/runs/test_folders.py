@@ -333,6 +333,26 @@ class TestResume:
         lock.release()
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("more", [(), ("--resume",), ("--resume-or-begin",)])
+    def test_places_where_no_run_can_be(self, tmp_path, monkeypatch, capsys, more):
+        (tmp_path / "file").write_text("")
+        (tmp_path / "circle").symlink_to("circle")
+        for name in ("x" * 300, "file", "file/run", "circle", "circle/run"):
+            with pytest.raises((tfebm.InvalidInputError, SystemExit)) as stop:
+                open_at(monkeypatch, "--needed", 1, "--output", tmp_path / name, *more)
+            said = str(stop.value) + capsys.readouterr().err
+            assert "cannot be written" in said or "no run to resume" in said, name
+        assert {p.name for p in tmp_path.iterdir()} == {"file", "circle"}
+
+    @pytest.mark.parametrize(
+        "content", ["", "[]", '{"tfebm": "1"}', '{"program": 1, "settings": 3}']
+    )
+    def test_a_record_that_cannot_be_read(self, tmp_path, monkeypatch, capsys, content):
+        (tmp_path / "config.json").write_text(content)
+        for more in ((), ("--resume",), ("--resume-or-begin",)):
+            said = refusal(monkeypatch, capsys, tmp_path, "--needed", 1, *more)
+            assert "config.json" in said
+
     def test_says_what_is_read(self, tmp_path, monkeypatch, capsys):
         self.begin(monkeypatch, tmp_path)
         lines = capsys.readouterr().out.splitlines()
@@ -365,6 +385,21 @@ class TestPaths:
         for flags in (["--extra", "../b.txt,../a.txt"], ["--dataset", "data"]):
             said = refusal(monkeypatch, capsys, run, "--resume", *flags)
             assert f"{flags[1]} is asked for" in said
+
+    def test_data_that_were_moved(self, tmp_path, monkeypatch, capsys):
+        (tmp_path / "here").mkdir()
+        flags = ("--output", tmp_path / "run")
+        open_at(monkeypatch, "--needed", 1, "--dataset", tmp_path / "here", *flags)
+        lock.release()
+        (tmp_path / "there").mkdir()
+        flags = ("--resume", "--dataset", tmp_path / "there")
+        said = refusal(monkeypatch, capsys, tmp_path / "run", *flags)
+        assert "there is asked for" in said
+        (tmp_path / "here").rmdir()
+        said = refusal(monkeypatch, capsys, tmp_path / "run", *flags, data=Data(np.ones(8)))
+        assert "does not match" in said
+        session = open_at(monkeypatch, *flags, "--output", tmp_path / "run")
+        assert session.settings.dataset == str(tmp_path / "there")
 
     def test_names_of_data_sets_are_no_paths(self, tmp_path, monkeypatch):
         """But of a set that comes with nothing, a folder of its name."""

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -20,8 +21,11 @@ from tfebm.serving.records import key_seeds
 pytest.importorskip("apache_beam", reason="comes with the extra `beam`")
 
 import pyarrow.parquet
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from tfebm.serving import bulk
+from tfebm.serving import bulk, bulk_steps
+
+pytestmark = pytest.mark.extras
 
 SENTENCES = ["a cat sleeps", "the dog barks", "the zebra the", 'a "cat", a dog']
 
@@ -263,6 +267,9 @@ def files(tmp_path_factory, images):
     ("changes", "message"),
     [
         ({"model": "nowhere"}, "no export of a scorer in nowhere"),
+        ({"model": "gs://b/m"}, "model must be a path on this machine.*gs://b/m"),
+        ({"output": "s3://b/o"}, "output must be a path on this machine.*s3://b/o"),
+        ({"pattern": "s3://b/*.png"}, "s3://b/.* cannot be listed"),
         ({"pattern": "nothing-*.png"}, "No file matches .*nothing-"),
         ({"pattern": ""}, "No file matches"),
         ({"pattern": "a.*"}, "or say several"),
@@ -308,6 +315,61 @@ def test_drawing_what_cannot_be_drawn(folder, digits, texts, tmp_path, changes, 
     given["model"] = str(folder / changes.get("model", "digits"))
     with pytest.raises(tfebm.InvalidInputError, match=message):
         bulk.generate(**given)
+
+
+class GivesUp(FnApiRunner):
+    """As one whose server is not there."""
+
+    def run_pipeline(self, pipeline, options):
+        raise RuntimeError("Traceback (most recent call last):\n  File x\nOSError: no server")
+
+
+class DaskRunner(FnApiRunner):
+    """By its name: Beam's own needs a package of its own."""
+
+
+def test_what_a_runner_leaves_out_is_counted(folder, digits, texts, files, tmp_path, monkeypatch):
+    model = str(folder / "digits")
+    with pytest.raises(tfebm.JobFailed, match=r"GivesUp gave up: no server"):
+        bulk.generate(model, 3, str(tmp_path / "a"), runner=f"{__name__}.GivesUp")
+    # Where steps that nothing depends on are passed over.
+    monkeypatch.setattr(bulk_steps, "write_pngs", lambda answers, output: None)
+    with pytest.raises(tfebm.JobFailed, match=r"ended the job, but 0 of 3 images are in .*/b-\*"):
+        bulk.generate(model, 3, str(tmp_path / "b"))
+    monkeypatch.setattr(bulk_steps, "write_table", lambda *_: None)
+    for table in ("csv", "parquet"):
+        with pytest.raises(tfebm.JobFailed, match="but 0 of 1 scores are in"):
+            bulk.score(model, str(files / "a.png"), str(tmp_path / table), format=table)
+    assert not list(tmp_path.glob("beam-temp-*"))
+
+
+def test_runners_that_would_be_wrong_are_refused(folder, digits, tmp_path):
+    with pytest.raises(tfebm.InvalidInputError, match="computes the last step of a pipeline alone"):
+        bulk.generate(
+            str(folder / "digits"), 3, str(tmp_path / "c"), runner=f"{__name__}.DaskRunner"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_brackets_in_paths(folder, digits, images, tmp_path):
+    inside = tmp_path / "photos [1]"
+    inside.mkdir()
+    for i in range(3):
+        (inside / f"{i}[x].png").write_bytes(png(images[i]))
+    (tmp_path / "photos 1").mkdir()
+    (tmp_path / "photos 1" / "other.png").write_bytes(png(images[0]))
+    (folder / "run[1]").mkdir()
+    shutil.copytree(folder / "digits", folder / "run[1]" / "digits")
+    model = str(folder / "run[1]" / "digits")
+    counts = bulk.score(model, str(inside / "*.png"), str(tmp_path / "all"))
+    assert counts["scored"] == 3
+    assert set(read_csv(tmp_path / "all")) == {f"{i}[x].png" for i in range(3)}
+    bulk.score(model, str(inside / "1[x].png"), str(tmp_path / "one"))
+    assert set(read_csv(tmp_path / "one")) == {"1[x].png"}
+    for output in ("run[2]/d", "run*/d", "d?"):
+        with pytest.raises(tfebm.InvalidInputError, match=r"takes .* for a pattern"):
+            bulk.score(model, str(inside / "*.png"), str(tmp_path / output))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("run", "beam"))]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from helpers import small_model
 
 import tfebm
 from tfebm import serving
-from tfebm.serving import check, extras
+from tfebm.serving import check, extras, served
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_functions_that_must_be_compiled(tmp_path):
     problems = quick(path).problems
     assert "must be compiled with XLA" in problems[0]
     # The process that does as a server does comes to the same end.
-    assert "cannot use it" in problems[-1]
+    assert "does not answer" in problems[-1]
 
 
 def test_a_variable_that_holds_nothing(tmp_path):
@@ -144,8 +144,76 @@ def test_folders_that_hold_no_export(copy, tmp_path):
 
 
 def test_weights_that_are_lost(copy):
+    """The reason is what TensorFlow says, and not the place in the graph that stands behind it."""
+    data = copy / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+    (problem,) = quick(copy).problems
+    assert "cannot use it" in problem
+    assert "[[" not in problem
+    assert "variables.data" in problem, problem
     shutil.rmtree(copy / "variables")
-    assert "cannot use it" in quick(copy).problems[0]
+    (problem,) = quick(copy).problems
+    assert "is not a valid checkpoint" in problem
+
+
+def test_brackets_in_a_path(copy, tmp_path):
+    moved = copy.parents[2] / "run[1] *" / "vectors" / "scorer" / "3"
+    moved.parent.mkdir(parents=True)
+    copy.rename(moved)
+    assert quick(moved).problems == []
+    assert served.Loaded(served.find(str(moved), "scorer", "score"))(
+        np.zeros([2, 6], "float32"), np.zeros([2, 2], "int32")
+    )["score"].shape == (2,)
+
+
+def test_a_savedmodel_of_somebody_else(tmp_path):
+    """Sizes that are open are tried with 1; what does not take that is named, and no fault."""
+
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+        def total(self, x):
+            return {"y": tf.reduce_sum(x, axis=1)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+        def three(self, x):
+            return {"y": tf.matmul(x, tf.ones([3, 2]))}
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([], tf.float32, name="x"),
+                tf.TensorSpec([None], tf.complex64, name="c"),
+                tf.TensorSpec(None, tf.bfloat16, name="u"),
+                tf.TensorSpec([2, None], tf.string, name="s"),
+            ]
+        )
+        def odd(self, x, c, u, s):
+            return {"x": x, "c": c, "u": u, "s": s}
+
+    other = Other()
+    names = {"serving_default": other.total, "three": other.three, "odd": other.odd}
+    tf.saved_model.save(other, str(tmp_path / "1"), names)
+    report = check.check_version(tmp_path / "1", batch_sizes=(1, 4), seconds=0.0)
+    (problem,) = report.problems
+    assert "It has no assets.extra" in problem
+    text = check.describe(report)
+    assert "three was not tried: it leaves sizes open" in text
+    assert "In[0]: [1,1], In[1]: [3,2]" in text
+    assert "serving_default: x float32 [B, ?] -> y float32 [B]" in text
+    assert check.newest_versions(tmp_path / "1") == [tmp_path / "1"]
+
+
+def test_savedmodels_that_no_server_could_ask(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"))
+    (problem,) = quick(tmp_path / "1").problems
+    assert "It has no signature" in problem
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "2"))
+        builder.add_meta_graph_and_variables(session, ["train"])
+        builder.save()
+    (problem,) = quick(tmp_path / "2").problems
+    assert "no graph with the tag 'serve'; its graphs have train" in problem
+    (tmp_path / "3").write_text("")
+    assert "cannot be read as a SavedModel" in quick(tmp_path / "3").problems[0]
 
 
 def test_a_finished_run_is_exported(tmp_path):

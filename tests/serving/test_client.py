@@ -27,6 +27,8 @@ SENTENCES = ["a cat sleeps", "the dog barks", "the zebra the"]
 # Runs the client where neither tfebm nor Keras can be imported.
 STRANGER = """
 import runpy, sys
+
+pytestmark = pytest.mark.extras
 for name in ("tfebm", "keras", "tf_keras"):
     sys.modules[name] = None
 sys.argv = sys.argv[1:]

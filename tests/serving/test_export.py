@@ -3,6 +3,7 @@
 import shutil
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -128,13 +129,66 @@ def test_versions_count_up_and_never_change(model, exported):
 
 @pytest.mark.parametrize(
     ("name", "version", "message"),
-    [("a/b", 1, "plain folder name"), ("", 1, "plain folder name"), ("a", 0, "version")],
+    [
+        *(
+            (name, 1, "`name` must be made of")
+            for name in ("a/b", "", "..", ".a", "-a", "a b", "\u00e9")
+        ),
+        *((name, 1, "`name` must be made of") for name in ('a"', "a'", "a\n", "a" * 101, None)),
+        ("a", 0, "`version` must be a whole number"),
+        ("a", 2**63, "`version` must be at most"),
+    ],
 )
 def test_arguments_that_cannot_be_used(model, tmp_path, name, version, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
-        serving.export(model, tmp_path, name, version)
+        serving.export(model, tmp_path / "new", name, version)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sentences_of_arrays_have_no_length(model, tmp_path):
     with pytest.raises(tfebm.InvalidInputError, match="examples are arrays"):
         serving.export(model, tmp_path, "a", max_length=3)
+
+
+@pytest.mark.parametrize("address", ["gs://b/models", "s3://b", "hdfs://h/x", "file:///tmp/x"])
+def test_addresses_are_no_folders(model, tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(tfebm.InvalidInputError, match=f"path on this machine.*{address}"):
+        serving.export(model, address, "a")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "other", [keras.Sequential([keras.layers.Dense(2)]), keras.layers.Dense(2), "model.keras", None]
+)
+def test_what_cannot_be_exported_leaves_nothing(tmp_path, other):
+    with pytest.raises(tfebm.InvalidInputError, match="must be a model of tfebm"):
+        serving.export(other, tmp_path / "new", "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_cannot_be_traced_leaves_nothing(model, tmp_path, monkeypatch):
+    def trace(*_):
+        raise RuntimeError("no graph")
+
+    monkeypatch.setattr(sys.modules["tfebm.serving.export"], "_archive", trace)
+    with pytest.raises(RuntimeError, match="no graph"):
+        serving.export(model, tmp_path / "new", "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pixels_outside_the_range_are_answered_by_nan(exported, arrays):
+    """As those from 0 to 255 are, which nobody has mapped to [-1, 1]."""
+    scorer = tf.saved_model.load(exported.scorer)
+    image, seed = arrays["image"].copy(), tf.constant(arrays["seed"])
+    image[1] = 127.5 * (image[1] + 1.0)
+    image[2, 0, 0, 0] = 1.009  # as resampling leaves it
+    for name in ("score", "infer", "reconstruct", "features"):
+        (answer,) = scorer.signatures[name](image=tf.constant(image), seed=seed).values()
+        (plain,) = scorer.signatures[name](image=tf.constant(arrays["image"]), seed=seed).values()
+        assert np.isnan(answer[1]).all(), name
+        assert np.isfinite(answer[2]).all(), name
+        np.testing.assert_allclose(answer[::3], plain[::3], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_signatures_for_servers_with_xla(model, arrays, tmp_path):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from helpers import survives_malformed_requests
 
 import tfebm
+from tfebm.serving import check
 
 
 @pytest.mark.parametrize("num_levels", [None, 256])
@@ -50,3 +51,32 @@ def test_an_export_answers_like_the_model(tmp_path, num_levels):
         assert survives_malformed_requests(path, tmp_path, 150)
         data = (path / "saved_model.pb").read_bytes()
         assert b"_XlaMustCompile\x12\x02(\x01" not in data
+
+
+@pytest.mark.parametrize("num_levels", [None, 256])
+def test_a_flow_alone(tmp_path, num_levels):
+    keras.utils.set_random_seed(0)
+    if num_levels:
+        flow = tfebm.Glow((4, 4, 1), levels=2, steps=1, width=4)
+    else:
+        flow = tfebm.RealNVP(2, num_couplings=2, hidden_units=(4,))
+    model = tfebm.FlowModel(flow, num_levels)
+    x = np.random.default_rng(0).uniform(-1, 1, (8, *flow.event_shape)).astype("float32")
+    model.initialize(x)
+    target = tfebm.serving.export(model, tmp_path, "flow")
+    generator, scorer = (tf.saved_model.load(path).signatures for path in target)
+    seeds = tfebm.random.as_row_seeds(3, 8)
+    sample = generator["generate"](seed=seeds)
+    np.testing.assert_allclose(sample["image"], model.generate_rows(seeds), atol=1e-5)
+    decoded = generator["decode"](latent=sample["latent"])["image"]
+    np.testing.assert_allclose(decoded, sample["image"], atol=1e-6)
+    found = scorer["score"](image=tf.constant(x), seed=seeds)["score"]
+    np.testing.assert_allclose(found, -model.log_prob(x, seed=seeds), rtol=1e-5)
+    latent = scorer["infer"](image=tf.constant(x), seed=seeds)["latent"]
+    np.testing.assert_allclose(latent, model.infer(x), atol=1e-5)
+    # Only pixels have a range.
+    x[3] *= 127.5
+    found = scorer["score"](image=tf.constant(x), seed=seeds)["score"].numpy()
+    assert np.isnan(found).tolist() == [bool(num_levels) and i == 3 for i in range(8)]
+    problems = [check.check_version(path, (1,), 0.0).problems for path in target]
+    assert problems == [[], []]

@@ -10,6 +10,8 @@ import tensorflow as tf
 import tfebm
 from tfebm import serving
 
+pytestmark = pytest.mark.extras
+
 BATCH = 3
 REASON = "the extra `interop` is not installed"
 

@@ -22,6 +22,8 @@ from prediction_server import serve
 from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
 
+pytestmark = pytest.mark.extras
+
 
 @pytest.fixture
 def base(root):

@@ -116,6 +116,7 @@ class TestLines:
         assert values.tolist() == ["caf\u00e9".encode()]
 
 
+@pytest.mark.extras
 class TestFrames:
     @pytest.fixture(autouse=True)
     def _checksums(self):

@@ -68,6 +68,7 @@ def test_without_beam_it_says_what_to_install(monkeypatch, capsys):
     )
 
 
+@pytest.mark.extras
 def test_a_job_prints_its_counts(lines, monkeypatch, capsys, tmp_path):
     # The last flag is Beam's.
     assert call(monkeypatch, *lines, "--direct_num_workers", "1") == 0
@@ -82,6 +83,7 @@ def test_a_job_prints_its_counts(lines, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.startswith("2 generated, 0 flagged\n")
 
 
+@pytest.mark.extras
 @pytest.mark.slow
 def test_a_process_of_its_own_says_nothing_else(lines):
     done = subprocess.run(

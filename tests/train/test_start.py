@@ -72,28 +72,6 @@ def test_the_names_are_those_of_what_they_name():
     assert tuple(TOY_DENSITIES) == TOY_NAMES
 
 
-PLAIN = """
-import sys, keras
-import tfebm
-model = keras.models.load_model(sys.argv[1])
-print(type(model).__name__)
-"""
-
-
-def test_a_model_loads_where_tfebm_was_only_imported(tmp_path):
-    """In a program that is no command of ours, `import tfebm` registers its classes."""
-    model = tfebm.LatentEBM(
-        tfebm.DenseGenerator((4, 4, 1), (3,)), tfebm.EnergyMLP((3,)), latent_size=2
-    )
-    model.compile()
-    model.generate(1, seed=0)
-    model.save(tmp_path / "m.keras")
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN, str(tmp_path / "m.keras")], capture_output=True, text=True
-    )
-    assert done.stdout == "LatentEBM\n", done.stderr
-
-
 TINY = [
     *("--batch-size", "50", "--width", "2", "--energy-width", "4", "--prior-steps", "1"),
     *("--posterior-steps", "1", "--steps", "2"),
@@ -155,30 +133,24 @@ def test_what_a_command_does_without_its_streams(monkeypatch, tmp_path):
 class TestReaders:
     """Of a command in this process."""
 
-    @pytest.fixture
-    def pipe(self, monkeypatch):
-        """The standard output is a pipe, buffered or not; this is its end."""
-        end, beginning = os.pipe()
-        monkeypatch.setattr(sys, "stdout", os.fdopen(beginning, "w"))
-        yield end
-        sys.stdout.close()
-
     @pytest.mark.parametrize("flush", [True, False])
-    def test_a_reader_that_is_gone(self, pipe, flush, capfd, monkeypatch):
-        monkeypatch.setattr(sys, "stderr", io.StringIO())
-        os.close(pipe)
-        with pytest.raises(SystemExit) as stop:
-            tfebm.runs.run_command(lambda: print("x", flush=flush))
+    def test_a_reader_that_is_gone(self, flush, monkeypatch):
+        end, beginning = os.pipe()
+        with monkeypatch.context() as patch, os.fdopen(beginning, "w") as stream:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", io.StringIO())
+            os.close(end)
+            with pytest.raises(SystemExit) as stop:
+                tfebm.runs.run_command(lambda: print("x", flush=flush))
+            assert "Nobody reads the output" in sys.stderr.getvalue()
         assert stop.value.code == 141
-        assert "Nobody reads the output" in sys.stderr.getvalue()
 
-    def test_another_pipe(self, pipe):
+    def test_another_pipe(self):
         def main():
             raise BrokenPipeError  # as of a connection
 
         with pytest.raises(BrokenPipeError):
             tfebm.runs.run_command(main)
-        os.close(pipe)
 
 
 class TestNotes:

@@ -12,7 +12,7 @@ from tfebm.errors import InvalidInputError, TrainingDiverged
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises `TrainingDiverged` as soon as a metric is not finite, or beyond `limit`.
 
-    (`keras.callbacks.TerminateOnNaN` looks for a metric `loss`, which these models do not have.)
+    (`keras.callbacks.TerminateOnNaN` looks at `loss` alone, and ends `fit` as if all were well.)
     The message names the step and the term. Put this callback before the one that saves
     checkpoints, so that none is written of a run that is lost.
 

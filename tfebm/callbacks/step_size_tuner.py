@@ -38,7 +38,8 @@ class StepSizeTuner(keras.callbacks.Callback):
     `tuning_seconds` join the logs of every epoch.
 
     Args:
-        x: Training examples to draw from, `[N, ...]`, uint8 or float32 in [-1, 1].
+        x: Training examples to draw from, `[N, ...]`, uint8 or float32 in [-1, 1]; for a model of
+            sentences ids `[N, T]` or strings.
         every: Epochs from one search to the next; 0 searches before the first step only.
         criterion: "kl", "entropy" or "ksd"; see `tfebm.samplers.step_size`.
         num_examples: Of a search. Default: 32, and 4 for "entropy", which needs many chains of
@@ -52,7 +53,8 @@ class StepSizeTuner(keras.callbacks.Callback):
         **options: Further ones of `tfebm.samplers.step_size.tune`.
 
     Raises:
-        InvalidInputError: No examples, a count that is no whole number, and what `tune` refuses.
+        InvalidInputError: No examples, a count that is no whole number, and what `tune` refuses; in
+            `fit`, a model without such a chain.
 
     Example:
 
@@ -131,6 +133,12 @@ class StepSizeTuner(keras.callbacks.Callback):
             ) from None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if getattr(self.model, "posterior_step_size", None) is None:
+            raise InvalidInputError(
+                "StepSizeTuner tunes the chain of a `ShortRunModel` or a `LatentEBM` whose "
+                f"`posterior_sampler` is a `ShortRunLangevin`. Received a "
+                f"{type(self.model).__name__} without such step sizes. Leave the callback out."
+            )
         # A search at the step of the checkpoint that a run goes on from came after it, and is made
         # again: its choice is not in the weights.
         step = int(self.model.step.numpy())
@@ -203,6 +211,9 @@ class StepSizeTuner(keras.callbacks.Callback):
             variable.assign(workers.from_chief([variable.numpy()], strategy)[0])
 
     def draw_examples(self, step: int, number: int) -> np.ndarray:
-        """Examples for a search at `step`, float32 in [-1, 1]."""
+        """Examples for a search at `step`: float32 in [-1, 1], or sentences as they were given."""
         rows = np.random.default_rng([self.seed, step]).choice(len(self.x), number, replace=False)
-        return to_float(np.asarray(self.x)[np.sort(rows)]).numpy()
+        drawn = np.asarray(self.x)[np.sort(rows)]
+        if getattr(self.model, "reads_sentences", False):
+            return drawn
+        return to_float(drawn).numpy()

@@ -77,6 +77,18 @@ def check_training_data(
     check_values(x, value_range)
 
 
+def check_batch(dtype: Any, shape: tf.TensorShape, data_shape: tuple[int, ...]) -> None:
+    """Raises `InvalidInputError` where a batch, as far as its type is known, cannot be learned."""
+    _check_floats(dtype)
+    if shape.rank is not None:
+        _check_shape(tuple(shape), data_shape)
+
+
+def check_token_batch(dtype: Any, shape: tf.TensorShape) -> None:
+    """`check_batch` of sentences."""
+    _check_token_type(dtype, [None, None] if shape.rank is None else shape)
+
+
 def check_values(x: np.ndarray, value_range: tuple[float, float] | None) -> None:
     """Raises `InvalidInputError` for NaN, infinities, or values outside `value_range`."""
     for start in range(0, len(x), _ROWS):
@@ -146,7 +158,7 @@ def check_token_data(x: Any, vocabulary_size: int) -> None:
             raise InvalidInputError(
                 f"A data set must yield batches of ids. Received elements of {type(spec).__name__}."
             )
-        _check_token_type(spec.dtype, spec.shape)
+        check_token_batch(spec.dtype, spec.shape)
         return
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         if isinstance(x, (str, list, tuple)):

@@ -66,7 +66,7 @@ class TextData:
             return ", ".join(f"{split} {number:,}" for split, number in found.items() if number)
 
         uses = {
-            "train": "to train on",
+            "train": "sentences to train on",
             "valid": "to validate with",
             "test": "to test with",
             "unlabelled": "more to train on",
@@ -85,7 +85,7 @@ class TextData:
             "unknown words": ", ".join(unknown),
         }
         said = (
-            f"{self.name}: {', '.join(kept)} sentences",
+            f"{self.name}: {', '.join(kept)}",
             f"vocabulary of {self.tokenizer.vocabulary_size:,} ids, 4 of them special",
             *(f"{remark}: {where}" for remark, where in remarks.items() if where),
             *self.remarks,

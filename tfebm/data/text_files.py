@@ -129,7 +129,7 @@ def read_lines(path: pathlib.Path, labels: bool | None = False, table: bool = Tr
                 except sentences.NotTextError as error:
                     bad.append((number, str(error)))
     except sentences.NotSentencesError as error:
-        asked = ", or ask for them with `labels=True`"
+        asked = ", or ask for its labels with `labels=True`"
         more = asked if isinstance(error, sentences.LabelledError) else ""
         raise InvalidInputError(
             f"{shown(path)} is {error.what}. {_NEEDED} {error.do}{more}."

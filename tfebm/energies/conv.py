@@ -58,12 +58,13 @@ class EnergyConv(keras.layers.Layer):
                 3 if i == 0 else 4,
                 strides=1 if i == 0 else 2,
                 padding="same",
+                data_format="channels_last",
                 activation=keras.layers.LeakyReLU(self.negative_slope, dtype=self.dtype_policy),
                 dtype=self.dtype_policy,
             )
             for i, number in enumerate(self.channels)
         ]
-        self.head = keras.layers.Conv2D(1, 4, dtype="float32")
+        self.head = keras.layers.Conv2D(1, 4, data_format="channels_last", dtype="float32")
 
     def build(self, input_shape: tuple) -> None:
         if self.built:  # loading a model builds its layers twice

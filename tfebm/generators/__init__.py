@@ -3,7 +3,7 @@
 from tfebm.generators import decoding
 from tfebm.generators.autoregressive import AutoregressiveGenerator
 from tfebm.generators.decoding import BeamSearch, Greedy, Sampled
-from tfebm.generators.deconv import CIFAR10_STAGES, STAGES, DeconvGenerator, Stage
+from tfebm.generators.deconv import CIFAR10_STAGES, DeconvGenerator, Stage, default_stages
 from tfebm.generators.dense import DenseGenerator
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.likelihoods import BernoulliLikelihood, GaussianLikelihood
@@ -12,7 +12,6 @@ from tfebm.generators.sentence_encoder import SentenceEncoder
 
 __all__ = [
     "CIFAR10_STAGES",
-    "STAGES",
     "AutoregressiveGenerator",
     "BeamSearch",
     "BernoulliLikelihood",
@@ -26,4 +25,5 @@ __all__ = [
     "SentenceEncoder",
     "Stage",
     "decoding",
+    "default_stages",
 ]

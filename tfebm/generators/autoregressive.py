@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.data import checks
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.generators.decoding import Decoding, Greedy, write
 from tfebm.generators.projection import token_nll
 from tfebm.generators.recurrent import lstm
@@ -89,7 +89,12 @@ class AutoregressiveGenerator(keras.layers.Layer):
         if not isinstance(tokenizer, Tokenizer):
             raise InvalidInputError(
                 "`tokenizer` must be a Tokenizer, such as `tfebm.tokenizers.WordTokenizer`. "
-                f"Received {type(tokenizer).__name__}."
+                f"Received {received(tokenizer)}."
+            )
+        if decoding is not None and not isinstance(decoding, Decoding):
+            raise InvalidInputError(
+                "`decoding` must be `Greedy()`, `Sampled(temperature)` or `BeamSearch(width)` of "
+                f"`tfebm.generators.decoding`. Received {received(decoding)}."
             )
         self.tokenizer = tokenizer
         self.embedding_size, self.hidden_size = int(embedding_size), int(hidden_size)

@@ -20,24 +20,37 @@ class Stage(NamedTuple):
     """"valid", or "same" with the padding split evenly (PyTorch's `padding`)."""
 
 
-def _doubling(*multiples: int) -> tuple[Stage, ...]:
-    """1 -> 4 pixels, then twice as many at every stage."""
-    first, *rest = multiples
-    return (Stage(first, 4, 1, "valid"), *(Stage(m, 4, 2, "same") for m in [*rest, 0]))
+_SMALLEST = 8  # pixels of a side
+_FIRST = 4  # the fewest pixels of a side behind the first stage
 
 
-# The paper's layouts by image size. 28: MNIST's, where a 3 x 3 kernel takes 4 to 7 pixels.
-STAGES: dict[int, tuple[Stage, ...]] = {
-    28: (
-        Stage(8, 4, 1, "valid"),
-        Stage(4, 3, 2, "same"),
-        Stage(2, 4, 2, "same"),
-        Stage(0, 4, 2, "same"),
-    ),
-    32: _doubling(8, 4, 2),  # SVHN
-    64: _doubling(8, 4, 2, 1),  # CelebA
-    128: _doubling(16, 8, 4, 2, 1),
-}
+def default_stages(side: int) -> tuple[Stage, ...]:
+    """The layout for images of `side` pixels, 8 or more.
+
+    The side is halved, rounded up, as long as at least 4 pixels are left: that many the first
+    stage makes of one. A 4 x 4 kernel then takes n pixels to 2 n, a 3 x 3 kernel to 2 n - 1. For
+    28, 32, 64 and 128 pixels these are the layouts of the papers.
+
+    Example:
+
+        >>> [stage.kernel for stage in default_stages(28)]     # 1 -> 4 -> 7 -> 14 -> 28
+        [4, 3, 4, 4]
+    """
+    sides = [side]
+    while -(-sides[0] // 2) >= _FIRST:
+        sides.insert(0, -(-sides[0] // 2))
+    doublings = len(sides) - 1
+    multiples = [2**i for i in reversed(range(max(doublings, 4)))][:doublings]
+    first, *rest = [*multiples, 0]
+    return (
+        Stage(first, sides[0], 1, "valid"),
+        *(
+            Stage(multiple, 3 if below % 2 else 4, 2, "same")
+            for multiple, below in zip(rest, sides[1:], strict=True)
+        ),
+    )
+
+
 # CIFAR-10's layout at 32 pixels: 1 -> 8 -> 16 -> 32 -> 32.
 CIFAR10_STAGES: tuple[Stage, ...] = (
     Stage(8, 8, 1, "valid"),
@@ -55,12 +68,12 @@ class DeconvGenerator(keras.layers.Layer):
     the last, whose output passes through `output_activation`.
 
     Args:
-        image_shape: (height, width, channels); square; 28, 32, 64 or 128 pixels unless
-            `stages` says otherwise.
+        image_shape: (height, width, channels); square, 8 pixels or more unless `stages` says
+            otherwise.
         width: The paper's `ngf`; every stage has a multiple of it as channels. 64 for SVHN,
             128 for CIFAR-10 and CelebA, 16 for MNIST.
-        stages: The layout, a sequence of `Stage`. Default: `STAGES[height]`;
-            `CIFAR10_STAGES` is the other published one.
+        stages: The layout, a sequence of `Stage`. Default: `default_stages(height)`, the papers'
+            for 28, 32, 64 and 128 pixels; `CIFAR10_STAGES` is the other published one.
         output_activation: "tanh" for images in [-1, 1]; None for the logits that a
             `BernoulliLikelihood` takes.
         **kwargs: Of `keras.layers.Layer`. With `dtype="mixed_bfloat16"` the convolutions
@@ -73,7 +86,8 @@ class DeconvGenerator(keras.layers.Layer):
         float32 `[B, height, width, channels]`.
 
     Raises:
-        InvalidInputError: An image shape without a layout, or stages that end at another size.
+        InvalidInputError: Images that are not square or too small, or stages that end at another
+            size.
 
     Example:
 
@@ -98,22 +112,24 @@ class DeconvGenerator(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.image_shape = tuple(int(n) for n in image_shape)
-        if len(self.image_shape) != 3 or self.image_shape[0] != self.image_shape[1]:
+        height, across, channels = (*self.image_shape, 0, 0, 0)[:3]
+        if len(self.image_shape) != 3 or height != across or channels < 1:
             raise InvalidInputError(
                 "`image_shape` must be (height, width, channels) of a square image. Received "
-                f"{self.image_shape}."
+                f"{self.image_shape}. Crop or resize the images to a square."
             )
-        if stages is None and self.image_shape[0] not in STAGES:
+        if stages is None and height < _SMALLEST:
             raise InvalidInputError(
-                f"There is a layout for {', '.join(map(str, STAGES))} pixels. Received "
-                f"`image_shape={self.image_shape}`. Resize the images, or pass `stages`."
+                f"Images need at least {_SMALLEST} pixels a side. Received {height}. Enlarge the "
+                "images; in Python, `stages` may also describe another layout, and "
+                "`tfebm.DenseGenerator` takes any size."
             )
         if int(width) != width or width < 1:
             raise InvalidInputError(
                 f"`width` must be a whole number of at least 1. Received {width!r}."
             )
         self.width = int(width)
-        self.stages = tuple(Stage(*stage) for stage in stages or STAGES[self.image_shape[0]])
+        self.stages = tuple(Stage(*stage) for stage in stages or default_stages(height))
         self.output_activation = keras.activations.get(output_activation)
         self.to_pixel = keras.layers.Reshape((1, 1, -1), dtype=self.dtype_policy)
         last = len(self.stages) - 1
@@ -129,6 +145,7 @@ class DeconvGenerator(keras.layers.Layer):
                 if i == last
                 else keras.layers.LeakyReLU(negative_slope=0.2, dtype=self.dtype_policy),
                 kernel_initializer="glorot_normal",
+                data_format="channels_last",
                 dtype=self.dtype_policy,
             )
             for i, stage in enumerate(self.stages)

@@ -85,15 +85,16 @@ class ConvEncoder(keras.layers.Layer):
         self.latent_sizes = sizes if several else sizes[0]
         self.width, self.hidden = int(width), int(hidden)
         policy = {"dtype": self.dtype_policy}
+        maps = {**policy, "data_format": "channels_last"}
         stages, side = 1, -(-max(self.image_shape[:2]) // 2)
         while side > _SMALLEST:
             stages, side = stages + 1, -(-side // 2)
         widths = [self.width * 2**i for i in range(stages)]
         self.halvings = [
-            keras.layers.Conv2D(n, 4, 2, "same", activation=gelu, **policy) for n in widths
+            keras.layers.Conv2D(n, 4, 2, "same", activation=gelu, **maps) for n in widths
         ]
         self.blocks = [ResidualBlock(n, **policy) for n in widths]
-        self.flatten = keras.layers.Flatten(**policy)
+        self.flatten = keras.layers.Flatten(**maps)
         # Both in the order of the latents, the top first.
         self.ladder = [keras.layers.Dense(self.hidden, gelu, **policy) for _ in sizes]
         self.heads = [keras.layers.Dense(2 * size, **policy) for size in sizes]

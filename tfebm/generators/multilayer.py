@@ -90,6 +90,7 @@ class MultilayerGenerator(keras.layers.Layer):
         self._check()
         side = self.image_shape[0] // 2**self.upsamplings
         policy = {"dtype": self.dtype_policy}
+        maps = {**policy, "data_format": "channels_last"}
         layers = range(len(self.latent_sizes))
         self.projections = [Projection(side, self.channels, self.width, **policy) for _ in layers]
         # One more block than layers: the last stands before the output.
@@ -99,7 +100,7 @@ class MultilayerGenerator(keras.layers.Layer):
         self.doublings = [
             *(
                 keras.layers.Conv2DTranspose(
-                    self.width, 4, 2, "same", activation=gelu, kernel_initializer=KERNELS, **policy
+                    self.width, 4, 2, "same", activation=gelu, kernel_initializer=KERNELS, **maps
                 )
                 for _ in range(self.upsamplings - 1)
             ),
@@ -110,7 +111,7 @@ class MultilayerGenerator(keras.layers.Layer):
                 2,
                 "same",
                 kernel_initializer="glorot_normal",
-                **policy,
+                **maps,
             ),
         ]
 
@@ -256,6 +257,7 @@ class Projection(keras.layers.Layer):
             activation=gelu,
             use_bias=False,
             kernel_initializer=KERNELS,
+            data_format="channels_last",
             **policy,
         )
         self.map_shape = (None, side, side, channels)
@@ -282,6 +284,7 @@ class ResidualBlock(keras.layers.Layer):
                 "same",
                 activation=gelu,
                 kernel_initializer=KERNELS,
+                data_format="channels_last",
                 dtype=self.dtype_policy,
             )
             for side in (5, 3)
@@ -302,11 +305,12 @@ class Head(keras.layers.Layer):
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         policy = {"dtype": self.dtype_policy}
+        maps = {**policy, "data_format": "channels_last"}
         self.conv = keras.layers.Conv2D(
-            size, _HEAD, activation=gelu, kernel_initializer=KERNELS, **policy
+            size, _HEAD, activation=gelu, kernel_initializer=KERNELS, **maps
         )
         self.channels_first = keras.layers.Permute((3, 1, 2), **policy)
-        self.flatten = keras.layers.Flatten(**policy)
+        self.flatten = keras.layers.Flatten(**maps)
         self.dense = keras.layers.Dense(size, kernel_initializer=KERNELS, **policy)
 
     def build(self, input_shape: tuple) -> None:

@@ -78,13 +78,14 @@ def classifier_features(
         return kind(size, *args, kernel_initializer=start, **kwargs)
 
     layer.count = 0
-    convolution = {"padding": "same", "activation": "relu"}
+    channels = {"data_format": "channels_last"}
+    convolution = {**channels, "padding": "same", "activation": "relu"}
     features = keras.Sequential(
         [
             layer(keras.layers.Conv2D, 32, 3, 2, **convolution),
             layer(keras.layers.Conv2D, 64, 3, 2, **convolution),
             layer(keras.layers.Conv2D, 64, 3, 2, **convolution),
-            keras.layers.Flatten(),
+            keras.layers.Flatten(**channels),
             layer(keras.layers.Dense, _FEATURES, activation="relu"),
         ]
     )
@@ -142,6 +143,9 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
         raise InvalidInputError(
             f"`weights` must be 'imagenet' or a file of weights. There is no file {weights}."
         )
+    # Keras' builder reads the setting of the whole program.
+    data_format = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
     try:
         network = keras.applications.InceptionV3(
             include_top=False,
@@ -158,6 +162,8 @@ def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
         raise InvalidInputError(
             f"The weights {weights} cannot be taken for InceptionV3 without its top: {error}"
         ) from error
+    finally:
+        keras.config.set_image_data_format(data_format)
 
     def extract(images: np.ndarray) -> np.ndarray:
         images = _finite_images(images)

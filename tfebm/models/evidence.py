@@ -134,6 +134,7 @@ def tune_step_size(
         >>> found = tune_step_size(model, x_train[:32], criterion="ksd")
         >>> found.table                                           # [K, P]
     """
+    _check_has_chain(model)
     log_det.check_short_run(model.posterior_sampler)
     if model.current_step_size() is None:
         raise InvalidInputError(
@@ -161,6 +162,14 @@ def tune_step_size(
     return found
 
 
+def _check_has_chain(model: Any) -> None:
+    if not isinstance(model, PosteriorChainModel):
+        raise InvalidInputError(
+            "Step sizes are those of a chain that infers latents. Received a "
+            f"{type(model).__name__}, which has none; use a `ShortRunModel` or a `LatentEBM`."
+        )
+
+
 def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float:
     """The largest curvature that the posterior chain meets on a few examples.
 
@@ -172,6 +181,7 @@ def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float
     Raises:
         InvalidInputError: A step size at or past 2 / sqrt(largest curvature); both are named.
     """
+    _check_has_chain(model)
     x = model.trim_rows(model.as_rows(x)[:8])
     start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
     return step_size.check_stability(

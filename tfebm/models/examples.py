@@ -35,7 +35,7 @@ class Arrays:
 
     def likelihood(self, requested: Any) -> Any:
         """p(x | z) where the user asked for `requested`, or for None."""
-        return requested or GaussianLikelihood()
+        return GaussianLikelihood() if requested is None else requested
 
     def check(self, x: Any) -> None:
         """Raises `InvalidInputError` for what cannot be learned."""

@@ -7,32 +7,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm import objectives, random
+from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
-from tfebm.models import networks, replicas
+from tfebm.models import arguments, networks, replicas
 from tfebm.models.flow_model import (
     FlowModel,
     check_levels,
     check_precision,
-    dequantize,
     first_rows,
 )
 from tfebm.models.latent_ebm import LatentEBM
-from tfebm.models.optimizers import OptimizersModel
-from tfebm.models.tilted import CHAIN, TiltedGenerator
+from tfebm.models.tilt_learning import TiltLearning
 from tfebm.samplers import HMC, Chain
 from tfebm.types import Tensor
 
-# Children of a row's stream beside `CHAIN`: noise samples of the contrast, restarts of chains.
-_CONTRAST, _RESTART = 0, 2
 _CHECKED_ROWS = 64  # of the data, on which the flow must invert
-_ADAPTATION_RATE = 0.2  # of the log step size, per update and unit of acceptance
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
-class FlowEBM(TiltedGenerator, OptimizersModel):
+class FlowEBM(TiltLearning):
     """An energy that tilts a flow, learned by maximum likelihood with latent-space chains.
 
         p(x) = exp(-E(x)) q(x) / Z,   x = g(z),   q the flow's density
@@ -84,6 +79,12 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
         InvalidInputError: Networks that do not fit together, a number out of its range, or joint
             training of what is no flow.
 
+    Metrics: `energy_data`, E of the data; `energy_model`, E of the chains, in the first phase of
+    samples of the flow; `energy_gap`, their difference, which is not to be minimised: it is near 0
+    when all is well; `acceptance` and `step_size` of the chains; and `loss`, which is: -log p(x),
+    up to the constant mean of log q(x) where the flow is fixed (below 0 where the energy helps),
+    with log Z from as many samples of the flow as there are rows, and with penalties of layers.
+
     Example:
 
         >>> flow = tfebm.FlowModel(tfebm.SplineFlow(size=2))
@@ -123,6 +124,12 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
         if isinstance(backbone, FlowModel):
             num_levels = backbone.num_levels if num_levels is None else num_levels
             backbone = backbone.flow
+        arguments.check_network("backbone", backbone, models=(LatentEBM,))
+        arguments.check_one_input("backbone", backbone, "one vector of latents")
+        arguments.check_network("energy", energy)
+        arguments.check_one_input("energy", energy, "the examples")
+        if sampler is not None:
+            arguments.check_sampler("sampler", sampler)
         for name, value, least in (
             ("num_chains", num_chains, 1),
             ("contrastive_steps", contrastive_steps, 0),
@@ -147,7 +154,8 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
                 f"{type(backbone).__name__}. Leave it fixed."
             )
         self.backbone, self.energy = backbone, energy
-        self.sampler = sampler or HMC(num_steps=2, step_size=0.1, num_leapfrog_steps=5)
+        default = HMC(num_steps=2, step_size=0.1, num_leapfrog_steps=5)
+        self.sampler = default if sampler is None else sampler
         self.num_chains = int(num_chains)
         self.contrastive_steps = int(contrastive_steps)
         self.burn_in_steps = int(burn_in_steps)
@@ -157,7 +165,7 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
         self.train_flow = bool(train_flow)
         self.num_levels = num_levels
         self.generation_steps = int(generation_steps)
-        self.seed = int(seed)
+        self.seed = random.whole_seed(seed)
         self.optimized = {"optimizer": "energy"}
         if self.train_flow:
             self.optimized["flow_optimizer"] = "backbone"
@@ -173,7 +181,7 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
         self._add_state()
         names = ["energy_data", "energy_model", "energy_gap"]
         names += ["acceptance", "step_size"] if self.adapts else []
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.add_trackers(*names)
         self.build((None, *self.data_shape))
 
     def _add_state(self) -> None:
@@ -209,9 +217,13 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
     def build(self, input_shape: tuple) -> None:
         self.built = True
 
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *self.data_shape], tf.float32, name="image")
+
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """The score of `x`, see `score`."""
-        return self.score_rows(tf.cast(x, tf.float32))
+        return self.score_rows(self.as_batch(x))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0],)
@@ -220,11 +232,24 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
         rates = {"optimizer": 1e-4, "flow_optimizer": 1e-5}
         return {name: keras.optimizers.Adam(rates[name]) for name in self.optimized}
 
+    def fixed_networks(self) -> list[keras.layers.Layer]:
+        return [] if self.train_flow else [self.backbone]
+
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         return {"backbone": self.backbone, "energy": self.energy}
 
     def check_data(self, x: Any) -> None:
         checks.check_training_data(x, self.data_shape, (-1.0, 1.0) if self.num_levels else None)
+
+    def prepare(self, x: Any) -> None:
+        """Raises where the flow was not trained, or does not invert on `x`."""
+        if self.is_flow:
+            self.check_flow(x)
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Warns where the energies of data and samples run apart, and where the chains stand
+        still."""
+        return [keras.callbacks.LambdaCallback(on_epoch_end=self._watch)]
 
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
@@ -234,12 +259,6 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
         Warns where the energies of data and samples run apart, where the chains stand still, and
         where maximum likelihood has not begun.
         """
-        if x is not None:
-            self.check_data(x)
-            if self.is_flow:
-                self.check_flow(x)
-        watch = keras.callbacks.LambdaCallback(on_epoch_end=self._watch)
-        kwargs["callbacks"] = [*tf.nest.flatten(kwargs.get("callbacks") or []), watch]
         history = super().fit(x, y, *args, **kwargs)
         steps = int(self.step.numpy())
         if steps < self.contrastive_steps:
@@ -253,7 +272,7 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
 
     def check_flow(self, x: Any) -> None:
         """Raises `InvalidInputError` for a flow without training, or that does not invert `x`."""
-        batch = first_rows(x, _CHECKED_ROWS)
+        batch = first_rows(self, x, _CHECKED_ROWS)
         if batch is None:  # of a generator nothing is known before it is read
             batch = tf.zeros([0, *self.data_shape])
         self.backbone.check_inverse(batch)
@@ -277,185 +296,6 @@ class FlowEBM(TiltedGenerator, OptimizersModel):
                 "raise `energy_penalty`, or run longer chains between the steps.",
                 stacklevel=2,
             )
-
-    # ---- Training ---------------------------------------------------------------------
-
-    def train_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data)
-        step = self.step.value
-        seeds = random.row_seeds(self.seed, step, tf.shape(x)[0])
-        x, seeds, weights = replicas.fill_empty(x, seeds)
-        x = dequantize(x, seeds, self.num_levels)
-        count = replicas.global_sum(tf.reduce_sum(weights))
-        z, acceptance = self._move_chains(step)
-        if self.contrastive_steps:
-            grads, of_data, of_model = tf.cond(
-                step < self.contrastive_steps,
-                lambda: self._contrastive_gradients(x, seeds, weights, count),
-                lambda: self._likelihood_gradients(x, z, weights, count),
-            )
-        else:
-            grads, of_data, of_model = self._likelihood_gradients(x, z, weights, count)
-        self.apply_gradients(grads)
-        self.step.assign_add(1)
-        seen = self._energies(of_data, replicas.global_sum(of_model))
-        if self.adapts:
-            each = tf.ones_like(weights)
-            seen = {**seen, "acceptance": acceptance * each, "step_size": self.step_size * each}
-        return replicas.update(self._trackers, seen, weights)
-
-    def test_step(self, data: Any) -> dict[str, Tensor]:
-        """Energies of `data` and of the chains as they are; nothing moves."""
-        x = replicas.examples(data)
-        x, seeds, weights = replicas.fill_empty(x, random.content_seeds(self.seed, x))
-        of_data = self.tilt(dequantize(x, seeds, self.num_levels))
-        of_model = tf.reduce_mean(self.tilt(self.decode(self.chains.value)))
-        seen = self._energies(of_data, of_model)
-        if self.adapts:
-            seen["step_size"] = self.step_size * tf.ones_like(weights)
-        return replicas.update(self._trackers, seen, weights)
-
-    def _move_chains(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """This replica's chains after the sampler, and the acceptance over all replicas."""
-        rows, streams = self._own_chains(step)
-        own = tf.gather(self.chains.value, rows)
-
-        def move() -> tuple[Tensor, Tensor]:
-            z = self._restart(own, streams)
-            streams_here = random.fold_in(streams, CHAIN)
-            if not self.adapts:
-                return self.sampler(self.latent_energy, z, seed=streams_here), tf.constant(1.0)
-            size = self.step_size.value
-            z, trace = self.sampler(
-                self.latent_energy, z, seed=streams_here, step_size=size, trace=True
-            )
-            return z, tf.reduce_mean(trace.acceptance)
-
-        start = self.contrastive_steps - self.burn_in_steps
-        if start <= 0:
-            moving = tf.constant(True)
-            z, acceptance = move()
-        else:
-            moving = step >= start
-            z, acceptance = tf.cond(
-                moving,
-                move,
-                lambda: (
-                    own,
-                    tf.constant(self.sampler.target_acceptance if self.adapts else 1.0),
-                ),
-            )
-        share = tf.cast(tf.shape(rows)[0], tf.float32) / self.num_chains
-        acceptance = replicas.global_sum(acceptance * share)
-        everywhere = tf.scatter_nd(rows[:, tf.newaxis], z, tf.shape(self.chains.value))
-        self.chains.assign(replicas.global_sum(everywhere))
-        if self.adapts:
-            change = _ADAPTATION_RATE * (acceptance - self.sampler.target_acceptance)
-            self.step_size.assign(self.step_size * tf.exp(tf.where(moving, change, 0.0)))
-        return z, acceptance
-
-    def _own_chains(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the chains this replica moves, and their streams."""
-        context = tf.distribute.get_replica_context()
-        replicas_in_sync = context.num_replicas_in_sync if context else 1
-        number = self.num_chains // replicas_in_sync
-        first = context.replica_id_in_sync_group * number if replicas_in_sync > 1 else 0
-        rows = tf.cast(first, tf.int32) + tf.range(number)
-        root = random.fold_in(random.root_seed(self.seed), step)
-        return rows, random.fold_in(random.fold_in(root, -1 - CHAIN), rows)
-
-    def _restart(self, z: Tensor, streams: Tensor) -> Tensor:
-        """Offers each chain a fresh start from N(0, I), a Metropolis step of its own.
-
-        With the flow's law as the proposal the ratio is that of `exp(-E)` alone. Chains that
-        cannot cross between modes are carried over by it; without, the shares of the modes that
-        they began with would pass for the model's, and the energy would run after them.
-        """
-        streams = random.fold_in(streams, _RESTART)
-        fresh = self._start(streams)
-        if not self.persistent:
-            return fresh
-        if not self.restart_probability:
-            return z
-        log_ratio = self._tilt_of_start(z) - self._tilt_of_start(fresh)
-        uniform = random.row_uniform(random.fold_in(streams, _RESTART), 0, 2)
-        taken = tf.math.log(uniform[:, 0]) < log_ratio
-        taken &= uniform[:, 1] < self.restart_probability
-        return tf.where(taken[:, tf.newaxis], fresh, z)
-
-    def _tilt_of_start(self, z: Tensor) -> Tensor:
-        """What tilts the chains' start N(0, start_scale**2 I) to the model: `[B]`."""
-        start = 0.5 * tf.reduce_sum(tf.square(z / self.start_scale), axis=-1)
-        return self.latent_energy(z) - start
-
-    def _contrastive_gradients(
-        self, x: Tensor, seeds: Tensor, weights: Tensor, count: Tensor
-    ) -> tuple[dict[str, list], Tensor, Tensor]:
-        """Of the logistic loss of telling `x` from as many samples of the backbone.
-
-        Returns:
-            Gradients by network; energies of `x`; this replica's share of the samples' mean energy.
-        """
-        streams = random.fold_in(seeds, _CONTRAST)
-        if isinstance(self.backbone, LatentEBM):
-            z = self.backbone.sample_prior(streams)
-        else:
-            z = self._start(streams)
-        negatives = tf.stop_gradient(self.decode(z))
-        with tf.GradientTape() as tape:
-            of_data, of_model = self.tilt(x, True), self.tilt(negatives, True)
-            loss = objectives.noise_contrast(of_data, of_model, weights, count)
-            loss += self._penalty(of_data, weights, count)
-            loss += self._penalty(of_model, weights, count)
-            loss += networks.regularization(self.energy)
-        grads = {"energy": self._energy_gradients(tape, loss)}
-        if self.train_flow:
-            grads["backbone"] = [tf.zeros_like(v.value) for v in self.backbone.trainable_variables]
-        return grads, of_data, objectives.mean_over_global_batch(of_model, weights, count)
-
-    def _likelihood_gradients(
-        self, x: Tensor, z: Tensor, weights: Tensor, count: Tensor
-    ) -> tuple[dict[str, list], Tensor, Tensor]:
-        """Of `-log p(x)`, with the chains' `z` for the model's expectation; returns likewise."""
-        negatives = tf.stop_gradient(self.decode(z))
-        of_chain = tf.ones([tf.shape(z)[0]])
-        chains = tf.cast(self.num_chains, tf.float32)
-        mean = objectives.mean_over_global_batch
-        with tf.GradientTape() as tape:
-            of_data, of_model = self.tilt(x, True), self.tilt(negatives, True)
-            loss = mean(of_data, weights, count) - mean(of_model, of_chain, chains)
-            loss += self._penalty(of_data, weights, count)
-            loss += self._penalty(of_model, of_chain, chains)
-            loss += networks.regularization(self.energy)
-        grads = {"energy": self._energy_gradients(tape, loss)}
-        if self.train_flow:
-            variables = [v.value for v in self.backbone.trainable_variables]
-            with tf.GradientTape() as tape:
-                # d log Z / d weights = E_p[d log q(x) / d weights]
-                gain = mean(self.backbone.log_prob(x), weights, count)
-                gain -= mean(self.backbone.log_prob(negatives), of_chain, chains)
-                loss = networks.regularization(self.backbone) - gain
-            grads["backbone"] = tape.gradient(
-                loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
-        return grads, of_data, mean(of_model, of_chain, chains)
-
-    def _energy_gradients(self, tape: tf.GradientTape, loss: Tensor) -> list[Tensor]:
-        variables = [v.value for v in self.energy.trainable_variables]
-        return tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    def _penalty(self, energy: Tensor, weights: Tensor, count: Tensor) -> Tensor:
-        mean = objectives.mean_over_global_batch(tf.square(energy), weights, count)
-        return self.energy_penalty * mean
-
-    @staticmethod
-    def _energies(of_data: Tensor, of_model: Tensor) -> dict[str, Tensor]:
-        of_model += tf.zeros_like(of_data)
-        return {
-            "energy_data": of_data,
-            "energy_model": of_model,
-            "energy_gap": of_data - of_model,
-        }
 
     # ---- Saving -----------------------------------------------------------------------
 

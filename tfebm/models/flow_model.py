@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tfebm import objectives, random
 from tfebm.data import checks
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.flows import Flow
-from tfebm.models import networks, replicas
+from tfebm.models import batches, networks, replicas
 from tfebm.models.inference import RowInference
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import compilation
@@ -37,7 +37,8 @@ class FlowModel(RowInference, OptimizersModel):
         seed: Of the noise, together with the step and the global row.
         **kwargs: Of `keras.Model`.
 
-    Metrics: `nats`, `-log q(x)` per example, and `bits_per_dimension`, `nats / (D log 2)`.
+    Metrics: `nats`, `-log q(x)` per example, `bits_per_dimension`, `nats / (D log 2)`, and `loss`,
+    `nats` with the penalties of the flow's layers.
 
     Raises:
         InvalidInputError: What is no flow, or fewer than 2 levels.
@@ -67,7 +68,8 @@ class FlowModel(RowInference, OptimizersModel):
         if not isinstance(flow, Flow):
             raise InvalidInputError(
                 "`flow` must be a `tfebm.flows.Flow`, which owns its weights and makes TFP "
-                f"bijectors. Received {type(flow).__name__}."
+                f"bijectors. Received {received(flow)}. Give for instance "
+                "`tfebm.SplineFlow(size=2)`."
             )
         check_precision(flow)
         check_levels(num_levels)
@@ -76,23 +78,25 @@ class FlowModel(RowInference, OptimizersModel):
         self.flow = flow
         self.num_levels = num_levels
         self.jit_chains = compilation.check_jit_compile(jit_compile)
-        self.seed = int(seed)
+        self.seed = random.whole_seed(seed)
         self.flow.build()
         self.data_shape = flow.event_shape
         self.latent_size = flow.latent_size
         self.step = replicas.add_step(self)
-        self._trackers = {
-            name: keras.metrics.Mean(name=name) for name in ("nats", "bits_per_dimension")
-        }
+        self.add_trackers("nats", "bits_per_dimension")
         self._likelihood_function: Any = None
         self.build((None, *self.data_shape))
 
     def build(self, input_shape: Any = None) -> None:
         self.built = True
 
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec([None, self.latent_size], tf.float32, name="latent")
+
     def call(self, z: Tensor, training: bool | None = None) -> Tensor:
         """x = g(z)."""
-        return self.flow(z)
+        return self.flow(batches.floats(z, (self.latent_size,)))
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         return {"optimizer": keras.optimizers.Adam(1e-3)}
@@ -102,22 +106,14 @@ class FlowModel(RowInference, OptimizersModel):
     def check_data(self, x: Any) -> None:
         checks.check_training_data(x, self.data_shape, (-1.0, 1.0) if self.num_levels else None)
 
-    def fit(
-        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
-    ) -> keras.callbacks.History:
-        """`keras.Model.fit`; a flow that has not seen data is first initialised from `x`.
-
-        Of a `tf.data.Dataset` the first batch is used.
-        """
-        if x is not None:
-            self.check_data(x)
-            if not self.flow.is_initialized:
-                self.initialize(x)
-        return super().fit(x, y, *args, **kwargs)
+    def prepare(self, x: Any) -> None:
+        """Initialises a flow that has not seen data from (the first batch of) `x`."""
+        if not self.flow.is_initialized:
+            self.initialize(x)
 
     def initialize(self, x: Any) -> None:
         """Initialises the flow's normalisation from (the first rows of) `x`."""
-        batch = first_rows(x, _INITIAL_ROWS)
+        batch = first_rows(self, x, _INITIAL_ROWS)
         if batch is None:
             raise InvalidInputError(
                 f"A flow is initialised from data, and of a {type(x).__name__} nothing is known "
@@ -131,23 +127,25 @@ class FlowModel(RowInference, OptimizersModel):
         return dequantize(x, seeds, self.num_levels)
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data)
+        x = self.as_batch(batches.unpack(data))
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
         x, seeds, weights = replicas.fill_empty(x, seeds)
         count = replicas.global_sum(tf.reduce_sum(weights))
         function = self._likelihood(x)
-        log_prob, grads = function(self.dequantize(x, seeds), weights, count)
+        log_prob, penalties, grads = function(self.dequantize(x, seeds), weights, count)
         self.apply_gradients({"flow": grads})
         self.step.assign_add(1)
-        return self._track(log_prob, weights)
+        return self._track(log_prob, penalties, weights)
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data)
+        x = self.as_batch(batches.unpack(data))
         x, seeds, weights = replicas.fill_empty(x, random.content_seeds(self.seed, x))
-        return self._track(self.flow.log_prob(self.dequantize(x, seeds)), weights)
+        networks.forget_losses(self.flow)
+        log_prob = self.flow.log_prob(self.dequantize(x, seeds))
+        return self._track(log_prob, networks.penalties(self.flow), weights)
 
     def _likelihood(self, x: Tensor) -> Any:
-        """log q and the gradient of the loss, compiled by the samplers' rule."""
+        """log q, penalties and the gradient of the loss, compiled by the samplers' rule."""
         if self._likelihood_function is None:
             jit = compilation.resolve_jit_compile(self.jit_chains, self.flow.log_prob, (x,))
             self._likelihood_function = tf.function(
@@ -157,18 +155,22 @@ class FlowModel(RowInference, OptimizersModel):
 
     def _log_prob_and_grads(self, x: Tensor, weights: Tensor, count: Tensor) -> tuple:
         variables = [v.value for v in self.flow.trainable_variables]
+        networks.forget_losses(self.flow)
         with tf.GradientTape() as tape:
             log_prob = self.flow.log_prob(x)
             loss = objectives.mean_over_global_batch(-log_prob, weights, count)
-            loss += networks.regularization(self.flow)
+            penalties = tf.convert_to_tensor(networks.penalties(self.flow), tf.float32)
+            loss += penalties * (tf.reduce_sum(weights) / count)
         grads = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return log_prob, grads
+        return log_prob, penalties, grads
 
-    def _track(self, log_prob: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    def _track(
+        self, log_prob: Tensor, penalties: Tensor | float, weights: Tensor
+    ) -> dict[str, Tensor]:
         nats = -log_prob - log_bin_width(self.num_levels, self.latent_size)
         bits = nats / (self.latent_size * math.log(2.0))
         values = {"nats": nats, "bits_per_dimension": bits}
-        return replicas.update(self._trackers, values, weights)
+        return self.track(values, weights, nats + penalties)
 
     # ---- Inference --------------------------------------------------------------------
 
@@ -196,13 +198,15 @@ class FlowModel(RowInference, OptimizersModel):
         """`infer` as a graph function; the streams are not used."""
         return self.flow.inverse_and_log_det(x)[0]
 
-    def decode_rows(self, z: Tensor) -> Tensor:
+    def decode_rows(self, z: Tensor, decoding: None = None) -> Tensor:
         """x = g(z), images clipped to the range of their pixels."""
+        refuse_decoding(decoding)
         x = self.flow(z)
         return tf.clip_by_value(x, -1.0, 1.0) if self.num_levels else x
 
-    def generate_rows(self, seeds: Tensor) -> Tensor:
+    def generate_rows(self, seeds: Tensor, decoding: None = None) -> Tensor:
         """x = g(z), z ~ N(0, I), for the streams `seeds`."""
+        refuse_decoding(decoding)
         return self.decode_rows(self.sample_latents(seeds))
 
     def sample_latents(self, seeds: Tensor) -> Tensor:
@@ -225,14 +229,23 @@ class FlowModel(RowInference, OptimizersModel):
         return cls(**{**config, "flow": keras.saving.deserialize_keras_object(config["flow"])})
 
 
-def first_rows(x: Any, number: int) -> Tensor | None:
-    """Up to `number` rows of an array, or of the first batch of a data set; None of a generator."""
+def first_rows(model: OptimizersModel, x: Any, number: int) -> Tensor | None:
+    """Up to `number` rows of an array, or of the first batch of a data set; None of a generator.
+
+    Raises:
+        InvalidInputError: A batch that `model` cannot take.
+    """
     if isinstance(x, tf.data.Dataset):
-        x = next(iter(x))
+        x = next(iter(x), None)
+        if x is None:
+            raise InvalidInputError("The data set holds no batches. At least one is needed.")
     elif isinstance(x, keras.utils.PyDataset):
         x = x[0]
-    x = keras.utils.unpack_x_y_sample_weight(x)[0]
-    return tf.cast(x[:number], tf.float32) if hasattr(x, "shape") else None
+    elif not hasattr(x, "shape"):
+        return None
+    else:
+        x = x[:number]
+    return model.as_batch(batches.unpack(x))[:number]
 
 
 def check_precision(flow: Flow) -> None:
@@ -241,6 +254,15 @@ def check_precision(flow: Flow) -> None:
         raise InvalidInputError(
             f"A flow is trained in float32: with fewer bits it does not invert. Received the flow "
             f"'{flow.name}' that computes in {flow.compute_dtype}. Give it `dtype='float32'`."
+        )
+
+
+def refuse_decoding(decoding: Any) -> None:
+    """Raises `InvalidInputError` for a way of writing sentences, which no flow does."""
+    if decoding is not None:
+        raise InvalidInputError(
+            "`decoding` says how sentences are written, but a flow makes arrays. Received "
+            f"{decoding!r}. Leave it out."
         )
 
 

@@ -47,6 +47,7 @@ class RowInference:
             decoding: How sentences are written, `tfebm.generators.Sampled()` for instance.
                 Default: the generator's own.
         """
+        check_eager("generate_rows")
         checks.check_count("num_samples", num_samples)
         seeds = random.as_row_seeds(seed, num_samples)
         static = {} if decoding is None else {"decoding": decoding}
@@ -54,6 +55,7 @@ class RowInference:
 
     def decode_latents(self, z: Any, batch_size: int = 256, decoding: Any = None) -> np.ndarray:
         """Examples of latents `[N, d]`, or of a tuple of `[N, d_l]`: `[N, ...]`, or strings."""
+        check_eager("decode_rows")
         z = latents.as_latents(z, self.latent_size)
         static = {} if decoding is None else {"decoding": decoding}
         return self._in_batches("decode_rows", [z], batch_size, **static)
@@ -110,8 +112,9 @@ class RowInference:
         num_chains: int | None = None,
         **static: Any,
     ) -> Any:
-        x = self.as_rows(x)
-        if not isinstance(seed, (int, np.integer)):
+        check_eager(method)
+        x, seed = self.as_rows(x), random.single_seed(seed)
+        if not isinstance(seed, int):
             seed = random.as_row_seeds(seed, len(x))
         if num_chains is not None:
             checks.check_count("num_chains", num_chains)
@@ -119,7 +122,7 @@ class RowInference:
         order = self.row_order(x)
         if order is None or not len(x):
             return self._in_batches(method, [x], batch_size, seed=seed, **static)
-        if not isinstance(seed, (int, np.integer)):
+        if not isinstance(seed, int):
             seed = tf.gather(seed, order)
         found = self._in_batches(method, [tf.gather(x, order)], batch_size, seed=seed, **static)
         back = np.argsort(order)
@@ -189,6 +192,20 @@ class RowInference:
                 autograph=False,
             )
         return functions[key]
+
+
+def check_eager(rows: str) -> None:
+    """Raises `InvalidInputError` in a graph, where nothing can answer with arrays.
+
+    Args:
+        rows: The method that does the same there.
+    """
+    if tf.inside_function():
+        raise InvalidInputError(
+            "This method answers with arrays, and was called inside of a `tf.function`. Call it "
+            f"outside, or use `{rows}` inside: the same as operations of the graph, with a stream "
+            "per row, `tfebm.random.as_row_seeds(seed, num_rows)`."
+        )
 
 
 def to_numpy(array: tf.Tensor | np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfebm import objectives, random
 from tfebm.errors import InvalidInputError
 from tfebm.generators import Sampled
-from tfebm.models import networks, replicas
+from tfebm.models import arguments, networks, replicas
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.types import Latents, Seed, Tensor
@@ -30,6 +30,9 @@ class LanguageModel(LatentVariableModel):
     Raises:
         InvalidInputError: A generator that does not make sentences, or was built for latents.
 
+    Metrics, both means over sentences: `generator_loss`, -log p(x) in nats; `loss`, the same with
+    the penalties of the generator's layers.
+
     Example:
 
         >>> text = tfebm.data.load_text("grammar")
@@ -46,6 +49,7 @@ class LanguageModel(LatentVariableModel):
     config_values: ClassVar = ("seed",)
 
     def __init__(self, generator: keras.layers.Layer, seed: int = 0, **kwargs: Any) -> None:
+        arguments.check_network("generator", generator)
         if not hasattr(generator, "tokenizer"):
             raise InvalidInputError(
                 "A language model needs a generator of sentences, such as "
@@ -100,14 +104,14 @@ class LanguageModel(LatentVariableModel):
         x, seeds, weights = replicas.fill_empty(x, seeds)
         count = replicas.global_sum(tf.reduce_sum(weights))
         masks = random.fold_in(seeds, DROPOUT)
+        networks.forget_losses(self.generator)
         with tf.GradientTape() as tape:
             nll = self.likelihood.error(self.examples.outputs(_no_latent(x), x, training, masks), x)
             loss = objectives.mean_over_global_batch(nll, weights, count)
-            loss += networks.regularization(self.generator)
+            penalties = networks.penalties(self.generator)
+            loss += penalties * (tf.reduce_sum(weights) / count)
         grads, _ = gradients(tape, loss, [v.value for v in self.generator.trainable_variables])
-        return {"generator": grads}, replicas.update(
-            self._trackers, {"generator_loss": nll}, weights
-        )
+        return {"generator": grads}, self.track({"generator_loss": nll}, weights, nll + penalties)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         return {"optimizer": keras.optimizers.Adam(1e-3, global_clipnorm=5.0)}
@@ -115,16 +119,19 @@ class LanguageModel(LatentVariableModel):
     # ---- What needs latents ----------------------------------------------------------------
 
     def infer(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises `InvalidInputError`, as do `features`, `reconstruct` and `interpolate`."""
+        """Raises `InvalidInputError`, as does all else that needs latents."""
         raise InvalidInputError(
-            "A language model has no latents to infer. Use a `ShortRunModel`, `LatentEBM` or `VAE`."
+            "A language model has no latents to infer, and knows log p(x) exactly, `-score(x)`. "
+            "For latents, reconstructions and bounds use a `ShortRunModel`, `LatentEBM` or `VAE`."
         )
 
     features = reconstruct = interpolate = infer
+    score_parts = scores_and_errors = infer
+    weighted_samples = laplace_rows = laplace_bound = bound_rows = joint_energy = infer
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """-log p(x) of each sentence, `[B]`: what `predict` returns."""
-        return self.nll_rows(tf.cast(x, tf.int32))
+        return self.nll_rows(self.as_batch(x))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0],)

@@ -1,5 +1,6 @@
 """The latent-space energy-based prior over a generator."""
 
+import math
 from typing import Any, ClassVar
 
 import keras
@@ -11,7 +12,7 @@ from tfebm.data import checks
 from tfebm.distributions import LogNormalizer, NormalizerBounds
 from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
 from tfebm.errors import InvalidInputError
-from tfebm.models import latents, networks, replicas
+from tfebm.models import arguments, latents, networks, replicas
 from tfebm.models.latent_variable import gradients, row_norms
 from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
@@ -59,6 +60,12 @@ class LatentEBM(PosteriorChainModel):
     Raises:
         InvalidInputError: A latent size that does not fit the networks, an energy that is not one
             value per row, a network that computes in float16, or a negative `energy_l2`.
+
+    Metrics, all means over examples: `loss`, the generator's loss and the penalties of both
+    networks' layers, NaN where an energy is not finite (the energy's own loss, `energy_gap`, is not
+    among it: it says which way to go, and is near 0 when all is well); `generator_loss`, the
+    likelihood's error at z+; `energy_posterior`, E(z+); `energy_prior`, E(z-); `energy_gap`, their
+    difference; `reconstruction_mse`; norms of gradients and of what the chains move.
 
     Example:
 
@@ -114,7 +121,7 @@ class LatentEBM(PosteriorChainModel):
         super().__init__(
             generator,
             latent_size,
-            posterior_sampler or default,
+            default if posterior_sampler is None else posterior_sampler,
             likelihood,
             prior_scale,
             num_chains,
@@ -124,7 +131,8 @@ class LatentEBM(PosteriorChainModel):
             **kwargs,
         )
         default = ShortRunLangevin(40, 0.5) if of_sentences else ShortRunLangevin(60, 0.4)
-        self.prior_sampler = prior_sampler or default
+        self.prior_sampler = default if prior_sampler is None else prior_sampler
+        arguments.check_sampler("prior_sampler", self.prior_sampler)
         if energy_l2 is None:
             energy_l2 = 0.1 if of_sentences else 0.0
         checks.check_number("energy_l2", energy_l2)
@@ -246,16 +254,21 @@ class LatentEBM(PosteriorChainModel):
             x, posterior_start, z_posterior, weights, count, training, seeds
         )
         energy_weights = [v.value for v in self.energy.trainable_variables]
+        networks.forget_losses(self.energy)
         with tf.GradientTape() as tape:
             with tf.GradientTape(watch_accessed_variables=False) as of_rows:
                 of_rows.watch(z_posterior)
-                energy_posterior = self.tilt(z_posterior, training)
-            energy_prior = self.tilt(z_prior, training)
-            energies = energy_posterior, energy_prior
+                # One pass: batch statistics of each half by itself would hide their difference.
+                both = tf.nest.map_structure(
+                    lambda *halves: tf.concat(halves, axis=0), z_posterior, z_prior
+                )
+                energies = tf.split(self.tilt(both, training), 2)
+                energy_posterior, energy_prior = energies
             loss = objectives.energy_contrast(*energies, weights, count)
             if self.energy_l2:
                 loss += self.energy_l2 * objectives.energy_penalty(*energies, weights, count)
-            loss += networks.regularization(self.energy)
+            penalties = networks.penalties(self.energy)
+            loss += penalties * (tf.reduce_sum(weights) / count)
         energy_grads, _ = gradients(tape, loss, energy_weights)
         _, z_grads = gradients(of_rows, energy_posterior, [], z_posterior)
         moved = tf.nest.map_structure(tf.subtract, z_prior, prior_start)
@@ -266,5 +279,8 @@ class LatentEBM(PosteriorChainModel):
             "energy_grad_norm": row_norms(z_grads),
             "displacement_prior": row_norms(tf.nest.flatten(moved)),
         }
-        logs = replicas.update(self._trackers, seen, weights)
+        # z+ does not notice everything that is wrong with an energy.
+        finite = tf.math.is_finite(energy_posterior) & tf.math.is_finite(energy_prior)
+        loss = seen.pop("loss") + penalties + tf.where(finite, 0.0, math.nan)
+        logs = self.track(seen, weights, loss)
         return {"generator": generator_grads, "energy": energy_grads}, logs

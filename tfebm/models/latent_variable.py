@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.models import examples, laplace, latents, networks, replicas
+from tfebm.models import arguments, batches, examples, laplace, latents, networks, replicas
+from tfebm.models.flow_model import first_rows
 from tfebm.models.inference import ChainInference, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
@@ -46,21 +47,24 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         # Latents, noise and energies stay float32 and inputs are not cast; the networks have
         # precision policies of their own.
         super().__init__(**{"dtype": "float32", **kwargs})
+        arguments.check_network("generator", generator)
+        arguments.check_generator_inputs(generator, latent_size)
+        for name, network in others.items():
+            arguments.check_network(name, network)
+            arguments.check_one_input(name, network, "all latents side by side")
         self.generator = generator
         for name, network in others.items():
             setattr(self, name, network)
         self.reads_sentences = hasattr(generator, "tokenizer")
         self.latent_size = self.choose_latent_size(latent_size, others)
-        self.seed = int(seed)
+        self.seed = random.whole_seed(seed)
         self._refuse_float16()
         self.examples = examples.kind_of(self)
         self.data_shape = self.examples.shape
-        self._likelihood = self.examples.likelihood(likelihood)
+        self._likelihood = self._checked(self.examples.likelihood(likelihood))
         self.build_others()
-        networks.check_likelihood(self.likelihood, generator)
         self.step = replicas.add_step(self)
-        names = (*self.metric_names, *self.examples.metric_names)
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.add_trackers(*self.metric_names, *self.examples.metric_names)
 
     def choose_latent_size(
         self, requested: latents.LatentSize | None, others: dict[str, keras.layers.Layer]
@@ -77,10 +81,16 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     @likelihood.setter
     def likelihood(self, likelihood: Any) -> None:
-        self._likelihood = likelihood
+        self._likelihood = self._checked(likelihood)
         for part in self.inference_parts():
             if isinstance(part, Chain):
                 part.forget()
+
+    def _checked(self, likelihood: Any) -> Any:
+        if not self.reads_sentences:
+            arguments.check_likelihood(likelihood)
+            arguments.check_logits(likelihood, self.generator, self.latent_size)
+        return likelihood
 
     @property
     def total_latent_size(self) -> int:
@@ -168,9 +178,13 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         if not self.built:
             super().build(input_shape)
 
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        return self.examples.spec
+
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Reconstruction, with noise keyed by each example's own values."""
-        x = tf.cast(x, self.examples.dtype)
+        x = self.as_batch(x)
         return self.reconstruct_rows(x, random.content_seeds(self.seed, x))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -178,6 +192,16 @@ class LatentVariableModel(ChainInference, OptimizersModel):
 
     def check_data(self, x: Any) -> None:
         self.examples.check(x)
+
+    def as_batch(self, x: Any) -> Tensor:
+        return batches.ids(x) if self.reads_sentences else batches.floats(x, self.data_shape)
+
+    def prepare(self, x: Any) -> None:
+        """Raises where `x` holds nothing below 0 and the likelihood reads [-1, 1]."""
+        # Of a data set the first batch stands for all.
+        rows = x if isinstance(x, np.ndarray) else first_rows(self, x, 256)
+        if rows is not None and not self.reads_sentences:
+            arguments.check_signs(self.likelihood, np.asarray(rows))
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """`keras.Model.predict`: reconstructions, in the shape of `x`."""
@@ -198,7 +222,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         return self.examples.spec
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data, self.examples.dtype)
+        x = self.as_batch(batches.unpack(data))
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
         grads, logs = self.learn(x, seeds, training=True)
         self.apply_gradients(grads)
@@ -206,7 +230,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         return logs
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        x = replicas.examples(data, self.examples.dtype)
+        x = self.as_batch(batches.unpack(data))
         _, logs = self.learn(x, random.content_seeds(self.seed, x), training=False)
         return logs
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError
-from tfebm.generators.likelihoods import BernoulliLikelihood
+from tfebm.data import checks
+from tfebm.errors import InvalidInputError, received
 from tfebm.models import latents
 from tfebm.models.latents import LatentSize
 from tfebm.types import Latents, Tensor
@@ -107,6 +107,8 @@ def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple
             f"The backbone {type(backbone).__name__} takes a tuple of latents, but its chains here "
             "run on one vector. Wrap it in a layer that takes one vector and splits it."
         )
+    if requested is not None:
+        checks.check_count("latent_size", requested)
     size = requested or known
     if size is None:
         raise InvalidInputError(
@@ -162,7 +164,8 @@ def _output(name: str, layer: keras.layers.Layer, zeros: Latents, of: str, remed
         ) from error
     if not tf.is_tensor(output):
         raise InvalidInputError(
-            f"The {name} must return one tensor. Received {type(output).__name__}."
+            f"The {name} must return one tensor. Received {received(output)}. Choose one of its "
+            "outputs: `keras.Model(network.inputs, network.outputs[0])`."
         )
     return output
 
@@ -186,25 +189,35 @@ def _example_shape(name: str, output: Tensor, size: LatentSize) -> tuple[int, ..
     return shape[1:]
 
 
-def check_likelihood(likelihood: Any, generator: keras.layers.Layer) -> None:
-    """Refuses logits out of a tanh, which would never reach black or white."""
-    bounded = getattr(generator, "output_range", None) is not None
-    if isinstance(likelihood, BernoulliLikelihood) and bounded:
-        raise InvalidInputError(
-            "A BernoulliLikelihood takes logits, but the generator ends in tanh. Received "
-            f"{type(generator).__name__} with a bounded output. Pass `output_activation=None` "
-            "to it."
-        )
+def forget_losses(*networks: keras.layers.Layer) -> None:
+    """Drops what layers added to the loss so far, in chains for instance; see `penalties`."""
+    for network in networks:
+        network._clear_losses()
 
 
-def regularization(network: keras.layers.Layer) -> Tensor | float:
-    """This replica's share of the penalties on a network's weights (`kernel_regularizer`, ...).
+def penalties(*networks: keras.layers.Layer) -> Tensor | float:
+    """What networks add to the loss of the pass since `forget_losses`, a float32 scalar.
 
-    Divided by the replicas, whose gradients Keras sums.
+    The penalties on weights (`kernel_regularizer`, ...), and what layers added in their calls
+    (`add_loss`, `activity_regularizer`). Of several replicas each adds its share, its rows by those
+    of the global batch: Keras sums their gradients.
     """
-    penalties = [v.regularizer(v) for v in network.trainable_variables if v.regularizer]
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return tf.add_n(penalties) / replicas if penalties else 0.0
+    found = [
+        # Weights may have other types than the model's float32.
+        tf.cast(tf.reduce_sum(loss), tf.float32)
+        for network in networks
+        for loss in network.losses
+        if _is_within_reach(loss)
+    ]
+    return tf.add_n(found) if found else 0.0
+
+
+def _is_within_reach(loss: Any) -> bool:
+    """Whether a tensor can be used here: one of a loop's body or of another function cannot."""
+    graph = getattr(loss, "graph", None)
+    return graph is None or (
+        not tf.executing_eagerly() and graph is tf.compat.v1.get_default_graph()
+    )
 
 
 def per_row(energy: Tensor) -> Tensor:

@@ -1,15 +1,25 @@
 """A Keras model whose networks have an optimizer each."""
 
+import inspect
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
-from tfebm.models import workers
+from tfebm.models import batches, replicas, workers
+from tfebm.samplers import compilation
 from tfebm.types import Tensor
 
 _NOT_OURS = ("loss", "loss_weights", "metrics", "weighted_metrics")
+# Keras' callbacks that look at `optimizer` alone.
+_OF_ONE_OPTIMIZER = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+    keras.callbacks.SwapEMAWeights,
+)
 
 
 class OptimizersModel(keras.Model):
@@ -23,11 +33,80 @@ class OptimizersModel(keras.Model):
     """Attribute of an optimizer to attribute of its network. `optimizer`, the name that Keras'
     learning-rate callbacks look for, comes first."""
 
+    data_shape: tuple[int | None, ...]
+    step: keras.Variable
     _trackers: dict[str, keras.metrics.Mean]
 
+    def add_trackers(self, *names: str) -> None:
+        """Creates the means that `track` adds to, of these names and of `loss`."""
+        # Not of Keras' default type: bfloat16 cannot count beyond 256.
+        self._trackers = {
+            name: keras.metrics.Mean(name=name, dtype="float32") for name in ("loss", *names)
+        }
+
+    def track(
+        self, values: Mapping[str, Tensor], weights: Tensor, loss: Tensor
+    ) -> dict[str, Tensor]:
+        """Adds a batch to the metrics, and returns all of them, a subclass' own included.
+
+        Args:
+            values: By name, `[B]` each.
+            weights: `[B]`, 0 for rows that only fill up.
+            loss: `[B]`.
+        """
+        logs = replicas.update(self._trackers, {"loss": loss, **values}, weights)
+        for metric in self.metrics:
+            if metric.name not in self._trackers:
+                result = metric.result()
+                logs |= result if isinstance(result, dict) else {metric.name: result}
+        return replicas.as_logs(logs)
+
+    # ---- Weights ----------------------------------------------------------------------
+
     @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._trackers.values())
+    def trainable_weights(self) -> list[keras.Variable]:
+        """What is trained, without networks that stay fixed.
+
+        The weights of `optimizer` come first: at the end of `fit` Keras hands it this list, to
+        pair it with its moving averages one by one.
+        """
+        return self._trained(super().weights)
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """`trainable_weights`."""
+        return self._trained(super().variables)
+
+    @property
+    def non_trainable_weights(self) -> list[keras.Variable]:
+        """All other weights, those of fixed networks included."""
+        return _without(super().weights, self.trainable_weights)
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """All other variables, those of fixed networks included."""
+        return _without(super().variables, self.trainable_variables)
+
+    def fixed_networks(self) -> list[keras.layers.Layer]:
+        """Networks that no optimizer of this model trains, whatever else does."""
+        return []
+
+    def _trained(self, variables: list[keras.Variable]) -> list[keras.Variable]:
+        if not self.trainable:
+            return []
+        first = [v for name in self.optimized.values() for v in self._weights_of(name)]
+        first = list({id(v): v for v in first}.values())
+        fixed = [v for network in self.fixed_networks() for v in network.variables]
+        return first + [v for v in _without(variables, [*first, *fixed]) if v.trainable]
+
+    def _weights_of(self, network: str) -> list[keras.Variable]:
+        # Keras asks while a subclass still makes its networks.
+        return getattr(self, network).trainable_variables if hasattr(self, network) else []
+
+    def _lock_state(self) -> None:
+        # The networks are built when `__init__` ends. As with Keras' own `Sequential` and
+        # `Functional`, a subclass may add layers, metrics and weights to them.
+        pass
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         """One for each of `optimized`, where `compile` is not told."""
@@ -42,6 +121,10 @@ class OptimizersModel(keras.Model):
             optimizer: Default: Adam with the rate that the class says.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`, and
                 the optimizers of further networks.
+
+        Warns where one of several optimizers is given and another is left to its default.
+        `ReduceLROnPlateau`, `LearningRateScheduler` and `SwapEMAWeights` see `optimizer` alone; a
+        `LearningRateSchedule` works in each.
 
         Raises:
             ValueError: A loss or metrics (the model has its own), one optimizer for two
@@ -58,15 +141,18 @@ class OptimizersModel(keras.Model):
         self._refuse_float16()
         self._refuse_under_strategy(kwargs)
         optimizers = self.default_optimizers()
+        asked = {n: kwargs.pop(n, None) for n in self.optimized if n != "optimizer"}
+        asked["optimizer"] = optimizer
+        self._warn_of_defaults(asked, optimizers)
         for name in self.optimized:
-            asked = optimizer if name == "optimizer" else kwargs.pop(name, None)
-            optimizers[name] = keras.optimizers.get(asked or optimizers[name])
+            optimizers[name] = keras.optimizers.get(asked[name] or optimizers[name])
         if len({id(each) for each in optimizers.values()}) < len(optimizers):
             raise InvalidInputError(
                 f"{' and '.join(f'`{name}`' for name in optimizers)} are one object. An optimizer "
                 "keeps state for one set of weights: give each network its own."
             )
         super().compile(optimizer=optimizers["optimizer"], **kwargs)
+        self._loss_tracker = None  # one of `_trackers` is `loss`
         self._compile_switches = {
             name: kwargs[name]
             for name in ("jit_compile", "run_eagerly", "steps_per_execution")
@@ -99,51 +185,62 @@ class OptimizersModel(keras.Model):
         """`keras.Model.fit`; labels are ignored, and every example counts the same.
 
         Under several workers every one of them gives the same `tf.data.Dataset` of global
-        batches, and learns its part of each.
+        batches, and learns its part of each. Warns of callbacks that see one optimizer of several.
 
         Raises:
             ValueError: `sample_weight` or `class_weight`, or data that the networks cannot
                 take, before any training starts; under several workers, data in any other form.
         """
+        given = _by_name(keras.Model.fit, self, x, y, *args, **kwargs)
         for name in ("sample_weight", "class_weight"):
-            if kwargs.get(name) is not None:
+            if given.get(name) is not None:
                 raise InvalidInputError(
                     f"`{name}` is not supported: the likelihood counts every example the same. "
                     f"Received `{name}`. To weigh examples, resample them in the data set."
                 )
         if x is None:
             raise InvalidInputError("`fit` needs data: arrays or a `tf.data.Dataset` of batches.")
-        self.check_data(x)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, tuple):
+        self._check(x)
+        given["x"] = batches.as_tuples(x)
+        validation = given.get("validation_data")
+        if isinstance(validation, (tuple, list)):
             if len(validation) == 3 and validation[2] is not None:
                 raise InvalidInputError(
                     "`validation_data` holds sample weights, which are not supported: the "
                     "likelihood counts every example the same. Drop the third entry."
                 )
-            validation = validation[0]
+            validation = given["validation_data"] = validation[0]
         if validation is not None:
-            self.check_data(validation)
+            self._check(validation)
+            given["validation_data"] = batches.as_tuples(validation)
+        given["callbacks"] = self._callbacks(given.get("callbacks"))
+        self.prepare(x)
         if self._has_peers():
-            x, kwargs["steps_per_epoch"] = self._shared(x, kwargs.get("steps_per_epoch"))
+            given["x"], given["steps_per_epoch"] = self._shared(x, given.get("steps_per_epoch"))
             if validation is not None:
-                steps = kwargs.get("validation_steps")
-                kwargs["validation_data"], steps = self._shared(validation, steps)
-                kwargs["validation_steps"] = steps
-        history = super().fit(x, None if _is_array(x) else y, *args, **kwargs)
+                steps = given.get("validation_steps")
+                given["validation_data"], steps = self._shared(validation, steps)
+                given["validation_steps"] = steps
+        if not _is_array(x):
+            given["y"] = None
+        history = super().fit(**given)
         for name, network in self.optimized.items():
             if name != "optimizer":  # for that one Keras does it (moving averages of weights)
                 variables = getattr(self, network).trainable_variables
                 getattr(self, name).finalize_variable_values(variables)
         return history
 
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.evaluate`; `x` must be what `fit` takes."""
-        if "_use_cached_eval_dataset" not in kwargs:  # else `fit` calls, which has checked it
-            self.check_data(x)
+        inner = "_use_cached_eval_dataset" in kwargs  # `fit` calls, which has checked the data
+        extra = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith("_")}
+        given = _by_name(keras.Model.evaluate, self, x, y, *args, **kwargs)
+        if not inner:
+            self._check(x)
+            given["x"] = batches.as_tuples(x)
             if self._has_peers():
-                x, kwargs["steps"] = self._shared(x, kwargs.get("steps"))
-        return super().evaluate(x, *args, **kwargs)
+                given["x"], given["steps"] = self._shared(x, given.get("steps"))
+        return super().evaluate(**given, **extra)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`, of one worker."""
@@ -152,7 +249,98 @@ class OptimizersModel(keras.Model):
                 "`predict` answers one caller, and several workers would wait for each other in "
                 "it. Save the model, and load it in a program without the strategy."
             )
-        return super().predict(x, *args, **kwargs)
+        batches.refuse_parts(x)
+        return super().predict(batches.as_tuples(x), *args, **kwargs)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.train_on_batch`; `x` must be what `fit` takes."""
+        self._check(x)
+        if not int(self.step.numpy()):
+            self.prepare(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.test_on_batch`; `x` must be what `fit` takes."""
+        self._check(x)
+        return super().test_on_batch(x, *args, **kwargs)
+
+    def predict_step(self, data: Any) -> Any:
+        return self(batches.unpack(data), training=False)
+
+    def as_batch(self, x: Any) -> Tensor:
+        """A batch of examples, checked as far as its type says, in the model's own type."""
+        return batches.floats(x, self.data_shape)
+
+    def _check(self, x: Any) -> None:
+        batches.refuse_parts(x)
+        self.check_data(x)
+
+    def prepare(self, x: Any) -> None:
+        """What must happen before learning from `x`, which `check_data` has passed."""
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """What watches every `fit`."""
+        return []
+
+    def _callbacks(self, given: Any) -> Any:
+        own = self.own_callbacks()
+        if isinstance(given, keras.callbacks.CallbackList):
+            for callback in own:
+                given.append(callback)
+            return given
+        callbacks = [*tf.nest.flatten(given or []), *own]
+        blind = [type(c).__name__ for c in callbacks if isinstance(c, _OF_ONE_OPTIMIZER)]
+        if blind and len(self.optimized) > 1:
+            first, *others = self.optimized
+            warnings.warn(
+                f"{' and '.join(blind)} sees `{first}` alone, that of the "
+                f"{self.optimized[first]}; {' and '.join(f'`{name}`' for name in others)} goes on "
+                "as before. To move the rates of both, give each a "
+                "`keras.optimizers.schedules.LearningRateSchedule`.",
+                stacklevel=3,
+            )
+        return callbacks
+
+    def _warn_of_defaults(self, asked: dict[str, Any], defaults: dict[str, Any]) -> None:
+        given = [name for name in self.optimized if asked[name] is not None]
+        left = [name for name in self.optimized if asked[name] is None]
+        if given and left:
+            rates = ", ".join(
+                f"`{name}`, of the {self.optimized[name]}, is {type(defaults[name]).__name__} with "
+                f"rate {float(keras.ops.convert_to_numpy(defaults[name].learning_rate)):g}"
+                for name in left
+            )
+            # The line that compiles, behind a subclass' own `compile`.
+            depth = 3 if type(self).compile is OptimizersModel.compile else 4
+            warnings.warn(
+                f"Each network has an optimizer of its own. Given was "
+                f"{' and '.join(f'`{name}`' for name in given)}; left to its default, {rates}. "
+                f"Give {' and '.join(f'`{name}`' for name in left)} too if that is not meant.",
+                stacklevel=depth,
+            )
+
+    @property
+    def call_spec(self) -> tf.TensorSpec:
+        """What the model is called with."""
+        raise NotImplementedError
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """`keras.Model.export`: one SavedModel, whose `serve(x)` answers what `model(x)` does.
+
+        It loads without tfebm, and nothing in it must be compiled with XLA. For a server with all
+        that the model can do see `tfebm.serving.export`.
+        """
+        if input_signature is None:
+            input_signature = [self.call_spec]
+        with compilation.without_xla():
+            super().export(filepath, format, verbose, input_signature, **kwargs)
 
     def _has_peers(self) -> bool:
         return workers.count(self.distribute_strategy) > 1
@@ -177,7 +365,7 @@ class OptimizersModel(keras.Model):
             if grads.get(network):  # a frozen network has none
                 optimizer = getattr(self, name)
                 variables = getattr(self, network).trainable_variables
-                optimizer.apply(_clipped(optimizer, grads[network]), variables)
+                optimizer.apply(_prepared(optimizer, grads[network]), variables)
 
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         """Every network that chains or losses run through."""
@@ -211,20 +399,46 @@ class OptimizersModel(keras.Model):
             )
 
 
-def _clipped(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> list[Tensor]:
-    """Gradients whose sum over the replicas is clipped as the optimizer asks.
+def _prepared(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> list[Tensor]:
+    """Gradients as the optimizer expects them of one replica: clipped in all, and scaled.
 
     Keras clips each replica's own before it sums them, which is another gradient than that of one
-    device. Shares of the clipped sum pass its clipping unchanged.
+    device. Shares of the clipped sum pass its clipping unchanged. They are also alike on all
+    replicas, so that a `LossScaleOptimizer` skips a step on all of them or on none.
+
+    What scales the loss divides the gradients by its factor again. Multiplying these instead of
+    the loss is the same but for underflow, which float32 and bfloat16 do not know.
     """
-    clips = any(
-        getattr(optimizer, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    needs_sum = inner is not optimizer or any(
+        getattr(inner, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")
     )
     context = tf.distribute.get_replica_context()
-    if not clips or context is None or context.num_replicas_in_sync == 1:
+    if needs_sum and context is not None and context.num_replicas_in_sync > 1:
+        summed = inner._clip_gradients(context.all_reduce(tf.distribute.ReduceOp.SUM, grads))
+        grads = [grad / context.num_replicas_in_sync for grad in summed]
+    scale = optimizer.scale_loss(1.0)
+    if isinstance(scale, float) and scale == 1.0:
         return grads
-    summed = optimizer._clip_gradients(context.all_reduce(tf.distribute.ReduceOp.SUM, grads))
-    return [grad / context.num_replicas_in_sync for grad in summed]
+    return [grad * tf.cast(scale, grad.dtype) for grad in grads]
+
+
+def _by_name(function: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Arguments of a method by their names, however they were given."""
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{function.__name__}() of a Keras model: {error}") from None
+    given = dict(bound.arguments)
+    given.pop("self")
+    given.update(given.pop("kwargs", {}))
+    return given
+
+
+def _without(variables: list, others: list) -> list:
+    """`variables` that are none of `others`."""
+    known = {id(v) for v in others}
+    return [v for v in variables if id(v) not in known]
 
 
 def _is_array(x: Any) -> bool:

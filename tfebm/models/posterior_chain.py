@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfebm import objectives, random
 from tfebm.data import checks
-from tfebm.models import latents, networks
+from tfebm.models import arguments, latents, networks
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients, row_norms
 from tfebm.samplers import ShortRunLangevin, log_det
@@ -61,6 +61,7 @@ class PosteriorChainModel(LatentVariableModel):
     ) -> None:
         checks.check_number("prior_scale", prior_scale, above=True)
         checks.check_count("num_chains", num_chains)
+        arguments.check_sampler("posterior_sampler", posterior_sampler)
         super().__init__(generator, latent_size, likelihood, seed, others or {}, **kwargs)
         self.posterior_sampler = posterior_sampler
         self.prior_scale = float(prior_scale)
@@ -160,10 +161,11 @@ class PosteriorChainModel(LatentVariableModel):
         training: bool,
         seeds: Tensor,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The generator's gradients at z+, and what is seen per row."""
+        """The generator's gradients at z+, and what is seen per row, `loss` among it."""
         likelihood = self.likelihood
         loss_scale = likelihood.energy_scale if self.scale_by_sigma else 1.0
         generator_weights = [v.value for v in self.generator.trainable_variables]
+        networks.forget_losses(self.generator)
         with tf.GradientTape() as tape:
             tape.watch(z)
             # The masks of the step behind the chain's last.
@@ -171,10 +173,12 @@ class PosteriorChainModel(LatentVariableModel):
             outputs = self.examples.outputs(z, x, training, masks)
             error = likelihood.error(outputs, x)
             loss = loss_scale * objectives.mean_over_global_batch(error, weights, count)
-            regularized = loss + networks.regularization(self.generator)
-        grads, z_grads = gradients(tape, regularized, generator_weights, z)
+            penalties = networks.penalties(self.generator)
+            loss += penalties * (tf.reduce_sum(weights) / count)
+        grads, z_grads = gradients(tape, loss, generator_weights, z)
         moved = tf.nest.map_structure(tf.subtract, z, start)
         return grads, {
+            "loss": loss_scale * error + penalties,
             "generator_loss": loss_scale * error,
             **self.examples.seen(outputs, x),
             "likelihood_grad_norm": row_norms(z_grads)

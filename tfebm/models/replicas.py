@@ -1,12 +1,10 @@
 """What a training step does about the rows of other replicas, and about having none itself."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError
 from tfebm.models import workers
 from tfebm.types import Tensor
 
@@ -35,19 +33,15 @@ def global_sum(value: Tensor) -> Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def examples(data: Any, dtype: tf.DType = tf.float32) -> Tensor:
-    """x of a batch x, (x,) or (x, y); a third entry would be weights, which are refused."""
-    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if not isinstance(x, tf.Tensor):
-        raise InvalidInputError(
-            f"A batch must be one tensor of examples, or (x, y). Received {type(x).__name__}."
-        )
-    if sample_weight is not None:
-        raise InvalidInputError(
-            "Sample weights are not supported: the likelihood counts every example the same. "
-            "Received batches of (x, y, sample_weight). Drop the third entry."
-        )
-    return tf.cast(x, dtype)
+def global_max(value: Tensor) -> Tensor:
+    """The largest of a scalar over the replicas in sync; itself outside a strategy."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    number = context.num_replicas_in_sync
+    # Only sums are common to all strategies. A product with 0 would spread infinities.
+    mine = tf.equal(tf.range(number), context.replica_id_in_sync_group)
+    return tf.reduce_max(global_sum(tf.where(mine, value, tf.zeros([], value.dtype))))
 
 
 def fill_empty(x: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,8 +66,12 @@ def update(
     for name, of_rows in values.items():
         mean = tf.math.divide_no_nan(tf.reduce_sum(weights * of_rows), rows)
         trackers[name].update_state(mean, sample_weight=rows)
-    logs = {name: trackers[name].result() for name in values}
+    return {name: trackers[name].result() for name in values}
+
+
+def as_logs(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a step returns of its figures."""
     if workers.count(tf.distribute.get_strategy()) > 1:
         # Keras averages the logs of workers along their first axis, which a scalar lacks.
-        logs = {name: tf.reshape(value, [1]) for name, value in logs.items()}
-    return logs
+        return {name: tf.reshape(value, [1]) for name, value in values.items()}
+    return dict(values)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tfebm.models import latents, replicas
+from tfebm.models import arguments, latents, replicas
 from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
 from tfebm.types import Latents, Tensor
@@ -62,6 +62,10 @@ class ShortRunModel(PosteriorChainModel):
         InvalidInputError: A latent size that does not fit the generator, or a generator that
             computes in float16.
 
+    Metrics, all means over examples: `loss`, what the generator descends: `generator_loss`, the
+    likelihood's error at z+, and the penalties of its layers; `reconstruction_mse`; the norms of
+    the likelihood's gradient and of what the chain moves.
+
     Example:
 
         >>> generator = tfebm.MultilayerGenerator((28, 28, 1), (8, 16, 24), 16, upsamplings=2)
@@ -114,7 +118,7 @@ class ShortRunModel(PosteriorChainModel):
         super().__init__(
             generator,
             latent_size,
-            posterior_sampler or default,
+            default if posterior_sampler is None else posterior_sampler,
             likelihood,
             prior_scale,
             num_chains,
@@ -122,6 +126,8 @@ class ShortRunModel(PosteriorChainModel):
             seed,
             **kwargs,
         )
+        arguments.check_schedule("noise_schedule", noise_schedule)
+        arguments.check_schedule("prior_schedule", prior_schedule)
         self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
 
     def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
@@ -134,7 +140,8 @@ class ShortRunModel(PosteriorChainModel):
         start, z = self._posterior_chain(x, seeds, training=training)
         count = replicas.global_sum(tf.reduce_sum(weights))
         grads, seen = self.generator_pass(x, start, z, weights, count, training, seeds)
-        return {"generator": grads}, replicas.update(self._trackers, seen, weights)
+        loss = seen.pop("loss")
+        return {"generator": grads}, self.track(seen, weights, loss)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         if self.reads_sentences:

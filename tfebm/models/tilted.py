@@ -19,8 +19,8 @@ from tfebm.distributions import (
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
 from tfebm.models import networks
-from tfebm.models.flow_model import dequantize, log_bin_width
-from tfebm.models.inference import RowInference
+from tfebm.models.flow_model import dequantize, log_bin_width, refuse_decoding
+from tfebm.models.inference import RowInference, check_eager
 from tfebm.models.latent_ebm import LatentEBM
 from tfebm.samplers import HMC, Chain
 from tfebm.types import Seed, Tensor
@@ -203,6 +203,7 @@ class TiltedGenerator(RowInference):
 
     def energies(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """E(x) of examples, `[N]`, without noise."""
+        check_eager("tilt")
         x = tf.constant(checks.as_examples(x, self.data_shape))
         return self._in_batches("tilt", [x], batch_size)
 
@@ -211,7 +212,9 @@ class TiltedGenerator(RowInference):
         self._needs_flow("The inverse of g")
         return self._on_data("infer_rows", x, seed, batch_size)
 
-    def generate(self, num_samples: int, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+    def generate(
+        self, num_samples: int, seed: Seed = 0, batch_size: int = 256, decoding: None = None
+    ) -> np.ndarray:
         """Draws examples: chains of `generation_steps` transitions from N(0, I), decoded.
 
         Sample i depends on `seed` and i alone, not on `num_samples` or `batch_size`.
@@ -219,6 +222,8 @@ class TiltedGenerator(RowInference):
         Raises:
             InvalidInputError: Chains that do not move; their step size is named.
         """
+        check_eager("sample_latents")
+        refuse_decoding(decoding)
         checks.check_count("num_samples", num_samples)
         checks.check_count("batch_size", batch_size)
         seeds = random.as_row_seeds(seed, num_samples)
@@ -248,8 +253,9 @@ class TiltedGenerator(RowInference):
         adapted = {"step_size": self.step_size.value} if self.adapts else {}
         return chain(self.latent_energy, self._start(seeds), seed=seeds, **adapted)
 
-    def decode_rows(self, z: Tensor) -> Tensor:
+    def decode_rows(self, z: Tensor, decoding: None = None) -> Tensor:
         """x = g(z), images clipped to the range of their pixels."""
+        refuse_decoding(decoding)
         x = self.decode(z)
         return tf.clip_by_value(x, -1.0, 1.0) if self.num_levels else x
 

@@ -12,7 +12,7 @@ from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.sentence_encoder import SentenceEncoder
-from tfebm.models import gaussians, latents, networks, replicas
+from tfebm.models import arguments, gaussians, latents, networks, replicas
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.models.posterior_chain import POSTERIOR, PRIOR
@@ -68,7 +68,8 @@ class VAE(LatentVariableModel):
             inference, a negative warm-up or number of free bits, or a network that computes in
             float16.
 
-    Metrics, all means over examples: `generator_loss`, the likelihood's error as in the other
+    Metrics, all means over examples: `loss`, -ELBO in nats with all constants and beta 1, and the
+    penalties of both networks' layers; `generator_loss`, the likelihood's error as in the other
     models; `reconstruction_mse`; `kl`, and `kl_layer_0`, ... of several layers; `elbo`, nats with
     all constants and beta 1.
 
@@ -130,6 +131,9 @@ class VAE(LatentVariableModel):
         self.kl_warmup_steps, self.free_bits = int(kl_warmup_steps), float(free_bits)
         # Not among the base's networks beside the generator: those take latents, and the default
         # one depends on the shape of the examples.
+        if encoder is not None:
+            arguments.check_network("encoder", encoder)
+            arguments.check_one_input("encoder", encoder, "the examples")
         self.encoder = self._default_encoder() if encoder is None else encoder
         self._refuse_float16()
         self._build_encoder()
@@ -396,6 +400,7 @@ class VAE(LatentVariableModel):
         beta = self.kl_weight() if training else 1.0
         of_generator = [v.value for v in self.generator.trainable_variables]
         of_encoder = [v.value for v in self.encoder.trainable_variables]
+        networks.forget_losses(self.generator, self.encoder)
         with tf.GradientTape() as tape:
             _, outputs, divergences = self._pass(x, seeds, training)
             error = self.likelihood.error(outputs, x)
@@ -403,7 +408,8 @@ class VAE(LatentVariableModel):
             losses = self.likelihood.energy_scale * error
             losses += beta * (self._costly(divergences, weights, count) if training else kl)
             loss = objectives.mean_over_global_batch(losses, weights, count)
-            loss += networks.regularization(self.generator) + networks.regularization(self.encoder)
+            penalties = networks.penalties(self.generator, self.encoder)
+            loss += penalties * (tf.reduce_sum(weights) / count)
         grads, _ = gradients(tape, loss, [*of_generator, *of_encoder])
         seen = {
             "generator_loss": error,
@@ -413,7 +419,7 @@ class VAE(LatentVariableModel):
         }
         if isinstance(self.latent_size, tuple):
             seen |= {f"kl_layer_{i}": _total([layer]) for i, layer in enumerate(divergences)}
-        logs = replicas.update(self._trackers, seen, weights)
+        logs = self.track(seen, weights, penalties - seen["elbo"])
         split = len(of_generator)
         return {"generator": grads[:split], "encoder": grads[split:]}, logs
 

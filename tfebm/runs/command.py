@@ -61,6 +61,8 @@ def run_command(
     except WriteFailed as error:
         full = any(os.strerror(code) in str(error) for code in _FULL)
         fail(f"{error} {'Make room for it' if full else 'Mend that'}, and {again}.", 3)
+    except MemoryError as error:
+        fail(_too_large(error), 2)
     except BrokenPipeError:
         if not _is_read_no_more(sys.stdout) and not _is_read_no_more(sys.stderr):
             raise  # another pipe, or a connection
@@ -73,6 +75,8 @@ def run_command(
     except KeyboardInterrupt:
         fail(f"Interrupted. To finish, {again}.", start.INTERRUPTED)
     except Exception as error:
+        if files.is_tensorflows(error) and type(error).__name__ == "ResourceExhaustedError":
+            fail(_too_large(error), 2)
         if not (files.is_tensorflows(error) and _is_loss(error)):
             raise
         lines = str(getattr(error, "message", "")).splitlines()
@@ -118,6 +122,15 @@ def _is_read_no_more(stream: TextIO | None) -> bool:
         looks.register(stream.fileno(), 0)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in looks.poll(0))
     return False
+
+
+def _too_large(error: Exception) -> str:
+    text = str(getattr(error, "message", error))
+    text = text.rpartition("}} ")[2].partition(" [Op:")[0].strip() or "an allocation failed"
+    return (
+        f"The memory does not suffice: {text.splitlines()[0].rstrip('.')}. Lower --batch-size, the "
+        "sizes of the networks or the number of chains, or take smaller data."
+    )
 
 
 def _is_loss(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """The folder of a run: what it holds, when it may be written, how it is read back."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -159,7 +160,9 @@ class RunDirectory:
 
     def is_run(self) -> bool:
         """Whether a run has begun here: on this worker, or on another one."""
-        begun = [self.path, *(path.parent for path in self.path.glob(f"workers/*/{record.CONFIG}"))]
+        begun = [self.path]
+        with contextlib.suppress(OSError):  # a path that no folder can have
+            begun += [path.parent for path in self.path.glob(f"workers/*/{record.CONFIG}")]
         return any(map(record.is_run, begun))
 
     def check_free(self, overwrite: bool) -> None:

@@ -53,9 +53,9 @@ def acquire(folder: pathlib.Path, make: bool = True, wait: float = 0.0) -> None:
         InvalidInputError: Another process writes there, or the folder cannot be written.
     """
     key = os.path.realpath(folder)
-    if key in _held or not (make or folder.is_dir()):
+    if key in _held or not (make or os.path.isdir(folder)):
         return
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,15 @@ def same(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
     return len(pair[0]) == len(pair[1]) and all(map(_same_file, *pair))
 
 
+def moved(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
+    """Whether a file or a folder is not where it was, and another place is given for it."""
+    if field.metadata.get("path") is not True or not isinstance(saved, str):
+        return False
+    now = absolute(field, asked)
+    gone = os.path.isabs(saved) and not os.path.exists(saved)
+    return gone and isinstance(now, str) and os.path.isabs(now)
+
+
 def _same_file(one: str, other: str) -> bool:
     # A name and a path that ends in it are two things, even where the path leads to nothing now.
     if not (os.path.isabs(one) and os.path.isabs(other)):
@@ -88,6 +97,11 @@ def inputs(settings: Any) -> Mapping[str, list[pathlib.Path]]:
     return table
 
 
+def real(path: str | os.PathLike) -> pathlib.Path:
+    """A path without links; where they lead in circles, as far as they can be followed."""
+    return pathlib.Path(os.path.realpath(path))
+
+
 def check_apart(settings: Any, is_run: bool) -> None:
     """Raises `InvalidInputError` where a run would write among the files that it reads.
 
@@ -95,10 +109,10 @@ def check_apart(settings: Any, is_run: bool) -> None:
         settings: Of the run.
         is_run: Whether its output folder is a run's, which readers of folders leave out.
     """
-    output = pathlib.Path(settings.output).resolve()
+    output = real(settings.output)
     for flag, files in inputs(settings).items():
         for file in files:
-            path = file.resolve()
+            path = real(file)
             if path == output or output in path.parents:
                 raise InvalidInputError(
                     f"A run must not write where it reads: {flag} {printable(file)} lies in the "

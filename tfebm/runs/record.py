@@ -30,15 +30,15 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: There is no run, or its settings cannot be read.
     """
-    path, shown = folder / CONFIG, printable(folder)
+    path = folder / CONFIG
+    if not os.path.exists(path):
+        raise InvalidInputError(
+            f"The folder {printable(folder)} holds no run to resume: there is no {CONFIG}. Start "
+            "one without --resume, or check --output."
+        )
     try:
         found = json.loads(path.read_text("utf-8"))
         return {**found, "program": str(found["program"]), "settings": dict(found["settings"])}
-    except FileNotFoundError:
-        raise InvalidInputError(
-            f"The folder {shown} holds no run to resume: there is no {CONFIG}. Start one without "
-            "--resume, or check --output."
-        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"{printable(path)} cannot be read: {error!r}. Restore it, or start another run in "
@@ -71,8 +71,8 @@ def of_resumed(output: str | os.PathLike) -> tuple[pathlib.Path, dict[str, Any]]
     with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
         place = read_cluster().place
         own = folder / "workers" / str(place) if place else folder
-    found = read(folder) if (folder / CONFIG).exists() else None
-    if own != folder and (own / CONFIG).exists():
+    found = read(folder) if os.path.exists(folder / CONFIG) else None
+    if own != folder and os.path.exists(own / CONFIG):
         of_several = found is None or found["settings"].get("strategy") == "multiworker"
         if of_several:
             return own, read(own)

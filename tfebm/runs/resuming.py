@@ -59,7 +59,8 @@ def to_resume(
 def resumed(
     settings_class: type[T], saved: Mapping[str, Any], settings: T, asked: Mapping[str, Any]
 ) -> T:
-    """The settings of a resumed run: the saved ones, with `epochs` and `steps` raised.
+    """The settings of a resumed run: the saved ones, with `epochs` and `steps` raised, and paths of
+    data that have been moved.
 
     Raises:
         InvalidInputError: Something else was asked for than what was saved; every difference is
@@ -74,6 +75,9 @@ def resumed(
             continue
         before = saved[name]
         if paths.same(fields[name], before, value):
+            continue
+        if paths.moved(fields[name], before, value):  # the fingerprint tells whether they are those
+            raised[name] = paths.absolute(fields[name], value)
             continue
         unlimited = name == "steps" and value == 0
         if name in ("epochs", "steps") and (unlimited or (before and value > before)):

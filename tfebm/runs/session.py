@@ -60,7 +60,7 @@ class Session(NamedTuple):
         # The chief removes an earlier run, the other workers' part too, before they begin theirs.
         if others:
             workers.wait(self.strategy)
-            lock.acquire(self.run.path)
+            lock.acquire(self.run.path, wait=_lock_timeout(self.settings))
         more = {"remembered": self.settings.remembered()}
         if not self.settings.resume:
             more["data"] = fingerprint(self.data)
@@ -192,18 +192,22 @@ def _take_folder(settings: RunSettings, run: RunDirectory) -> None:
     output = pathlib.Path(settings.output)
     if run.path == output:  # the other workers begin when the chief has locked theirs
         check_name(output, "--output")
-        wait = settings.worker_timeout if settings.resume_or_begin else 0.0
-        lock.acquire(output, make=not settings.resume, wait=wait)
+        lock.acquire(output, make=not settings.resume, wait=_lock_timeout(settings))
     paths.check_apart(settings, run.is_run())
     if settings.export:
         _check_export(pathlib.Path(settings.export), run)
 
 
+def _lock_timeout(settings: RunSettings) -> float:
+    return settings.worker_timeout if settings.resume_or_begin else 0.0
+
+
 def _check_export(folder: pathlib.Path, run: RunDirectory) -> None:
     """Raises `InvalidInputError` for exports into what a later run would remove."""
     check_name(folder, "--export")
+    target = paths.real(folder)
     for inside in (run.checkpoints, run.logs, run.path / "workers"):
-        if inside.resolve() in (folder.resolve(), *folder.resolve().parents):
+        if paths.real(inside) in (target, *target.parents):
             raise InvalidInputError(
                 f"--export {printable(folder)} lies in {inside.name} of the run, which is removed "
                 "with it. Give another folder."
@@ -242,7 +246,7 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[Run
         begun = [run]
         with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
             begun.append(run.of_worker(read_cluster().place))  # whose disk may be its own
-        saved = [each.read_settings() for each in begun if each.config.exists()]
+        saved = [each.read_settings() for each in begun if os.path.exists(each.config)]
         strategy = saved[0].get("strategy") if saved else strategy
     if strategy == "multiworker":
         run = run.of_worker(read_cluster().place)

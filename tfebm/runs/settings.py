@@ -18,6 +18,7 @@ S = TypeVar("S", bound="FlagSettings")
 T = TypeVar("T", bound="RunSettings")
 
 
+_MOST = 10**9  # of flags that do not say so themselves
 GROUPS = {
     "data": "data",
     "model": "model",
@@ -38,12 +39,12 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         text: The help line.
         choices: The values allowed.
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
-            inclusive upper bound), `type`, `metavar`, and `operational=True` for what says how a
-            run is carried out rather than what it computes; such flags are not saved and may
-            differ on a resume, and with `remembered=True` as well a resume without the flag takes
-            the last value. `path=True` is a file or a folder, `path="several"` some with commas
-            between; they are saved as absolute paths, all but `names` of data sets. `before` is the
-            value of runs from before there was the flag.
+            inclusive upper bound; default: 10**9), `type`, `metavar`, and `operational=True` for
+            what says how a run is carried out rather than what it computes; such flags are not
+            saved and may differ on a resume, and with `remembered=True` as well a resume without
+            the flag takes the last value. `path=True` is a file or a folder, `path="several"` some
+            with commas between; they are saved as absolute paths, all but `names` of data sets.
+            `before` is the value of runs from before there was the flag.
             `group` is one of `GROUPS`, under which `--help` lists it. Default: that of the same
             field of a base class, or else `GROUP` of the class that has the field first.
             `remote=True` is for a flag that may be a URL.
@@ -81,7 +82,7 @@ class RunSettings(FlagSettings):
     )
     strategy: str = flag("none", "distribution strategy", choices=STRATEGIES)
     virtual_devices: int = flag(
-        0, "split the CPU into N devices, to try `mirrored` without GPUs", least=0
+        0, "split the CPU into N devices, to try `mirrored` without GPUs", least=0, most=1024
     )
     worker_timeout: int = flag(
         600, "seconds that `multiworker` waits for all workers", least=1, operational=True
@@ -210,7 +211,11 @@ class _ImageSource:
         names=("mnist5k",),
     )
     image_size: int | None = flag(
-        None, "resize images to so many pixels a side (default: as stored)", type=int, least=1
+        None,
+        "resize images to so many pixels a side (default: as stored)",
+        type=int,
+        least=1,
+        most=2**13,
     )
     channels: int | None = flag(
         None,
@@ -475,5 +480,7 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise InvalidInputError(f"{name} must be at least {rules['least']}. Received {value}.")
     if "above" in rules and value <= rules["above"]:
         raise InvalidInputError(f"{name} must be greater than {rules['above']}. Received {value}.")
-    if "most" in rules and value > rules["most"]:
-        raise InvalidInputError(f"{name} must be at most {rules['most']}. Received {value}.")
+    if isinstance(value, (int, float)) and value > rules.get("most", _MOST):
+        raise InvalidInputError(
+            f"{name} must be at most {rules.get('most', _MOST)}. Received {value}."
+        )

@@ -31,7 +31,7 @@ class _TextSource:
         path=True,
         names=("grammar",),
     )
-    max_length: int = flag(64, "most words of a sentence, its end included", least=2)
+    max_length: int = flag(64, "most words of a sentence, its end included", least=2, most=10**5)
     too_long: str = flag("cut", "what happens to longer ones", choices=("cut", "skip"))
     labels: bool = flag(
         False, "lines are label<TAB>sentence; labels are never trained on, only for --task"
@@ -72,7 +72,11 @@ class TextRunSettings(RunSettings, _TextSource):
 
     task: str = flag("generate", "done with the trained model", choices=TASKS, operational=True)
     chains: int = flag(
-        20, "chains whose mean is a feature, of tasks with labels", least=1, operational=True
+        20,
+        "chains whose mean is a feature, of tasks with labels",
+        least=1,
+        most=10**6,
+        operational=True,
     )
     label_counts: str | None = flag(
         None,
@@ -83,7 +87,11 @@ class TextRunSettings(RunSettings, _TextSource):
         operational=True,
     )
     task_seeds: int = flag(
-        10, "repetitions of classify and cluster, for the spread", least=2, operational=True
+        10,
+        "repetitions of classify and cluster, for the spread",
+        least=2,
+        most=10**4,
+        operational=True,
     )
     task_examples: int = flag(
         0,
@@ -114,9 +122,12 @@ class TextRunSettings(RunSettings, _TextSource):
         4,
         "chains of each of them; those of a map are its importance samples",
         least=1,
+        most=10**6,
         operational=True,
     )
-    evidence_samples: int = flag(100, "importance samples of laplace", least=2, operational=True)
+    evidence_samples: int = flag(
+        100, "importance samples of laplace", least=2, most=10**6, operational=True
+    )
     au_examples: int = flag(
         500, "test sentences of latents.png and of the active units", least=2, operational=True
     )

@@ -1,6 +1,5 @@
 """What all chains share: how they are called, compiled and cached, and how energies are read."""
 
-import collections
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -10,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.samplers import compilation
+from tfebm.samplers.cache import FunctionCache
 from tfebm.types import EnergyFn, Latents, Tensor
 
 # Compiled chains kept per sampler; the least recently used one is dropped. A model needs one.
@@ -40,7 +40,7 @@ class Chain:
     def __init__(self, num_steps: int, jit_compile: compilation.JitCompile) -> None:
         self.num_steps = whole_number("num_steps", num_steps)
         self.jit_compile = compilation.check_jit_compile(jit_compile)
-        self._functions: collections.OrderedDict = collections.OrderedDict()
+        self._functions = FunctionCache(_CACHE_SIZE)
 
     @property
     def num_traces(self) -> int:
@@ -51,6 +51,14 @@ class Chain:
         """Drops what was compiled, for energies that have changed behind their function."""
         self._functions.clear()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: what was compiled cannot be copied, and is compiled again."""
+        return {k: v for k, v in self.__dict__.items() if k != "_functions"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._functions = FunctionCache(_CACHE_SIZE)
+
     def get_config(self) -> dict[str, Any]:
         """The settings, as JSON."""
         raise NotImplementedError
@@ -59,18 +67,24 @@ class Chain:
     def from_config(cls, config: dict[str, Any]) -> "Chain":
         return cls(**config)
 
+    @tf.autograph.experimental.do_not_convert
     def _compiled(
         self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
     ) -> tf.types.experimental.PolymorphicFunction:
         """`loop(energy_fn, *static, ...)`, compiled for the kind of `arguments` of the energy."""
-        key = (energy_fn, static, repr(self.get_config()), _kinds(arguments))
+        check_energy_fn(energy_fn)
+        key = (static, repr(self.get_config()), _kinds(arguments), compilation.situation())
 
-        def make() -> tf.types.experimental.PolymorphicFunction:
-            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments)
+        def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
+            def compiled(position: Latents, *context: Tensor) -> tuple:
+                return energy_and_grads(energy_fn, position, context)
+
+            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments, compiled)
             return _graph_of(functools.partial(loop, energy_fn, *static), jit)
 
-        return self._cached(key, make)
+        return self._functions.get(energy_fn, key, make)
 
+    @tf.autograph.experimental.do_not_convert
     def plain_graph(
         self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
     ) -> tf.types.experimental.PolymorphicFunction:
@@ -80,17 +94,13 @@ class Chain:
         the settings makes no new function.
         """
         settings = {k: v for k, v in self.get_config().items() if k != "step_size"}
-        key = (loop, energy_fn, static, repr(settings), _kinds(arguments))
-        bound = functools.partial(loop, self, energy_fn, *static)
-        return self._cached(key, lambda: _graph_of(bound, jit_compile=False))
+        key = (loop, static, repr(settings), _kinds(arguments))
 
-    def _cached(self, key: tuple, make: Callable) -> tf.types.experimental.PolymorphicFunction:
-        if key not in self._functions:
-            self._functions[key] = make()
-            if len(self._functions) > _CACHE_SIZE:
-                self._functions.popitem(last=False)
-        self._functions.move_to_end(key)
-        return self._functions[key]
+        def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
+            bound = functools.partial(loop, self, energy_fn, *static)
+            return _graph_of(bound, jit_compile=False)
+
+        return self._functions.get(energy_fn, key, make)
 
 
 def _kinds(arguments: tuple) -> str:
@@ -125,6 +135,25 @@ def to_tensors(*structures: Any) -> list:
     return tensors
 
 
+def check_position(position: Latents) -> None:
+    """Raises `InvalidInputError` unless a chain can move in `position`."""
+    parts = tf.nest.flatten(position)
+    for part in parts:
+        if not part.dtype.is_floating or part.shape.rank == 0:
+            raise InvalidInputError(
+                "A chain moves in floats with one row per chain, shape `[B, ...]`. Received a "
+                f"position of dtype {part.dtype.name} and shape {part.shape}. Cast it "
+                "(`tf.cast(position, tf.float32)`), or give it a leading axis."
+            )
+        if part.shape.rank is None or None in part.shape[1:]:
+            raise InvalidInputError(
+                f"A position must have a known shape behind its rows. Received {part.shape}. Set "
+                "it with `tf.ensure_shape`."
+            )
+    if not parts:
+        raise InvalidInputError("The position holds no tensor. Give one, or a tuple of them.")
+
+
 def num_rows(position: Latents) -> Tensor:
     """B, of a tensor or a tuple of them."""
     return tf.shape(tf.nest.flatten(position)[0])[0]
@@ -142,9 +171,21 @@ def drawn_noise(parts: Sequence[Tensor], seeds: Tensor) -> Callable[[Tensor, int
     return draw
 
 
+def check_energy_fn(energy_fn: Any) -> None:
+    """Raises `InvalidInputError` unless it can be called."""
+    if not callable(energy_fn) or isinstance(energy_fn, type):
+        raise InvalidInputError(
+            "`energy_fn` must be a function of positions to energies `[B]`. Received "
+            f"{received(energy_fn)}. Give a function, a "
+            "method such as `model.prior_energy`, or a Keras layer."
+        )
+
+
 def row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor:
     """`energy_fn(latents, *context)`, checked to be `[B]`."""
     energy = tf.convert_to_tensor(energy_fn(latents, *context))
+    if energy.shape.rank is None:  # as `tf.numpy_function` leaves it
+        energy = tf.ensure_shape(energy, [None])
     if energy.shape.rank != 1:
         shapes = [tuple(part.shape) for part in tf.nest.flatten(latents)]
         raise InvalidInputError(

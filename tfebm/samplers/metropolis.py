@@ -188,6 +188,7 @@ class HMC(chain.Chain):
         self, position: Latents, context: tuple, seed: Seed, step_size: Tensor | float | None
     ) -> tuple:
         position, context = chain.to_tensors(position, context)
+        chain.check_position(position)
         seeds = random.as_row_seeds(seed, chain.num_rows(position))
         step_size = self.step_size if step_size is None else step_size
         return position, context, seeds, tf.cast(step_size, tf.float32)

@@ -220,6 +220,7 @@ class ShortRunLangevin(chain.Chain):
     ) -> tuple:
         """(position, context, seeds, noise, step sizes, noise scale), tensors or None."""
         position, context, noise = chain.to_tensors(position, context, noise)
+        chain.check_position(position)
         seeds = self._check_noise(position, seed, noise, noise_scale)
         if step_size is not None:
             step_size = self.step_table(step_size, position)

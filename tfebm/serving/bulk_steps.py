@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -25,6 +26,10 @@ from pyarrow import csv
 from tfebm import files, pictures, random
 from tfebm.serving import records, served
 from tfebm.serving.served import Served
+
+# Beam makes a regular expression of a glob, and of the "[[]" that stands for a bracket one at which
+# Python wonders.
+warnings.filterwarnings("ignore", "Possible nested set", FutureWarning)
 
 CHANNELS = (1, 2, 3, 4)
 """Of a PNG: grey, and colours, each with transparency and without."""

@@ -50,7 +50,7 @@ def find(directory: str, part: str, signature: str) -> Served:
     Raises:
         InvalidInputError: No export there, or one without that part or signature.
     """
-    path = _version(str(files.local_path(directory, "--model")), part)
+    path = _version(str(files.local_path(directory, "The model")), part)
     try:
         with tf.io.gfile.GFile(posixpath.join(path, _SAVED_MODEL), "rb") as file:
             signatures = extras.parse_signatures(file.read())

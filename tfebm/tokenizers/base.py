@@ -139,6 +139,10 @@ class Tokenizer:
         """The arguments of the constructor."""
         return {"vocabulary": list(self.vocabulary), "split": self.split}
 
+    def __reduce__(self) -> tuple:
+        # Copies and pickles are made anew: the tables of TensorFlow cannot be copied.
+        return type(self).from_config, (self.get_config(),)
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Tokenizer":
         """The tokenizer of a `get_config`."""
