@@ -225,6 +225,87 @@ def test_unknown_names_get_near_matches():
         load_images("svhn_croped")
 
 
+def store(folder, name):
+    """A prepared set of 30 examples, as TensorFlow Datasets itself writes it."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+    image = tfds.features.Image(shape=(8, 8, 1))
+    words = np.array(["cat", "dog", "owl"] * 10)
+    kinds = {
+        "texts": {"image": (image, x), "label": (tfds.features.Text(), words)},
+        "fractions": {"image": (image, x), "label": (np.float32, np.arange(30) / 7)},
+        "odd": {"image": (image, x)},
+        "two": {"left": (image, x), "right": (image, x)},
+        "deep": {
+            "image": (
+                tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
+                x.astype(np.uint16) * 257,
+            )
+        },
+        "unit": {
+            "image": (
+                tfds.features.Tensor(shape=(8, 8, 1), dtype=np.float32),
+                (x / 255).astype(np.float32),
+            )
+        },
+        "clear": {
+            "picture": (tfds.features.Image(shape=(8, 8, 4)), np.zeros((30, 8, 8, 4), np.uint8))
+        },
+    }
+    splits = {"texts": ["Training"], "odd": ["a", "b"]}.get(name, ["train"])
+    values = tf.data.Dataset.from_tensor_slices({k: v for k, (_, v) in kinds[name].items()})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        "1.0.0",
+        features=tfds.features.FeaturesDict({k: f for k, (f, _) in kinds[name].items()}),
+        split_datasets=dict.fromkeys(splits, values),
+        data_dir=str(folder),
+        disable_shuffling=True,
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("importlib_resources") is None, reason="TFDS cannot prepare a set"
+)
+class TestPreparedSets:
+    """Sets that are written and read by TensorFlow Datasets itself.
+
+    Before the tests with its stand-in, which leaves it unable to find prepared sets.
+    """
+
+    def load(self, name, tmp_path, **how):
+        if not (tmp_path / name).exists():
+            store(tmp_path, name)
+        return load_images(name, data_dir=str(tmp_path), **how)
+
+    def test_words_as_labels_and_a_split_of_another_name(self, tmp_path):
+        data = self.load("texts", tmp_path)
+        assert (len(data.x_train), len(data.x_test)) == (27, 3)
+        assert np.bincount(data.y_test).tolist() == [1, 1, 1]
+        assert "its split 'Training'" in data.report_sentence
+        assert self.load("fractions", tmp_path).y_train is None
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("odd", "no split to train on; it has a, b"),
+            ("two", "several, left, right"),
+            ("deep", r"within 0 to 255.*\(x >> 8\).*16 bits"),
+            ("unit", r"scaled to \[0, 1\]"),
+        ],
+    )
+    def test_what_cannot_be_used(self, tmp_path, name, message):
+        # Judged before they are resized, which would make 8 bits of anything.
+        with pytest.raises(InvalidInputError, match=message):
+            self.load(name, tmp_path, image_size=4)
+
+    def test_transparent_pixels_are_white(self, tmp_path):
+        data = self.load("clear", tmp_path)
+        assert data.image_shape == (8, 8, 3)
+        assert np.all(data.x_train == 255)
+        assert np.all(self.load("clear", tmp_path, background="black").x_train == 0)
+
+
 def prepared(builder):
     """What a download leaves in the builder: the names of its splits."""
     split_info = tfds.core.SplitInfo
@@ -282,84 +363,6 @@ class TestTensorFlowDatasets:
             InvalidInputError, match=r"no file or folder .mnits/x.*Did you mean .mni"
         ):
             load_images("mnits/x")
-
-
-def store(folder, name):
-    """A prepared set of 30 examples, as TensorFlow Datasets itself writes it."""
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
-    image = tfds.features.Image(shape=(8, 8, 1))
-    words = np.array(["cat", "dog", "owl"] * 10)
-    kinds = {
-        "texts": {"image": (image, x), "label": (tfds.features.Text(), words)},
-        "fractions": {"image": (image, x), "label": (np.float32, np.arange(30) / 7)},
-        "odd": {"image": (image, x)},
-        "two": {"left": (image, x), "right": (image, x)},
-        "deep": {
-            "image": (
-                tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
-                x.astype(np.uint16) * 257,
-            )
-        },
-        "unit": {
-            "image": (
-                tfds.features.Tensor(shape=(8, 8, 1), dtype=np.float32),
-                (x / 255).astype(np.float32),
-            )
-        },
-        "clear": {
-            "picture": (tfds.features.Image(shape=(8, 8, 4)), np.zeros((30, 8, 8, 4), np.uint8))
-        },
-    }
-    splits = {"texts": ["Training"], "odd": ["a", "b"]}.get(name, ["train"])
-    values = tf.data.Dataset.from_tensor_slices({k: v for k, (_, v) in kinds[name].items()})
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name,
-        "1.0.0",
-        features=tfds.features.FeaturesDict({k: f for k, (f, _) in kinds[name].items()}),
-        split_datasets=dict.fromkeys(splits, values),
-        data_dir=str(folder),
-        disable_shuffling=True,
-    )
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("importlib_resources") is None, reason="TFDS cannot prepare a set"
-)
-class TestPreparedSets:
-    """Sets that are written and read by TensorFlow Datasets itself."""
-
-    def load(self, name, tmp_path, **how):
-        if not (tmp_path / name).exists():
-            store(tmp_path, name)
-        return load_images(name, data_dir=str(tmp_path), **how)
-
-    def test_words_as_labels_and_a_split_of_another_name(self, tmp_path):
-        data = self.load("texts", tmp_path)
-        assert (len(data.x_train), len(data.x_test)) == (27, 3)
-        assert np.bincount(data.y_test).tolist() == [1, 1, 1]
-        assert "its split 'Training'" in data.report_sentence
-        assert self.load("fractions", tmp_path).y_train is None
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("odd", "no split to train on; it has a, b"),
-            ("two", "several, left, right"),
-            ("deep", r"within 0 to 255.*\(x >> 8\).*16 bits"),
-            ("unit", r"scaled to \[0, 1\]"),
-        ],
-    )
-    def test_what_cannot_be_used(self, tmp_path, name, message):
-        # Judged before they are resized, which would make 8 bits of anything.
-        with pytest.raises(InvalidInputError, match=message):
-            self.load(name, tmp_path, image_size=4)
-
-    def test_transparent_pixels_are_white(self, tmp_path):
-        data = self.load("clear", tmp_path)
-        assert data.image_shape == (8, 8, 3)
-        assert np.all(data.x_train == 255)
-        assert np.all(self.load("clear", tmp_path, background="black").x_train == 0)
 
 
 class TestBatches:

@@ -114,7 +114,7 @@ def _image_feature(builder: Any) -> str:
     features = builder.info.features or {}
     if "image" in features:
         return "image"
-    found = [name for name in features if isinstance(features[name], tfds.features.Image)]
+    found = sorted(n for n in features if isinstance(features[n], tfds.features.Image))
     if len(found) == 1:
         return found[0]
     which = f"has several, {', '.join(found)}, and none" if found else "has no image and none"
