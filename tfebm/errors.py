@@ -8,6 +8,10 @@ class InvalidInputError(ValueError):
     without a traceback and exit with code 2.
     """
 
+    # TensorFlow raises what a `tf.function` raised again as its own type only where it has this
+    # constructor; another error would hide the sentence.
+    __init__ = Exception.__init__
+
 
 class TrainingDiverged(RuntimeError):
     """A loss, an energy, a latent or a weight is no longer a usable number.

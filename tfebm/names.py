@@ -7,3 +7,5 @@ TOY_DENSITIES = (
     *("swiss_roll", "rings"),
 )
 """Of `tfebm.data.TOY_DENSITIES`."""
+LOCK = ".lock.json"
+"""Of the file in an output folder that says who writes there; no reader counts it."""

@@ -78,6 +78,24 @@ def test_validation_leaves_images_to_learn_from(count):
         validation_split(data, 0)
 
 
+def test_floats_and_bytes_become_one_kind():
+    x = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1) * np.ones((1, 2, 2, 1), np.uint8)
+    floats = x[:8].astype(np.float32) / 127.5 - 1
+    data = ImageData("some", floats, x[8:], np.arange(8) % 3, np.arange(4) % 3)
+    split = hold_out_class(data, 1).images
+    assert split.x_train.dtype == split.x_test.dtype == np.float32
+    both = np.concatenate([split.x_train, split.x_test])
+    assert both.min() >= -1
+    assert both.max() <= 1
+
+
+def test_labels_of_one_part_alone():
+    data = numbered(12, np.arange(12) % 3)
+    half = ImageData("half", data.x_train, data.x_test, data.y_train)
+    with pytest.raises(tfebm.InvalidInputError, match="half has no y_test, and one label"):
+        hold_out_class(half, 1)
+
+
 def test_images_without_labels():
     images = np.zeros((4, 2, 2, 1), np.uint8)
     with pytest.raises(tfebm.InvalidInputError, match="plain has no labels"):

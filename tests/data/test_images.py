@@ -1,14 +1,17 @@
+import gzip
 import hashlib
+import importlib.util
 import os
+import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from tfebm import InvalidInputError
-from tfebm.data import images as images_module
-from tfebm.data import load_images, steps_per_epoch, to_float, training_batches
+from tfebm.data import load_images, pixels, steps_per_epoch, to_float, training_batches
 
 
 def grey(num, size=28, seed=0):
@@ -76,7 +79,14 @@ def test_npz_of_wider_integers_and_of_floats(tmp_path):
     ("x_train", "message"),
     [
         (np.zeros((3, 28), np.uint8), r"Received shape \[3, 28\]"),
-        (np.zeros((3, 28, 28, 4), np.uint8), "1 or 3"),
+        (np.zeros((3, 28, 28, 5), np.uint8), "1 or 3"),
+        (np.zeros((3, 3, 28, 28), np.uint8), r"channels come first: save `numpy.moveaxis\(x, 1"),
+        (np.zeros((28, 28, 3, 9), np.uint8), "images come last"),
+        (np.zeros((28, 28, 40), np.uint8), r"of \[height, width, N\]"),
+        (np.zeros((9, 784), np.uint8), r"x.reshape\(-1, 28, 28\)"),
+        (np.full((3, 28, 28), 4095, np.uint16), r"\(x >> 4\).*12 bits"),
+        (np.array([["a", "b"]]), "shape"),
+        (np.full((3, 28, 28), "a"), "dtype <U1"),
         (np.zeros((0, 28, 28), np.uint8), "no training images"),
         (np.zeros((3, 28, 20), np.uint8), "must be square"),
         (np.full((3, 28, 28), 300), "0 to 255"),
@@ -106,19 +116,34 @@ def test_files_that_cannot_be_read(tmp_path):
     save(tmp_path / "pickled.npz", x_train=pickled, x_test=pickled)
     save(tmp_path / "names.npz", images=grey(2))
     (tmp_path / "empty").mkdir()
+    Image.fromarray(grey(1)[0]).save(tmp_path / "photo.jpg")
+    (tmp_path / "photos.tar.gz").write_bytes(gzip.compress(b"of images"))
+    with tarfile.open(tmp_path / "photos.tar", "w") as packed:
+        packed.add(tmp_path / "photo.jpg", "photo.jpg")
+    (tmp_path / "page.npz").write_text("\n<!DOCTYPE html><html><body>Sign in</body></html>")
+    (tmp_path / "table.csv").write_text("id,label\n1,2\n")
+    (tmp_path / "nothing.npz").write_bytes(b"")
     for name, message in {
         "text.npz": "cannot be read",
         "cut.npz": "cannot be read",
         "bytes.npz": "cannot be read",
-        "array.npy": "not an archive",
-        "pickled.npz": "allow_pickle",
+        "array.npy": "a single array",
+        "pickled.npz": "x_train holds Python objects, which are not read",
+        "photo.jpg": "it is an image, and not an archive of arrays. Give the folder",
+        "photos.tar.gz": "a packed file.*unpack it and give",
+        "photos.tar": "a packed file.*unpack it and give",
+        "page.npz": "a web page",
+        "table.csv": "it is a text",
+        "nothing.npz": "an empty file",
         "names.npz": "It holds images",
         "missing.npz": "no file",
         "no/such/folder": "no file or folder",
         "empty": "holds no images",
     }.items():
-        with pytest.raises(InvalidInputError, match=message):
+        with pytest.raises(InvalidInputError, match=message) as caught:
             load_images(str(tmp_path / name))
+        assert "trust" not in str(caught.value)
+        assert "pickle" not in str(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -136,11 +161,18 @@ class TestFolder:
             pixels = np.full((size[1], size[0], 3), 10 * i, np.uint8)
             Image.fromarray(pixels).convert(mode).save(folder / f"{i:03d}.png")
 
-    def test_every_tenth_file_is_held_out(self, tmp_path):
-        self.write(tmp_path / "a", 20)
+    def test_a_tenth_is_drawn_alike_from_each_folder(self, tmp_path):
+        self.write(tmp_path / "a" / "left", 20)
+        self.write(tmp_path / "a" / "right", 20)
         data = load_images(str(tmp_path / "a"), image_size=32)
-        assert data.x_train.shape == (18, 32, 32, 3)
-        assert data.x_test[:, 0, 0, 0].tolist() == [90, 190]
+        assert data.x_train.shape == (36, 32, 32, 3)
+        held = data.x_test[:, 0, 0, 0] // 10
+        assert len(held) == 4
+        assert held.tolist() != [9, 19, 9, 19]
+        again = load_images(str(tmp_path / "a"), image_size=32)
+        np.testing.assert_array_equal(again.x_test, data.x_test)
+        sentence = "a: 36 to train on, 4 to test, 32 x 32 x 3; a tenth, drawn by a fixed seed, is"
+        assert data.report_sentence.startswith(sentence)
 
     def test_subfolders_are_the_splits(self, tmp_path):
         self.write(tmp_path / "train" / "deeper", 3, size=(28, 28), mode="L")
@@ -179,11 +211,11 @@ class TestFolder:
 def test_resizing_cuts_out_the_middle(tmp_path):
     image = np.zeros((1, 40, 60, 3), np.uint8)
     image[:, :, 10:50] = 200  # the largest centred square
-    resized = images_module.resize(image, 20)
+    resized = pixels.resize(image, 20)
     assert resized.shape == (1, 20, 20, 3)
     assert resized.min() == resized.max() == 200
     same = grey(2, 28)[..., None]
-    assert images_module.resize(same, 28) is same
+    assert pixels.resize(same, 28) is same
 
 
 def test_unknown_names_get_near_matches():
@@ -228,6 +260,106 @@ class TestTensorFlowDatasets:
         monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
         with pytest.raises(InvalidInputError, match="could not be loaded: ConnectionError"):
             load_images("mnist", data_dir=str(tmp_path))
+
+    def test_a_package_that_is_missing_is_named(self, monkeypatch, tmp_path):
+        def refuse(self):
+            raise RuntimeError("while reading") from ModuleNotFoundError(
+                "No module named 'importlib_resources'", name="importlib_resources"
+            )
+
+        monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", refuse)
+        with pytest.raises(InvalidInputError, match="pip install importlib_resources") as caught:
+            load_images("mnist", data_dir=str(tmp_path))
+        assert "network" not in str(caught.value)
+
+    def test_versions_configurations_and_near_misses(self, monkeypatch):
+        with tfds.testing.mock_data(num_examples=6):
+            monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepared)
+            data = load_images("mnist:3.0.1")
+            assert data.report_sentence == "mnist:3.0.1: 6 to train on, 6 to test, 28 x 28 x 1"
+            assert load_images("imagenet_resized/32x32").image_shape == (32, 32, 3)
+        with pytest.raises(
+            InvalidInputError, match=r"no file or folder .mnits/x.*Did you mean .mni"
+        ):
+            load_images("mnits/x")
+
+
+def store(folder, name):
+    """A prepared set of 30 examples, as TensorFlow Datasets itself writes it."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
+    image = tfds.features.Image(shape=(8, 8, 1))
+    words = np.array(["cat", "dog", "owl"] * 10)
+    kinds = {
+        "texts": {"image": (image, x), "label": (tfds.features.Text(), words)},
+        "fractions": {"image": (image, x), "label": (np.float32, np.arange(30) / 7)},
+        "odd": {"image": (image, x)},
+        "two": {"left": (image, x), "right": (image, x)},
+        "deep": {
+            "image": (
+                tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16),
+                x.astype(np.uint16) * 257,
+            )
+        },
+        "unit": {
+            "image": (
+                tfds.features.Tensor(shape=(8, 8, 1), dtype=np.float32),
+                (x / 255).astype(np.float32),
+            )
+        },
+        "clear": {
+            "picture": (tfds.features.Image(shape=(8, 8, 4)), np.zeros((30, 8, 8, 4), np.uint8))
+        },
+    }
+    splits = {"texts": ["Training"], "odd": ["a", "b"]}.get(name, ["train"])
+    values = tf.data.Dataset.from_tensor_slices({k: v for k, (_, v) in kinds[name].items()})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        "1.0.0",
+        features=tfds.features.FeaturesDict({k: f for k, (f, _) in kinds[name].items()}),
+        split_datasets=dict.fromkeys(splits, values),
+        data_dir=str(folder),
+        disable_shuffling=True,
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("importlib_resources") is None, reason="TFDS cannot prepare a set"
+)
+class TestPreparedSets:
+    """Sets that are written and read by TensorFlow Datasets itself."""
+
+    def load(self, name, tmp_path, **how):
+        if not (tmp_path / name).exists():
+            store(tmp_path, name)
+        return load_images(name, data_dir=str(tmp_path), **how)
+
+    def test_words_as_labels_and_a_split_of_another_name(self, tmp_path):
+        data = self.load("texts", tmp_path)
+        assert (len(data.x_train), len(data.x_test)) == (27, 3)
+        assert np.bincount(data.y_test).tolist() == [1, 1, 1]
+        assert "its split 'Training'" in data.report_sentence
+        assert self.load("fractions", tmp_path).y_train is None
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("odd", "no split to train on; it has a, b"),
+            ("two", "several, left, right"),
+            ("deep", r"within 0 to 255.*\(x >> 8\).*16 bits"),
+            ("unit", r"scaled to \[0, 1\]"),
+        ],
+    )
+    def test_what_cannot_be_used(self, tmp_path, name, message):
+        # Judged before they are resized, which would make 8 bits of anything.
+        with pytest.raises(InvalidInputError, match=message):
+            self.load(name, tmp_path, image_size=4)
+
+    def test_transparent_pixels_are_white(self, tmp_path):
+        data = self.load("clear", tmp_path)
+        assert data.image_shape == (8, 8, 3)
+        assert np.all(data.x_train == 255)
+        assert np.all(self.load("clear", tmp_path, background="black").x_train == 0)
 
 
 class TestBatches:

@@ -5,7 +5,6 @@ import tensorflow as tf
 from scipy import stats
 
 import tfebm
-from tfebm.generators import STAGES
 
 PAPER = {  # image shape, width, stages, latent size: parameters
     "svhn": ((32, 32, 3), 64, None, 100, 3_447_683),
@@ -23,7 +22,7 @@ def test_paper_layouts_have_the_papers_parameters(name):
     assert generator.count_params() == parameters
 
 
-@pytest.mark.parametrize("size", STAGES)
+@pytest.mark.parametrize("size", [8, 27, 28, 32, 48, 50, 64, 128])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_every_size(size, channels):
     generator = tfebm.DeconvGenerator((size, size, channels), width=2)
@@ -57,7 +56,8 @@ def test_config_round_trip():
     ("arguments", "message"),
     [
         ({"image_shape": (32, 28, 3)}, "square"),
-        ({"image_shape": (40, 40, 3)}, "28, 32, 64, 128"),
+        ({"image_shape": (7, 7, 3)}, "at least 8 pixels"),
+        ({"image_shape": (0, 0, 3)}, "at least 8 pixels"),
         ({"width": 0}, "width"),
     ],
 )

@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tfebm
 from tfebm.runs import (
@@ -479,6 +480,12 @@ class TestLock:
         threading.Timer(0.2, other.kill).start()
         lock.acquire(tmp_path / "run", wait=60.0)
         assert json.loads((tmp_path / "run" / lock.NAME).read_text())["host"] == "another machine"
+
+    def test_readers_of_folders_do_not_count_it(self, tmp_path):
+        lock.acquire(tmp_path / "run")
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "0.png")
+        sentence = tfebm.data.load_images(str(tmp_path)).report_sentence
+        assert "skipped" not in sentence
 
     def test_the_holder_may_ask_again(self, tmp_path):
         for _ in range(2):

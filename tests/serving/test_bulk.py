@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import shutil
 
 import keras
@@ -139,13 +140,18 @@ def test_image_files(folder, digits, images, tmp_path):
     (inside / "cut.png").write_bytes(whole[: len(whole) // 2])
     (inside / "none.jpg").write_bytes(b"no image")
     Image.fromarray(images[0]).resize((8, 9)).save(inside / "large.png")
+    # Colour for a grey model, of another kind, under a name that is not UTF-8.
+    Image.fromarray(images[0]).convert("RGBA").save(inside / os.fsdecode(b"caf\xe9.tif"))
     given = (str(folder / "digits"), str(tmp_path / "photos" / "*" / "*"))
     counts = bulk.score(*given, str(tmp_path / "out"), seed=3, batch_size=4)
-    assert counts == {"read": 12, "scored": 9, "unreadable": 3, "flagged": 0}
+    assert counts == {"read": 13, "scored": 10, "unreadable": 3, "flagged": 0}
     assert json.loads((tmp_path / "out-summary.json").read_text()) == counts
     found = read_csv(tmp_path / "out")
     keys = [f"of a day/{i}.png" for i in range(9)]
-    assert set(found) == set(keys)
+    odd = "of a day/caf\\udce9.tif"
+    assert set(found) == {*keys, odd}
+    odd_score = bare_scores(folder, "digits", [odd], 3, image=to_float(images[:1, ..., np.newaxis]))
+    np.testing.assert_allclose(float(found[odd]["score"]), odd_score["score"][0], rtol=1e-5)
     expected = bare_scores(folder, "digits", keys, 3, image=to_float(images[..., np.newaxis]))
     scores = [float(found[key]["score"]) for key in keys]
     np.testing.assert_allclose(scores, expected["score"], rtol=1e-5)
@@ -157,7 +163,7 @@ def test_image_files(folder, digits, images, tmp_path):
     }
     # Another batch size, another order: the same scores. And with --resize one more.
     again = bulk.score(*given, str(tmp_path / "again"), seed=3, batch_size=64, resize=True)
-    assert again == {"read": 12, "scored": 10, "unreadable": 2, "flagged": 0}
+    assert again == {"read": 13, "scored": 11, "unreadable": 2, "flagged": 0}
     other = read_csv(tmp_path / "again")
     other_scores = [float(other[key]["score"]) for key in keys]
     np.testing.assert_allclose(other_scores, scores, rtol=1e-5)

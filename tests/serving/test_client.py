@@ -211,14 +211,14 @@ def test_scored_images(run, module, server, tmp_path, capsys):
 
 def test_damage_of_any_kind_is_left_out(run, module, tmp_path, monkeypatch, capsys):
     name = os.fsdecode(b"caf\xe9.png")  # as in archives of another age
-    for file in (name, "odd.png"):
-        Image.new("RGB", (4, 4)).save(tmp_path / file)
+    for file, colour in {name: "black", "odd.png": "red"}.items():
+        Image.new("RGB", (4, 4), colour).save(tmp_path / file)
     transpose = module.ImageOps.exif_transpose
 
-    def stumble(picture):  # as Pillow does over a date where a number should be
-        if picture.filename.endswith("odd.png"):
+    def stumble(picture, in_place):  # as Pillow does over a date where a number should be
+        if picture.getpixel((0, 0)) == (255, 0, 0):
             raise struct.error("required argument is not an integer")
-        return transpose(picture)
+        return transpose(picture, in_place=in_place)
 
     monkeypatch.setattr(module.ImageOps, "exif_transpose", stumble)
     run("score", "colours", "--input", tmp_path, "--output", tmp_path / "scores.csv")
@@ -267,10 +267,13 @@ def test_pixels_are_those_of_training(run, tmp_path, capsys):
     Image.fromarray(grey).save(tmp_path / "2.png")
     with pytest.raises(Exception, match=r"0\.png has 7 x 9 pixels.*images of 4 x 4.*--resize"):
         run("score", "colours", "--input", tmp_path)
-    run("score", "colours", "--input", tmp_path, "--resize")
+    Image.fromarray(np.dstack([pixels[2], pixels[0, ..., 0]])).save(tmp_path / "3.tif")
+    run("score", "colours", "--input", tmp_path, "--resize", "--background", "#204060")
     header, rows = table(capsys.readouterr().out)
     assert header == ["file", "score", "blue"]
-    x = tfebm.data.to_float(tfebm.data.load_images(str(tmp_path), image_size=4).x_train).numpy()
+    x = tfebm.data.to_float(
+        tfebm.data.load_images(str(tmp_path), 4, background="#204060").x_train
+    ).numpy()
     found = np.array([[float(value) for value in row[1:]] for row in rows])
     np.testing.assert_allclose(found[:, 0], x.mean((1, 2, 3)), atol=1e-6)
     np.testing.assert_allclose(found[:, 1], x[:, 1, 2, 2], atol=1e-6)

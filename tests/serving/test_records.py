@@ -40,6 +40,10 @@ def example(**features):
     return tf.train.Example(features=tf.train.Features(feature=made)).SerializeToString()
 
 
+def sixteen_bits(high):
+    return png(np.full((6, 6), high, np.uint16))
+
+
 def read(kind, content, name="file"):
     return list(records.read(kind, io.BytesIO(content), name))
 
@@ -129,8 +133,16 @@ class TestFrames:
     def test_tensorflows_files_are_read(self, content):
         expected = [Record(f"f:{i + 1}", b"record %d" % i) for i in range(5)]
         assert read("tfrecord", content, "f") == expected
-        assert read("tfrecord", gzip.compress(content), "f.gz")[4].data == b"record 4"
+        for name in ("f.gz", "f"):  # packed, whatever it is called
+            assert read("tfrecord", gzip.compress(content), name)[4].data == b"record 4"
         assert read("tfrecord", b"") == []
+
+    def test_a_length_that_looks_like_gzip_s_start(self, tmp_path):
+        path, record = tmp_path / "one.tfrecord", b"x" * 0x088B1F
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(record)
+        assert path.read_bytes()[:3] == b"\x1f\x8b\x08"
+        assert read("tfrecord", path.read_bytes()) == [Record("file:1", record)]
 
     def test_a_damaged_record_costs_no_other(self, content):
         content = content.replace(b"record 2", b"record X")
@@ -175,6 +187,9 @@ class TestExamples:
             (example(image=[0.0] * 35), "36 numbers or an encoded image; it has 35 floats"),
             (example(image=[300] * 36), "within 0 to 255; they lie from 300 to 300"),
             (example(image=[2.0] * 36), "within [-1, 1]"),
+            (example(image=[0.0, 255.0] * 18), "they look like 8-bit pixels: save x / 127.5 - 1"),
+            (example(image=[0.0, 1.0] * 18), "as if they were scaled to [0, 1]: save 2 * x - 1"),
+            (example(image=sixteen_bits(4095)), "as if they held fewer bits"),
             (example(image=[b"one", b"two"]), "one string; it has 2"),
             (example(image=b"GIF but not really"), "no image of a known format"),
             (example(image=b""), "it is empty"),
@@ -184,7 +199,6 @@ class TestExamples:
                 "it has 6 x 8 pixels of 1 channel; the model takes 6 x 6 pixels of 1 channel; with "
                 "--resize",
             ),
-            (example(image=png(pixels(6, 6, 3))), "it has 6 x 6 pixels of 3 channels"),
         ],
     )
     def test_a_broken_one_says_why_and_costs_no_other(self, data, reason):
@@ -193,6 +207,28 @@ class TestExamples:
         assert (keys, values.shape) == (["a", "c"], (2, *SHAPE))
         assert [key for key, _ in broken] == ["b"]
         assert reason in broken[0].reason
+
+    def test_modes_and_channels_are_as_the_model_takes_them(self):
+        grey, colours = pixels(6, 6), pixels(6, 6, 3)
+        clear = np.dstack([colours, np.zeros((6, 6), np.uint8)])
+        data = [example(image=png(image)) for image in (grey, colours, clear)]
+        data = [Record(str(i), each) for i, each in enumerate(data)]
+        _, values, broken = DIGITS(data)
+        assert broken == []
+        np.testing.assert_array_equal(values[0][..., 0], to_float(grey))
+        luma = colours @ [0.299, 0.587, 0.114] / 127.5 - 1
+        np.testing.assert_allclose(values[1][..., 0], luma, atol=0.01)
+        assert np.all(values[2] == 1)  # on white
+        decode = Decoder("tfrecord", "image", (6, 6, 3), "image", background="#0000ff")
+        _, values, broken = decode(data)
+        assert broken == []
+        np.testing.assert_array_equal(values[0], to_float(np.dstack([grey] * 3)))
+        assert np.all(values[2] == [-1, -1, 1])
+
+    def test_a_dark_or_a_constant_row_is_a_row(self):
+        rows = [[-1.0, -0.9] * 18, [0.5] * 36, [0, 1] * 18, [0] * 36]
+        data = [Record(str(i), example(image=row)) for i, row in enumerate(rows)]
+        assert DIGITS(data).broken == []
 
     def test_not_a_number_passes(self):
         _, values, broken = DIGITS([Record("a", example(image=[0.0] * 35 + [float("nan")]))])
@@ -224,8 +260,8 @@ class TestExamples:
 def test_resizing_is_that_of_the_training_data():
     decode = Decoder("image", "image", SHAPE, resize=True)
     image = pixels(9, 12)
-    _, values, broken = decode([Record("a", png(image)), Record("b", png(pixels(9, 9, 3)))])
-    expected = tfebm.data.images.resize(image[np.newaxis, ..., np.newaxis], 6)
+    _, values, broken = decode([Record("a", png(image)), Record("b", png(image)[:60])])
+    expected = tfebm.data.pixels.resize(image[np.newaxis, ..., np.newaxis], 6)
     np.testing.assert_array_equal(values, to_float(expected))
     assert broken[0].key == "b"
     with pytest.raises(tfebm.InvalidInputError, match="squares"):

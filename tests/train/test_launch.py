@@ -83,7 +83,7 @@ class TestEnds:
             job([[0, 0, 0]], options=("--workers", "3", "--gpus"))
         assert "CUDA_VISIBLE_DEVICES names 2" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("code", [1, 2, 130, -signal.SIGINT])
+    @pytest.mark.parametrize("code", [1, 2, 130, 141, -signal.SIGINT])
     def test_what_a_restart_cannot_mend(self, job, tmp_path, code):
         assert job([[code, "hang"]]) == (code if code > 0 else 130)
         assert len(list(tmp_path.glob("seen-*"))) == 2

@@ -12,6 +12,7 @@ import results
 import short_run
 
 from benchmarks import compare_inference
+from tfebm.errors import InvalidInputError
 from tfebm.runs import settings
 
 ROOT = pathlib.Path(results.__file__).parents[1]
@@ -131,12 +132,12 @@ def test_references(reference, expected):
     ],
 )
 def test_a_reference_to_nothing_is_an_error(reference, message):
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         results.figure(reference, RECORDS)
 
 
 def test_several_values_are_never_taken_for_one():
-    with pytest.raises(SystemExit, match="there are 2 values"):
+    with pytest.raises(InvalidInputError, match="there are 2 values"):
         results.figure("run_* :: test/a :: .2f", RECORDS)
 
 
@@ -186,21 +187,23 @@ def test_a_row_runs_and_leaves_a_record_and_the_page(project, monkeypatch):
     assert (project / "results" / "README.md").read_text() == "1.50"
 
 
-def test_a_row_that_fails_leaves_the_record_as_it_was(project):
+def test_a_row_that_fails_leaves_the_record_as_it_was(project, capsys):
     results.make("a_row", "script.py", resume=False)
     before = (project / "results" / "a_row.json").read_text()
-    with pytest.raises(SystemExit, match="a_row ended with exit code 1; there is no new record"):
-        results.make("a_row", "script.py fail", resume=False)
+    with pytest.raises(SystemExit) as stop:
+        results.make("a_row", "script.py fail fail", resume=False)
+    assert stop.value.code == 2  # the command's own
+    assert "a_row ended with exit code 2; there is no new record" in capsys.readouterr().err
     assert (project / "results" / "a_row.json").read_text() == before
 
 
 def test_missing_data_and_names_are_told_before_anything_runs(project, monkeypatch, capsys):
     table = {"first": "script.py", "second": "script.py --dataset $TFEBM_DATA/other.npz"}
     monkeypatch.setattr(results, "rows", lambda: table)
-    with pytest.raises(SystemExit, match=r"second needs data .*: other.npz. Set TFEBM_DATA"):
+    with pytest.raises(InvalidInputError, match=r"second needs data .*: other.npz. Set TFEBM_DATA"):
         results.main(["first", "second"])
     monkeypatch.delenv("TFEBM_DATA")
-    with pytest.raises(SystemExit, match=r"Received none"):
+    with pytest.raises(InvalidInputError, match=r"Received none"):
         results.main(["*"])
     with pytest.raises(SystemExit):
         results.main(["first", "nothing_of_this"])

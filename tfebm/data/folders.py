@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfebm import names
 from tfebm.data import pixels
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
@@ -70,6 +71,8 @@ def find(folder: pathlib.Path) -> Found:
         seen.add(identity)
         inside = []
         for entry in _entries(place):
+            if entry.name == names.LOCK:
+                continue
             reason = _left_out(entry)
             if reason:
                 skipped[reason] += 1

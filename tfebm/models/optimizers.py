@@ -332,6 +332,9 @@ class OptimizersModel(keras.Model):
         """What the model is called with."""
         raise NotImplementedError
 
+    # Keras would trace the model a second time for an archive, sentences as floats.
+    _default_save_signature = None
+
     def export(
         self,
         filepath: Any,

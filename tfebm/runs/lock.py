@@ -13,12 +13,13 @@ import sys
 import time
 from typing import Any
 
+from tfebm import names
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
 
-NAME = ".lock.json"
-"""Of the file in the folder, which says who writes there. The kernel takes the lock on it back when
-that process ends, however it does; a file that a killed process left is taken over."""
+# The kernel takes the lock on this file back when the process ends, however it does; a file that a
+# killed process left is taken over.
+NAME = names.LOCK
 
 _BESIDE = ".tmp-lock-"
 _BETWEEN_LOOKS = 0.5  # seconds

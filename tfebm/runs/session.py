@@ -173,6 +173,10 @@ def begin_session(
     # The chief first: a set that is downloaded to a folder of all would come several times at once.
     if not workers.is_chief(strategy):
         workers.wait(strategy)
+    # What needs no data is said before they are read.
+    training.check_batch_size(settings, settings.batch_size, strategy.num_replicas_in_sync)
+    if settings.export and workers.is_chief(strategy):
+        check_writable(pathlib.Path(settings.export), "--export")
     data = _read(settings, load, run)
     if workers.is_chief(strategy):
         workers.wait(strategy)
@@ -181,8 +185,6 @@ def begin_session(
     if workers.count(strategy) > 1:
         _check_backups(settings, run, strategy)
         _check_alike(settings, examples(data), strategy)
-    if settings.export and workers.is_chief(strategy):
-        check_writable(pathlib.Path(settings.export), "--export")
     training.make_deterministic(settings.seed)
     return Session(name, settings, run, strategy, data, asked)
 

@@ -1,0 +1,264 @@
+"""Pixels of image files by what they must be, whatever their kind, mode and depth."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tfebm import InvalidInputError
+from tfebm.data import arrays, pixels
+
+BLUE = "#0000ff"
+
+
+def encoded(picture, kind="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(depth, colour, rows, *chunks):
+    """A PNG of a depth that Pillow does not write."""
+    body = b"".join(b"\0" + bytes(row) for row in rows)
+    width = len(rows[0]) * 8 // depth // {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    head = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def drawing(mode):
+    """Black, where it is not transparent: a pixel of each, and one of half."""
+    picture = Image.new("RGBA", (3, 1), (0, 0, 0, 255))
+    picture.putpixel((1, 0), (0, 0, 0, 0))
+    picture.putpixel((2, 0), (0, 0, 0, 128))
+    return picture.convert("LA").convert(mode) if mode in ("LA", "PA") else picture.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGBA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("LA", "PNG"), ("LA", "TIFF")],
+)
+def test_transparent_pixels_lie_on_the_background(mode, kind):
+    data = encoded(drawing(mode), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    image = pixels.decode(data)
+    assert image.shape == (1, 3, 1 if mode == "LA" else 3)
+    assert image[0, :, 0].tolist() == [0, 255, 127]
+    coloured = pixels.decode(data, background=BLUE)
+    assert coloured[0].tolist() == [[0, 0, 0], [0, 0, 255], [0, 0, 127]]
+    assert pixels.decode(data, channels=1, background="black").max() == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_transparent_colours_of_palettes(kind):
+    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    picture.putpalette([255, 0, 0, 0, 255, 0, 9, 9, 9])
+    image = pixels.decode(encoded(picture, kind, transparency=1))
+    assert image[0].tolist() == [[255, 0, 0], [255, 255, 255], [9, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        # One value of grey or one colour is transparent; depths from 1 to 16 bits.
+        (png(8, 0, [[0, 7, 200]], (b"tRNS", b"\0\7")), [0, 255, 200]),
+        (png(4, 0, [[0x5F, 0x00]], (b"tRNS", b"\0\5")), [255, 255, 0, 0]),
+        (png(2, 0, [[0b01100011]], (b"tRNS", b"\0\2")), [85, 255, 0, 255]),
+        (png(1, 0, [[0b10101111]], (b"tRNS", b"\0\0")), [255] * 8),
+        (png(16, 0, [[0xF0, 0, 0x12, 0x34, 0, 0]], (b"tRNS", b"\x12\x34")), [240, 255, 0]),
+        (png(8, 2, [[1, 2, 3, 9, 9, 9]], (b"tRNS", b"\0\1\0\2\0\3")), [255, 9]),
+        (
+            png(16, 2, [[1, 0, 2, 0, 3, 0, 99, 0, 99, 0, 99, 0]], (b"tRNS", b"\1\0\2\0\3\0")),
+            [255, 99],
+        ),
+        (png(16, 4, [[0, 0, 255, 255, 0, 0, 0, 0]]), [0, 255]),
+        (png(16, 6, [[0] * 6 + [255, 255] + [0] * 8]), [0, 255]),
+    ],
+)
+def test_depths_and_transparent_values(data, expected):
+    assert pixels.decode(data)[0, :, 0].tolist() == expected
+
+
+def sixteen(values, kind="PNG", mode="I;16"):
+    dtype = ">u2" if mode.endswith("B") else "<u2"
+    values = np.array([values], dtype)
+    return encoded(Image.frombytes(mode, values.shape[::-1], values.tobytes()), kind)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B")])
+def test_sixteen_bits_become_eight(kind, mode):
+    values = [0, 255, 256, 32768, 65535]
+    assert pixels.decode(sixteen(values, kind, mode))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert pixels.decode(sixteen([0, 0], kind, mode)).max() == 0  # a black image is one
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        sixteen([0, 4095]),
+        sixteen([0, 255], "TIFF"),
+        png(16, 2, [[15, 255, 0, 0, 3, 3]]),
+        png(16, 4, [[15, 255, 255, 255]]),
+        png(16, 6, [[0, 0, 9, 9, 0, 0, 15, 255]]),
+    ],
+)
+def test_twelve_bits_in_sixteen_are_refused(data):
+    with pytest.raises(pixels.UnreadableImage, match=r"at most, as if they held fewer bits.*save"):
+        pixels.decode(data)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "expected"),
+    [
+        ("CMYK", "TIFF", [200, 100, 50]),
+        ("CMYK", "JPEG", [200, 100, 50]),
+        ("YCbCr", "JPEG", [200, 100, 50]),
+        ("P", "GIF", [204, 102, 51]),
+        ("P", "BMP", [204, 102, 51]),
+        ("LAB", "TIFF", [185, 185, 185]),
+    ],
+)
+def test_colours_are_red_green_and_blue(mode, kind, expected):
+    colour = Image.new("RGB", (8, 8), (200, 100, 50))
+    picture = Image.new("LAB", (8, 8), (190, 128, 128)) if mode == "LAB" else colour.convert(mode)
+    data = encoded(picture, kind)
+    np.testing.assert_allclose(pixels.decode(data)[4, 4], expected, atol=3)
+    grey = np.array(expected) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(pixels.decode(data, channels=1)[4, 4], [grey], atol=3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I;16"])
+def test_grey_is_of_one_channel_and_is_repeated(mode):
+    picture = Image.fromarray(np.array([[0, 255]], np.uint8)).convert(mode)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 255, 255, 255] + [255] * 762)
+    if mode == "I;16":
+        picture = Image.frombytes(mode, (2, 1), b"\0\0\xff\xff")
+    data = encoded(picture)
+    assert pixels.decode(data).shape == (1, 2, 1)
+    assert pixels.decode(data, channels=3)[0].tolist() == [[0] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_several(kind):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert (pixels.decode(data) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_upright_as_the_exif_data_say(kind, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    picture = Image.fromarray(np.repeat([[0] * 16 + [255] * 16], 8, axis=0).astype(np.uint8))
+    data = encoded(picture, kind, exif=exif)
+    (tmp_path / "file").write_bytes(data)
+    for source in (data, tmp_path / "file"):  # which Pillow reads in two ways
+        image = pixels.decode(source)
+        assert image.shape[:2] == (32, 8)
+        assert image[:14].max() < 30
+        assert image[18:].min() > 225
+
+
+def test_long_texts_are_passed_over():
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "x" * 3_000_000, zip=True)
+    info.add_itxt("parameters", "ä" * 2_000_000, zip=True)
+    data = encoded(Image.new("RGB", (4, 4), "red"), pnginfo=info)
+    assert (pixels.decode(data) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"<html></html>", "no image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
+        (encoded(Image.new("RGB", (64, 64)), "JPEG")[:200], "its image is damaged"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), "mode F"),
+        (encoded(Image.new("I", (4, 4)), "TIFF"), "mode I, 32 bits"),
+        (
+            png(1, 0, [[0] * 4000] * 2).replace(
+                struct.pack(">II", 32000, 2), struct.pack(">II", 32000, 32000)
+            ),
+            "damaged",
+        ),
+    ],
+)
+def test_what_has_no_pixels_says_why(data, reason):
+    with pytest.raises(pixels.UnreadableImage, match=reason):
+        pixels.decode(data)
+
+
+def test_a_huge_image_is_not_unpacked():
+    bomb = png(1, 0, [[0]]).replace(struct.pack(">II", 8, 1), struct.pack(">II", 30000, 30000))
+    with pytest.raises(pixels.UnreadableImage):
+        pixels.decode(bomb)
+
+
+def test_the_background_is_a_colour():
+    assert pixels.parse_colour("#102030") == (16, 32, 48)
+    with pytest.raises(InvalidInputError, match=r"Received 'whiet'\. Give a name"):
+        pixels.decode(b"", background="whiet")
+
+
+class TestArrays:
+    def load(self, channels=None, background="white", **parts):
+        return arrays.as_images(parts, "some", background, channels)
+
+    def test_alpha_channels_are_composited_as_in_files(self):
+        rng = np.random.default_rng(0)
+        for shape in ((3, 5, 5, 4), (3, 5, 5, 2)):
+            x = rng.integers(0, 256, shape, dtype=np.uint8)
+            found = self.load(x=x, background=BLUE)["x"]
+            for image, expected in zip(x, found, strict=True):
+                data = encoded(Image.fromarray(image))
+                np.testing.assert_array_equal(pixels.decode(data, background=BLUE), expected)
+            floats = self.load(x=x / np.float32(127.5) - 1, background=BLUE)["x"]
+            np.testing.assert_allclose(floats, found / 127.5 - 1, atol=0.02)
+
+    def test_a_dark_part_of_a_bright_set_stays(self):
+        dark = np.full((2, 4, 4), 3, np.uint8)
+        bright = np.full((2, 4, 4), 200, np.uint8)
+        assert self.load(x_train=bright, x_test=dark)["x_test"].max() == 3
+        light = np.linspace(0.1, 0.9, 32).reshape(2, 4, 4)
+        full = np.linspace(-1, 1, 32).reshape(2, 4, 4)
+        assert self.load(x_train=full, x_test=light)["x_test"].min() > 0
+        assert self.load(x=np.zeros((2, 4, 4), np.uint8))["x"].max() == 0
+
+    @pytest.mark.parametrize("high", [1, 9, 16])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+    def test_a_set_without_bright_pixels_is_refused(self, high, dtype):
+        x = np.arange(64).reshape(4, 4, 4) % (high + 1)
+        with pytest.raises(InvalidInputError, match=f"above {high}, .* almost black. Save `x \\*"):
+            self.load(x=x.astype(dtype))
+        clear = np.stack([x, x, x, np.full_like(x, 255)], axis=-1)
+        with pytest.raises(InvalidInputError, match="almost black"):
+            self.load(x=clear.astype(dtype))
+
+    def test_floats_and_bytes_of_one_set_become_floats(self):
+        x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+        found = self.load(x_train=x / np.float64(127.5) - 1, x_test=x)
+        assert {part.dtype for part in found.values()} == {np.dtype(np.float32)}
+        np.testing.assert_allclose(found["x_train"], found["x_test"], atol=1e-6)
+
+    def test_channels(self):
+        x = np.arange(192, dtype=np.uint8).reshape(4, 4, 4, 3)
+        grey = self.load(x=x, channels=1)["x"]
+        np.testing.assert_allclose(grey[..., 0], x @ [0.299, 0.587, 0.114], atol=1)
+        assert self.load(x=x[..., 0], channels=3)["x"].shape == (4, 4, 4, 3)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [(np.array(["a", "b"]), "words"), (np.array([0.5, 1.0]), "fractions")],
+    )
+    def test_labels_are_whole_numbers(self, labels, message):
+        with pytest.raises(InvalidInputError, match=f"Received {message}.*numpy.unique"):
+            arrays.check_labels(labels, "some")
+        assert arrays.check_labels(np.array([1.0, 2.0]), "some").tolist() == [1, 2]
