@@ -372,7 +372,7 @@ def test_losses_of_layers_count(name, network):
         (place,) = [i for i, v in enumerate(variables) if v is last.bias]
         return caught[network][place].numpy(), loss
 
-    of_sum = last_gradients(lambda outputs: 3.0 * tf.reduce_sum(outputs))
+    of_sum = last_gradients(lambda outputs: 3.0 * tf.reduce_sum(outputs + 1.0))
     without = last_gradients(None)
     # Keras divides a penalty on activations by the rows.
     np.testing.assert_allclose(of_sum[0] - without[0], 3.0, rtol=1e-4)
