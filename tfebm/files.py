@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfebm.errors import InvalidInputError, WriteFailed
+from tfebm.names import RUN_RECORD
 
 interrupted = threading.Event()
 """Set by who handles an interrupt: from then on nothing is put under its name."""
@@ -217,3 +218,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def read_json(path: pathlib.Path) -> Any:
     """Reads what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder is a run's: it has a record that names the package."""
+    try:
+        return "tfebm" in read_json(pathlib.Path(os.fsdecode(folder), RUN_RECORD))
+    except (OSError, ValueError, TypeError):
+        return False

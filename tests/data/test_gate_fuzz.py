@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data.gate_files import SUFFIXES, draw
 
+from tfebm import names
 from tfebm.data import arrays, folders
 from tfebm.errors import InvalidInputError
 from tfebm.serving.records import Decoder, Record
@@ -105,10 +106,9 @@ def test_readers_agree_on_two_thousand(tmp_path, client):
 
 
 def test_suffixes_are_the_same_everywhere(client):
-    from tfebm.data import pixels
     from tfebm.serving import records
 
-    assert client.IMAGE_SUFFIXES == pixels.SUFFIXES == SUFFIXES
+    assert client.IMAGE_SUFFIXES == names.IMAGE_SUFFIXES == SUFFIXES
     assert all(records.kind_of(f"a{suffix.upper()}") == "image" for suffix in SUFFIXES)
 
 

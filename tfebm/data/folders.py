@@ -1,7 +1,6 @@
 """Image files in folders: which of them belong to a set, and to which part of it."""
 
 import collections
-import json
 import os
 import pathlib
 import re
@@ -14,7 +13,7 @@ import numpy as np
 from tfebm import names
 from tfebm.data import pixels
 from tfebm.errors import InvalidInputError
-from tfebm.files import printable
+from tfebm.files import is_run, printable
 
 SPLITS = {
     "train": "train",
@@ -115,7 +114,7 @@ def _left_out(entry: os.DirEntry) -> str | None:
     if is_folder:
         return "run folder" if is_run(entry.path) else None
     suffix = os.path.splitext(name)[1]
-    if suffix not in pixels.SUFFIXES:
+    if suffix not in names.IMAGE_SUFFIXES:
         return printable(suffix) if suffix else "file without a suffix"
     if not entry.is_file():
         return "broken link" if entry.is_symlink() else "special file"
@@ -125,15 +124,6 @@ def _left_out(entry: os.DirEntry) -> str | None:
 def _identity(path: str | os.PathLike) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
-
-
-def is_run(folder: str | os.PathLike) -> bool:
-    """Whether a folder is that of a run, by its `config.json`."""
-    try:
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            return "tfebm" in json.load(file)
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def in_both(one: Sequence[pathlib.Path], other: Sequence[pathlib.Path]) -> list[pathlib.Path]:

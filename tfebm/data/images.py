@@ -11,6 +11,7 @@ import numpy as np
 from tfebm.data import arrays, checks, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
 from tfebm.files import local_path, printable
+from tfebm.names import IMAGE_SUFFIXES
 
 EMBEDDED = ("mnist5k",)
 # What NumPy raises for archives that are cut off, corrupt, encrypted or no archives at all.
@@ -274,7 +275,7 @@ def _load_folder(
     skipped = folders.skipped_sentence(found.skipped)
     if not found.files:
         raise InvalidInputError(
-            f"The folder {printable(path)} holds no images ({', '.join(pixels.SUFFIXES)})"
+            f"The folder {printable(path)} holds no images ({', '.join(IMAGE_SUFFIXES)})"
             f"{f'; {skipped}' if skipped else ''}. Check the path."
         )
     chosen = folders.layout(path, found.files)

@@ -15,8 +15,6 @@ from PIL import Image, ImageColor, ImageOps, PngImagePlugin, UnidentifiedImageEr
 
 from tfebm.errors import InvalidInputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-"""Of the names of image files, in any case. What a file is, its content says."""
 WHITE = "white"
 """What lies behind transparent pixels, unless another colour is asked for."""
 

@@ -154,8 +154,8 @@ def _output(name: str, layer: keras.layers.Layer, zeros: Latents, of: str, remed
         if not layer.built and not isinstance(zeros, tuple):
             layer.build((None, *zeros.shape[1:]))
         output = layer(zeros)
-    except InvalidInputError:
-        raise
+    except (InvalidInputError, MemoryError, tf.errors.ResourceExhaustedError):
+        raise  # a network that is too large fits its input all the same
     except Exception as error:
         wanted = " and ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes)
         raise InvalidInputError(

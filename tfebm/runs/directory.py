@@ -16,10 +16,11 @@ from tfebm import files
 from tfebm.callbacks import complete_checkpoints
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
+from tfebm.names import RUN_RECORD
 from tfebm.runs import record
 from tfebm.version import __version__
 
-_CORE = (record.CONFIG, "metrics.json", "model.keras")
+_CORE = (RUN_RECORD, "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs", "workers")
 _PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
 _PICTURES += ("layers", "mixing", "precision_recall", "reconstructions", "samples", "steps")
@@ -162,8 +163,8 @@ class RunDirectory:
         """Whether a run has begun here: on this worker, or on another one."""
         begun = [self.path]
         with contextlib.suppress(OSError):  # a path that no folder can have
-            begun += [path.parent for path in self.path.glob(f"workers/*/{record.CONFIG}")]
-        return any(map(record.is_run, begun))
+            begun += [path.parent for path in self.path.glob(f"workers/*/{RUN_RECORD}")]
+        return any(map(files.is_run, begun))
 
     def check_free(self, overwrite: bool) -> None:
         """Raises `InvalidInputError` where a new run would replace a run or somebody's files."""
@@ -185,7 +186,7 @@ class RunDirectory:
         elif parts:
             raise InvalidInputError(
                 f"The folder {shown} holds {', '.join(parts)}, but not of a run that could be "
-                f"replaced: there is no {record.CONFIG} of one. Give another --output."
+                f"replaced: there is no {RUN_RECORD} of one. Give another --output."
             )
         elif others and not overwrite:
             raise InvalidInputError(
@@ -196,7 +197,7 @@ class RunDirectory:
     def _holds(self, name: str) -> bool:
         # A worker has a folder before it has begun a run in it.
         if name == "workers":
-            return any((self.path / name).glob(f"*/{record.CONFIG}"))
+            return any((self.path / name).glob(f"*/{RUN_RECORD}"))
         try:
             (self.path / name).lstat()
         except (FileNotFoundError, NotADirectoryError):

@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
+from tfebm.names import IMAGE_SUFFIXES
 
 F = TypeVar("F")
-
-_IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def flag_name(name: str) -> str:
@@ -123,7 +122,7 @@ def check_apart(settings: Any, is_run: bool) -> None:
 
 
 def _check_holds_no_images(flag: str, folder: pathlib.Path, output: pathlib.Path) -> None:
-    found = (f for f in output.rglob("*") if f.suffix.lower() in _IMAGES and f.is_file())
+    found = (f for f in output.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
     first = next(found, None)
     if first is not None:
         raise InvalidInputError(

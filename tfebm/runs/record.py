@@ -9,19 +9,11 @@ from typing import Any
 
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
+from tfebm.names import RUN_RECORD
 from tfebm.runs.cluster import read_cluster
 
-CONFIG = "config.json"
 PROGRAMS = ("latent_ebm", "short_run", "anomaly", "flow_ebm", "text")
 """Names of the programs in `train/`."""
-
-
-def is_run(folder: pathlib.Path) -> bool:
-    """Whether a folder has the `config.json` of a run."""
-    try:
-        return "tfebm" in json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
@@ -30,11 +22,11 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: There is no run, or its settings cannot be read.
     """
-    path = folder / CONFIG
+    path = folder / RUN_RECORD
     if not os.path.exists(path):
         raise InvalidInputError(
-            f"The folder {printable(folder)} holds no run to resume: there is no {CONFIG}. Start "
-            "one without --resume, or check --output."
+            f"The folder {printable(folder)} holds no run to resume: there is no {RUN_RECORD}. "
+            "Start one without --resume, or check --output."
         )
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -71,8 +63,8 @@ def of_resumed(output: str | os.PathLike) -> tuple[pathlib.Path, dict[str, Any]]
     with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
         place = read_cluster().place
         own = folder / "workers" / str(place) if place else folder
-    found = read(folder) if os.path.exists(folder / CONFIG) else None
-    if own != folder and os.path.exists(own / CONFIG):
+    found = read(folder) if os.path.exists(folder / RUN_RECORD) else None
+    if own != folder and os.path.exists(own / RUN_RECORD):
         of_several = found is None or found["settings"].get("strategy") == "multiworker"
         if of_several:
             return own, read(own)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm import serving
+from tfebm import files, serving
 from tfebm.data import ImageData, load_images, validation_split
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
@@ -160,7 +160,7 @@ def begin_session(
     settings = paths.with_absolute_paths(settings)
     _take_folder(settings, run)
     if settings.resume_or_begin and not settings.resume:
-        settings = dataclasses.replace(settings, resume=record.is_run(run.path))
+        settings = dataclasses.replace(settings, resume=files.is_run(run.path))
     if settings.resume:
         settings = resumed(settings_class, run.read_settings(), settings, asked)
     else:

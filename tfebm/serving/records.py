@@ -18,10 +18,11 @@ import numpy as np
 
 from tfebm.data import arrays, pixels, sentences
 from tfebm.errors import InvalidInputError
+from tfebm.names import IMAGE_SUFFIXES
 
 KINDS = ("tfrecord", "image", "text")
 _SUFFIXES = {  # of the name without ".gz", and without the number of a shard
-    "image": pixels.SUFFIXES,
+    "image": IMAGE_SUFFIXES,
     "text": (".txt", ".text"),
     "tfrecord": (".tfrecord", ".tfrecords", ".tfrec"),
 }
