@@ -183,6 +183,32 @@ def test_batches_of_another_shape_or_type_get_sentences(name, wrong):
         model(bad[:8])
 
 
+@pytest.mark.parametrize(
+    ("name", "spoilt", "message"),
+    [
+        ("LatentEBM", lambda x: 127.5 * (x + 1), r"within \[-1, 1\]"),
+        ("LatentEBM", lambda x: x * np.nan, "NaN"),
+        ("FlowEBM", lambda x: x / 0, "NaN or infinite"),
+        ("LatentEBM, sentences", lambda x: x + 10_000, "Ids must lie within"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_values_of_a_first_batch_are_checked(name, spoilt, message, monkeypatch):
+    model, _ = fitted(name)
+    if name == "LatentEBM":  # as networks that end in tanh say it
+        monkeypatch.setattr(model.generator, "output_range", (-1.0, 1.0), raising=False)
+    bad = spoilt(examples(model))
+    for refused in (
+        lambda: model.fit(tf.data.Dataset.from_tensor_slices(bad).batch(8), verbose=0),
+        lambda: model.fit(Batches(bad), verbose=0),
+        lambda: model.fit((batch for batch in [bad[:8], bad[8:]]), verbose=0),
+        lambda: model.evaluate(Batches(bad), verbose=0),
+        lambda: model.train_on_batch(bad[:8]),
+    ):
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            refused()
+
+
 @pytest.mark.parametrize("name", ["LatentEBM", "FlowModel"])
 def test_a_shape_that_shows_late_gets_a_sentence(name):
     model, _ = fitted(name)

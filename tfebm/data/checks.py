@@ -53,7 +53,7 @@ def check_training_data(
 
     Arrays are checked whole: type, shape, NaN and infinities, and the range that the generator
     can reach. Of a `tf.data.Dataset` the type and shape of its batches are checked; of any
-    other iterator nothing is known before it is read.
+    other iterator nothing is known before it is read. Models show their first batches too.
     """
     if isinstance(x, tf.data.Dataset):
         spec = x.element_spec

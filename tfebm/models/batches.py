@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -66,11 +66,39 @@ def shapes_are_said() -> Iterator[None]:
         ) from None
 
 
-def as_tuples(x: Any) -> Any:
-    """A Python generator of bare batches as one of tuples, which Keras needs; all else as it is."""
+def first(x: Any) -> Any:
+    """x of the first batch of a data set or a `PyDataset`; None of all else.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    if isinstance(x, keras.utils.PyDataset):
+        return unpack(x[0])
+    if not isinstance(x, tf.data.Dataset):
+        return None
+    batch = next(iter(x), None)
+    if batch is None:
+        raise InvalidInputError("The data set holds no batches. At least one is needed.")
+    return unpack(batch)
+
+
+def as_tuples(x: Any, check: Callable[[Any], Any] = lambda _: None) -> Any:
+    """A Python generator of bare batches as one of tuples, which Keras needs; all else as it is.
+
+    Args:
+        x: What `fit` takes.
+        check: Called with the first batch that a generator yields.
+    """
     if not inspect.isgenerator(x):
         return x
-    return (batch if isinstance(batch, (tuple, list)) else (batch,) for batch in x)
+
+    def tuples() -> Iterator[tuple | list]:
+        for number, batch in enumerate(x):
+            if not number:
+                check(unpack(batch))
+            yield batch if isinstance(batch, (tuple, list)) else (batch,)
+
+    return tuples()
 
 
 def refuse_parts(x: Any) -> None:

@@ -238,17 +238,10 @@ def first_rows(model: OptimizersModel, x: Any, number: int) -> Tensor | None:
     Raises:
         InvalidInputError: A batch that `model` cannot take.
     """
-    if isinstance(x, tf.data.Dataset):
-        x = next(iter(x), None)
-        if x is None:
-            raise InvalidInputError("The data set holds no batches. At least one is needed.")
-    elif isinstance(x, keras.utils.PyDataset):
-        x = x[0]
-    elif not hasattr(x, "shape"):
-        return None
-    else:
-        x = x[:number]
-    return model.as_batch(batches.unpack(x))[:number]
+    batch = batches.first(x)
+    if batch is None and hasattr(x, "shape"):
+        batch = x[:number]
+    return None if batch is None else model.as_batch(batch)[:number]
 
 
 def check_precision(flow: Flow) -> None:

@@ -201,7 +201,7 @@ class OptimizersModel(keras.Model):
         if x is None:
             raise InvalidInputError("`fit` needs data: arrays or a `tf.data.Dataset` of batches.")
         self._check(x)
-        given["x"] = batches.as_tuples(x)
+        given["x"] = batches.as_tuples(x, self._check_batch)
         validation = given.get("validation_data")
         if isinstance(validation, (tuple, list)):
             if len(validation) == 3 and validation[2] is not None:
@@ -212,7 +212,7 @@ class OptimizersModel(keras.Model):
             validation = given["validation_data"] = validation[0]
         if validation is not None:
             self._check(validation)
-            given["validation_data"] = batches.as_tuples(validation)
+            given["validation_data"] = batches.as_tuples(validation, self._check_batch)
         given["callbacks"] = self._callbacks(given.get("callbacks"))
         self.prepare(x)
         if self._has_peers():
@@ -238,7 +238,7 @@ class OptimizersModel(keras.Model):
         given = _by_name(keras.Model.evaluate, self, x, y, *args, **kwargs)
         if not inner:
             self._check(x)
-            given["x"] = batches.as_tuples(x)
+            given["x"] = batches.as_tuples(x, self._check_batch)
             if self._has_peers():
                 given["x"], given["steps"] = self._shared(x, given.get("steps"))
         with batches.shapes_are_said():
@@ -282,6 +282,13 @@ class OptimizersModel(keras.Model):
     def _check(self, x: Any) -> None:
         batches.refuse_parts(x)
         self.check_data(x)
+        batch = batches.first(x)
+        if batch is not None:
+            self._check_batch(batch)
+
+    def _check_batch(self, x: Any) -> None:
+        # The values of a data set show only when it is read: the first batch stands for all.
+        self.check_data(self.as_batch(x).numpy())
 
     def prepare(self, x: Any) -> None:
         """What must happen before learning from `x`, which `check_data` has passed."""
