@@ -35,6 +35,11 @@ else:
         if name.startswith("__") and name not in ("__all__", "__version__"):
             raise AttributeError(name)
         public = vars(start.load())
-        if name not in public:  # a name that is not there, or not yet
-            raise AttributeError(f"module 'tfebm' has no attribute {name!r}")
-        return public[name]
+        if name in public:
+            return public[name]
+        try:  # a module that is not among the public names, such as `tfebm.plots`
+            return importlib.import_module(f"tfebm.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"tfebm.{name}":
+                raise
+            raise AttributeError(f"module 'tfebm' has no attribute {name!r}") from None

@@ -55,9 +55,14 @@ def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
         )
         raise InvalidInputError(
             f"{what} must be a path on this machine. Received the address "
-            f"{url[1]}://{text[url.end() :]}, which is not read or written here. {instead}."
+            f"{_address(text, url)}, which is not read or written here. {instead}."
         )
     return pathlib.Path(text)
+
+
+def _address(text: str, url: re.Match) -> str:
+    # `pathlib` makes one slash of several.
+    return text if text[url.end(1) :].startswith("://") else f"{url[1]}://{text[url.end() :]}"
 
 
 def _shown(value: object) -> str:

@@ -327,8 +327,9 @@ class TestTensorFlowDatasets:
         ],
     )
     def test_sets_of_the_paper(self, name, shape, size, monkeypatch):
-        with tfds.testing.mock_data(num_examples=6):
-            monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepared)
+        with tfds.testing.mock_data(num_examples=6), monkeypatch.context() as patch:
+            # Undone before TFDS undoes its own.
+            patch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepared)
             data = load_images(name, image_size=size)
         assert data.image_shape == shape
         assert len(data.x_train) == len(data.x_test) == 6
@@ -354,8 +355,8 @@ class TestTensorFlowDatasets:
         assert "network" not in str(caught.value)
 
     def test_versions_configurations_and_near_misses(self, monkeypatch):
-        with tfds.testing.mock_data(num_examples=6):
-            monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepared)
+        with tfds.testing.mock_data(num_examples=6), monkeypatch.context() as patch:
+            patch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepared)
             data = load_images("mnist:3.0.1")
             assert data.report_sentence == "mnist:3.0.1: 6 to train on, 6 to test, 28 x 28 x 1"
             assert load_images("imagenet_resized/32x32").image_shape == (32, 32, 3)

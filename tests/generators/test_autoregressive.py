@@ -329,7 +329,7 @@ class TestSettings:
             ({"dropout": 1.0}, "`dropout` must be at least 0 and less than 1. Received 1.0"),
             ({"dropout": -0.1}, "`dropout` must be"),
             ({"dropout": float("nan")}, "`dropout` must be"),
-            ({"tokenizer": ["a", "b"]}, "must be a Tokenizer, .* Received list"),
+            ({"tokenizer": ["a", "b"]}, "must be a Tokenizer, .* Received a list"),
         ],
     )
     def test_arguments_that_cannot_be_used(self, arguments, message):

@@ -331,7 +331,7 @@ class TestLearning:
     def test_a_short_run_chain_does_as_well(self):
         model = small_ebm(sampler=tfebm.ShortRunLangevin(3, 0.2, jit_compile=False))
         history = model.fit(X, batch_size=32, verbose=0).history
-        assert set(history) == {"energy_data", "energy_model", "energy_gap"}
+        assert set(history) == {"loss", "energy_data", "energy_model", "energy_gap"}
         assert model.generate(3).shape == (3, 2)
 
 

@@ -146,7 +146,7 @@ class TestFit:
             (X[:0], "no examples"),
             (tf.data.Dataset.from_tensors(X[:, :4]), r"shape \[N, 6\]"),
             (tf.data.Dataset.from_tensors(X.astype(np.int64)), "floats"),
-            (tf.data.Dataset.from_tensors({"x": X}), "Received elements of dict"),
+            (tf.data.Dataset.from_tensors({"x": X}), "Received a dict"),
             (tf.data.Dataset.from_tensor_slices(X), r"Add the batch axis"),
         ],
     )
@@ -223,6 +223,7 @@ class TestFit:
             log_likelihood = model.likelihood.log_prob(model.decode(z), x)
             tilt = model.tilt(z)
         expected = {
+            "loss": np.sum((X - model.decode(z)) ** 2, axis=1),
             "generator_loss": np.sum((X - model.decode(z)) ** 2, axis=1),
             "reconstruction_mse": np.mean((X - model.decode(z)) ** 2, axis=1),
             "energy_posterior": tilt,

@@ -378,7 +378,7 @@ def test_arguments_that_have_no_meaning_for_sentences():
         short_run().score("a cat")
     with pytest.raises(tfebm.InvalidInputError, match="free_bits"):
         vae(free_bits=-1.0)
-    with pytest.raises(tfebm.InvalidInputError, match="makes sentences"):
+    with pytest.raises(tfebm.InvalidInputError, match="whole model"):
         tfebm.FlowEBM(short_run(), tfebm.EnergyMLP((4,)))
     images = tfebm.ShortRunModel(tfebm.DeconvGenerator((28, 28, 1), 2), 3)
     with pytest.raises(tfebm.InvalidInputError, match="makes arrays"):

@@ -22,13 +22,14 @@ pytest.importorskip("tensorflow_serving", reason="the extra `client` is not inst
 
 from prediction_server import serve
 
+pytestmark = pytest.mark.extras
+
 SENTENCES = ["a cat sleeps", "the dog barks", "the zebra the"]
 
 # Runs the client where neither tfebm nor Keras can be imported.
 STRANGER = """
 import runpy, sys
 
-pytestmark = pytest.mark.extras
 for name in ("tfebm", "keras", "tf_keras"):
     sys.modules[name] = None
 sys.argv = sys.argv[1:]

@@ -104,7 +104,7 @@ def test_the_command_with_mirrored_virtual_devices(corpus, tmp_path):
     command += ["--strategy", "mirrored", "--virtual-devices", "2", "--steps", "4"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "kept: train 24, valid 8, test 8" in done.stdout
+    assert "24 sentences to train on" in done.stdout
     assert "On 8 test sentences" in done.stdout
     assert {p.name for p in output.iterdir()} == FILES | OF_LATENTS
     loaded = tfebm.load_run(output)
@@ -324,7 +324,7 @@ class TestBadInput:
             (b"", "is empty"),
             (b"\n \n", "no sentences in the train lines"),
             (b"a cat\nthe dog\nb\xff\n", "must be UTF-8. Line 3 is not"),
-            (b"1\ta cat\n", "has labels"),
+            (b"1\ta cat\n", "table of labels and sentences"),
         ],
     )
     def test_files(self, fail, tmp_path, content, message):
@@ -337,7 +337,7 @@ class TestBadInput:
         error = fail(*flags, "--labels", "--task", "classify", "--label-counts", "16,25")
         assert "at most the labelled training sentences of labelled, 24. Received 25" in error
         error = fail(*flags)
-        assert "Ask for them with --labels" in error
+        assert "ask for its labels with --labels" in error
 
     def test_another_vocabulary_than_the_saved_model(self, fail, run, tmp_path):
         corpus = write_corpus(tmp_path / "corpus", labels=False)

@@ -18,7 +18,7 @@ S = TypeVar("S", bound="FlagSettings")
 T = TypeVar("T", bound="RunSettings")
 
 
-_MOST = 10**9  # of flags that do not say so themselves
+_MOST = 10**9  # of whole numbers whose flags do not say so themselves
 GROUPS = {
     "data": "data",
     "model": "model",
@@ -39,12 +39,12 @@ def flag(default: Any, text: str, choices: Sequence[Any] | None = None, **checks
         text: The help line.
         choices: The values allowed.
         **checks: `least` (an inclusive lower bound), `above` (an exclusive one), `most` (an
-            inclusive upper bound; default: 10**9), `type`, `metavar`, and `operational=True` for
-            what says how a run is carried out rather than what it computes; such flags are not
-            saved and may differ on a resume, and with `remembered=True` as well a resume without
-            the flag takes the last value. `path=True` is a file or a folder, `path="several"` some
-            with commas between; they are saved as absolute paths, all but `names` of data sets.
-            `before` is the value of runs from before there was the flag.
+            inclusive upper bound; of whole numbers 10**9 by default), `type`, `metavar`, and
+            `operational=True` for what says how a run is carried out rather than what it computes;
+            such flags are not saved and may differ on a resume, and with `remembered=True` as well
+            a resume without the flag takes the last value. `path=True` is a file or a folder,
+            `path="several"` some with commas between; they are saved as absolute paths, all but
+            `names` of data sets. `before` is the value of runs from before there was the flag.
             `group` is one of `GROUPS`, under which `--help` lists it. Default: that of the same
             field of a base class, or else `GROUP` of the class that has the field first.
             `remote=True` is for a flag that may be a URL.
@@ -480,7 +480,6 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         raise InvalidInputError(f"{name} must be at least {rules['least']}. Received {value}.")
     if "above" in rules and value <= rules["above"]:
         raise InvalidInputError(f"{name} must be greater than {rules['above']}. Received {value}.")
-    if isinstance(value, (int, float)) and value > rules.get("most", _MOST):
-        raise InvalidInputError(
-            f"{name} must be at most {rules.get('most', _MOST)}. Received {value}."
-        )
+    most = rules.get("most", _MOST if isinstance(value, int) else None)
+    if most is not None and value > most:
+        raise InvalidInputError(f"{name} must be at most {most}. Received {value}.")
