@@ -92,9 +92,14 @@ def fail(message: str, code: int) -> NoReturn:
     """Ends the program with one sentence on the standard error."""
     _give_up_unwritten(sys.stdout)
     with contextlib.suppress(OSError):
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}", file=sys.stderr)
+        print(f"{_program()}: {message}", file=sys.stderr)
     _give_up_unwritten(sys.stderr)
     raise SystemExit(code)
+
+
+def _program() -> str:
+    # `python -m` names the file that it runs.
+    return "tfebm.serving" if start.IS_SERVING_COMMAND else sys.argv[0].rsplit("/", 1)[-1]
 
 
 def _flush(stream: TextIO | None) -> None:
