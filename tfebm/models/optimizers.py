@@ -200,7 +200,7 @@ class OptimizersModel(keras.Model):
                 )
         if x is None:
             raise InvalidInputError("`fit` needs data: arrays or a `tf.data.Dataset` of batches.")
-        self._check(x)
+        first = self._check(x)
         given["x"] = batches.as_tuples(x, self._check_batch)
         validation = given.get("validation_data")
         if isinstance(validation, (tuple, list)):
@@ -214,7 +214,7 @@ class OptimizersModel(keras.Model):
             self._check(validation)
             given["validation_data"] = batches.as_tuples(validation, self._check_batch)
         given["callbacks"] = self._callbacks(given.get("callbacks"))
-        self.prepare(x)
+        self.prepare(x if first is None else first)  # which is read once
         if self._has_peers():
             given["x"], given["steps_per_epoch"] = self._shared(x, given.get("steps_per_epoch"))
             if validation is not None:
@@ -279,16 +279,18 @@ class OptimizersModel(keras.Model):
         """A batch of examples, checked as far as its type says, in the model's own type."""
         return batches.floats(x, self.data_shape)
 
-    def _check(self, x: Any) -> None:
+    def _check(self, x: Any) -> Tensor | None:
+        """Checks what `fit` takes; returns the first batch of a data set."""
         batches.refuse_parts(x)
         self.check_data(x)
-        batch = batches.first(x)
-        if batch is not None:
-            self._check_batch(batch)
+        first = batches.first(x)
+        return None if first is None else self._check_batch(first)
 
-    def _check_batch(self, x: Any) -> None:
+    def _check_batch(self, x: Any) -> Tensor:
         # The values of a data set show only when it is read: the first batch stands for all.
-        self.check_data(self.as_batch(x).numpy())
+        batch = self.as_batch(x)
+        self.check_data(batch.numpy())
+        return batch
 
     def prepare(self, x: Any) -> None:
         """What must happen before learning from `x`, which `check_data` has passed."""
