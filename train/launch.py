@@ -28,7 +28,7 @@ from tfebm.runs.settings import Parser
 # What a restart can mend: a signal, and 138, a worker's word for having lost another.
 _INTERRUPTED = 128 + signal.SIGINT
 _READER_GONE = 128 + signal.SIGPIPE
-_LAST_WORDS = 5.0  # seconds for a worker that is asked to stop
+_LAST_WORDS = 5.0  # seconds for the others once one is lost, and for a worker asked to stop
 _FAREWELL = 60.0  # and for the others when one has finished
 
 
@@ -114,14 +114,18 @@ def _stop(processes: list[subprocess.Popen]) -> None:
 
 def _wait(processes: list[subprocess.Popen]) -> dict[int, int]:
     """Until all have finished or one has failed; the codes of those that ended by themselves."""
-    done_at = None
+    since: dict[bool, float] = {}  # the first end, and (True) the first loss
     while True:
         codes = {i: p.returncode for i, p in enumerate(processes) if p.poll() is not None}
-        if any(codes.values()) or len(codes) == len(processes):
+        failed = [code for code in codes.values() if code]
+        if len(codes) == len(processes) or not all(map(_mendable, failed)):
             return codes
         if codes:
-            done_at = done_at or time.monotonic()
-            if time.monotonic() - done_at > _FAREWELL:
+            lost = bool(failed)
+            # A worker may be lost because another ends by its own mistake: that one gets the time
+            # to say so.
+            waited = time.monotonic() - since.setdefault(lost, time.monotonic())
+            if waited > (_LAST_WORDS if lost else _FAREWELL):
                 return codes
         time.sleep(0.1)
 
