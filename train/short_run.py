@@ -358,7 +358,7 @@ def summary(test: dict[str, Any] | None) -> str:
     if bound and bound["elbo"] is None:
         lines.append(
             f"No bound on the evidence: for {bound['invalid_share']:.0%} of "
-            f"{bound['num_examples']} images the chain is no diffeomorphism."
+            f"{bound['num_examples']} images the chain is not a diffeomorphism."
         )
     elif bound:
         lines.append(

@@ -144,7 +144,7 @@ def test_damaged_files_are_listed(tmp_path):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\njunk")
     with pytest.raises(InvalidInputError, match="8 of 14 images cannot be read") as caught:
         load_images(str(tmp_path))
-    assert str(caught.value).count(".png: it is no image") == 5
+    assert str(caught.value).count(".png: it is not an image") == 5
     assert str(caught.value).endswith("; and 3 more.")
 
 

@@ -158,7 +158,7 @@ def test_image_files(folder, digits, images, tmp_path):
     reasons = read_csv(tmp_path / "out-errors")
     assert {key: row["reason"].split(";")[0] for key, row in reasons.items()} == {
         "of a day/cut.png": "its image is damaged: image file is truncated",
-        "of a day/none.jpg": "it is no image of a known format, or its start is damaged",
+        "of a day/none.jpg": "it is not an image of a known format, or its start is damaged",
         "of a day/large.png": "it has 9 x 8 pixels of 1 channel",
     }
     # Another batch size, another order: the same scores. And with --resize one more.
@@ -203,7 +203,7 @@ def test_tables_are_equal_and_what_is_no_number_is_flagged(folder, digits, image
     np.testing.assert_allclose([table[k]["score"] for k in keys], expected["score"], rtol=1e-5)
     reasons = read_csv(tmp_path / "a-errors")
     assert reasons["digits.tfrecord:3"]["reason"] == "its bytes do not match their checksum"
-    assert reasons["digits.tfrecord:4"]["reason"] == "it is no tf.train.Example"
+    assert reasons["digits.tfrecord:4"]["reason"] == "it is not a tf.train.Example"
 
 
 def test_texts(folder, texts, tmp_path):

@@ -166,7 +166,7 @@ def test_folders_that_do_not_do(derivatives, tmp_path):
     with pytest.raises(tfebm.InvalidInputError, match="cannot be loaded as a SavedModel"):
         serving.make_portable(tmp_path, "generate", tmp_path)
     (tmp_path / "derivatives").mkdir()
-    with pytest.raises(tfebm.InvalidInputError, match="exists and is no SavedModel"):
+    with pytest.raises(tfebm.InvalidInputError, match="exists and is not a SavedModel"):
         serving.make_portable(derivatives, "derivatives", tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(tfebm.WriteFailed, match="cannot be written"):

@@ -26,7 +26,7 @@ class AnomalyCurves(keras.callbacks.Callback):
         first_epoch: From which on, counted from 0.
 
     Raises:
-        InvalidInputError: Labels that are no two classes, or a negative epoch; at the end of an
+        InvalidInputError: Labels that are not two classes, or a negative epoch; at the end of an
             epoch, scores that are not one for each label.
 
     Example:

@@ -53,8 +53,8 @@ class StepSizeTuner(keras.callbacks.Callback):
         **options: Further ones of `tfebm.samplers.step_size.tune`.
 
     Raises:
-        InvalidInputError: No examples, a count that is no whole number, and what `tune` refuses; in
-            `fit`, a model without such a chain.
+        InvalidInputError: No examples, a count that is not a whole number, and what `tune`
+            refuses; in `fit`, a model without such a chain.
 
     Example:
 

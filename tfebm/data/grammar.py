@@ -29,7 +29,7 @@ class Grammar:
     """A probabilistic context-free grammar without recursion: finitely many sentences.
 
     A sentence starts as the first symbol, and each symbol is replaced by what one of its rules
-    says until only words are left. What is no symbol is a word.
+    says until only words are left. What is not a symbol is a word.
 
     Args:
         rules: Of each symbol its (probability, symbols and words). The first is the start.

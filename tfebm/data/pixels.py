@@ -83,7 +83,9 @@ def decode(
     except UnidentifiedImageError:
         empty = not (source if isinstance(source, bytes) else os.path.getsize(source))
         raise UnreadableImage(
-            "it is empty" if empty else "it is no image of a known format, or its start is damaged"
+            "it is empty"
+            if empty
+            else "it is not an image of a known format, or its start is damaged"
         ) from None
     except Exception as error:  # damaged bytes raise whatever their decoder stumbles over
         if isinstance(error, OSError) and error.strerror:

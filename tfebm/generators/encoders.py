@@ -41,7 +41,8 @@ class ConvEncoder(keras.layers.Layer):
         a tuple of such tensors, the top first.
 
     Raises:
-        InvalidInputError: A shape that is no image's, or sizes that are no positive whole numbers.
+        InvalidInputError: A shape that is not an image's, or sizes that are not positive whole
+            numbers.
 
     Example:
 

@@ -49,7 +49,7 @@ class MultilayerGenerator(keras.layers.Layer):
 
     Raises:
         InvalidInputError: An image that cannot be halved so often or is left too small, sizes
-            that are no positive whole numbers, or latents of another structure.
+            that are not positive whole numbers, or latents of another structure.
 
     Example:
 

@@ -32,7 +32,7 @@ class SentenceEncoder(keras.layers.Layer):
         float32 `[B, 2 * d]`, the mean and beside it the log-variance, unbounded.
 
     Raises:
-        InvalidInputError: Sizes that are no positive whole numbers.
+        InvalidInputError: Sizes that are not positive whole numbers.
 
     Example:
 

@@ -46,7 +46,7 @@ def anomaly_detection(scores: Any, is_anomaly: Any) -> AnomalyDetection:
 
     Raises:
         InvalidInputError: Other shapes, scores that are not finite (see `rank_lost_scores`), labels
-            that are no two classes.
+            that are not two classes.
 
     Example:
 

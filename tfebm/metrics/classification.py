@@ -143,7 +143,7 @@ def bag_of_words_accuracy(
         subset: As of `semi_supervised_accuracy`.
 
     Raises:
-        InvalidInputError: Ids that are no whole numbers of the vocabulary, and as
+        InvalidInputError: Ids that are not whole numbers of the vocabulary, and as
             `semi_supervised_accuracy`.
 
     Example:
@@ -169,7 +169,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (ddof 1) of the figures of several seeds.
 
     Raises:
-        InvalidInputError: Fewer than two values, or values that are no finite numbers.
+        InvalidInputError: Fewer than two values, or values that are not finite numbers.
 
     Example:
 

@@ -327,8 +327,8 @@ def evidence_sampler(
 ) -> ShortRunLangevin:
     """A chain without noise whose evidence bound is the tightest of a few.
 
-    A model may learn best with steps so large that its chain is no diffeomorphism. Any chain has a
-    bound, and the one that minimises Q, the mean of minus the ELBO, has the best: this one, over
+    A model may learn best with steps so large that its chain is not a diffeomorphism. Any chain has
+    a bound, and the one that minimises Q, the mean of minus the ELBO, has the best: this one, over
     constant step sizes (or another `family`) that are valid for nine of ten examples or more.
 
     Args:

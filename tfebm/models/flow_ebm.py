@@ -46,7 +46,7 @@ class FlowEBM(TiltLearning):
     chains that persist from step to step. Their step size adapts to the target acceptance of
     the sampler.
 
-    The backbone may also be a generator that is no flow. The same chain then samples
+    The backbone may also be a generator that is not a flow. The same chain then samples
     `p(x, z)` proportional to `exp(-E(x)) q(x, z)`, x = g(z); there is no `log_prob`.
 
     Args:

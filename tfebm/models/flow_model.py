@@ -41,7 +41,7 @@ class FlowModel(RowInference, OptimizersModel):
     `nats` with the penalties of the flow's layers.
 
     Raises:
-        InvalidInputError: What is no flow, or fewer than 2 levels.
+        InvalidInputError: What is not a flow, or fewer than 2 levels.
 
     Example:
 

@@ -24,7 +24,7 @@ class PosteriorChainModel(LatentVariableModel):
     and P latent parts. It starts as the sampler's setting, is saved with the other weights, and
     is what step-size tuning changes. A `posterior_sampler` of other settings that is set later
     (a longer chain for an evaluation) runs with its own step sizes, before and after saving. One
-    that is no `ShortRunLangevin` always does.
+    that is not a `ShortRunLangevin` always does.
     """
 
     posterior_step_size: keras.Variable | None = None
@@ -233,7 +233,7 @@ class PosteriorChainModel(LatentVariableModel):
             -log p(x | z_K); and whether the first is a bound: `[B]` each.
 
         Raises:
-            InvalidInputError: A sampler that is no differentiable map of its start.
+            InvalidInputError: A sampler that is not a differentiable map of its start.
         """
         chain = sampler or self.posterior_sampler
         log_det.check_short_run(chain)

@@ -133,7 +133,7 @@ class TiltedGenerator(RowInference):
             seed: Of all noise.
 
         Raises:
-            InvalidInputError: Another method, or a backbone that is no flow.
+            InvalidInputError: Another method, or a backbone that is not a flow.
         """
         self._needs_flow("log Z")
         base = self.backbone.base_distribution()
@@ -178,7 +178,7 @@ class TiltedGenerator(RowInference):
         log Z is estimated at the first call after training, see `estimate_log_normalizer`.
 
         Raises:
-            InvalidInputError: A backbone that is no flow, or an estimate of log Z that cannot be
+            InvalidInputError: A backbone that is not a flow, or an estimate of log Z that cannot be
                 trusted.
         """
         self._needs_flow("`log_prob`")

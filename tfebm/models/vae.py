@@ -64,7 +64,7 @@ class VAE(LatentVariableModel):
 
     Raises:
         InvalidInputError: An encoder that does not return the moments of the latents, none for
-            data that are no images, a ladder over a generator without `descend`, another
+            data that are not images, a ladder over a generator without `descend`, another
             inference, a negative warm-up or number of free bits, or a network that computes in
             float16.
 

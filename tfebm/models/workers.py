@@ -56,7 +56,7 @@ def share_batches(
         What `fit` and `evaluate` take, and the steps of an epoch.
 
     Raises:
-        InvalidInputError: What is no data set, or one whose number of batches nobody knows.
+        InvalidInputError: What is not a data set, or one whose number of batches nobody knows.
     """
     if not isinstance(batches, tf.data.Dataset):
         raise InvalidInputError(

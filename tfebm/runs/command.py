@@ -122,7 +122,7 @@ def _is_read_no_more(stream: TextIO | None) -> bool:
     """Whether it is a pipe whose reader is gone."""
     if stream is None:
         return False
-    with contextlib.suppress(OSError, ValueError):  # as of a stream that is no file
+    with contextlib.suppress(OSError, ValueError):  # as of a stream that is not a file
         looks = select.poll()
         looks.register(stream.fileno(), 0)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in looks.poll(0))

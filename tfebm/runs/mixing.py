@@ -45,7 +45,7 @@ class Mixing(NamedTuple):
 
     latent: SpaceChains
     data: SpaceChains | None
-    """None over a backbone that is no flow, whose density is not known."""
+    """None over a backbone that is not a flow, whose density is not known."""
 
 
 def diagnose(

@@ -253,7 +253,7 @@ def _of_bound(bound: dict[str, Any] | None) -> list[str]:
     lines.append(f"Bound on {bound['num_examples']} of them, {chains}: {', '.join(figures)}.")
     if bound.get("invalid_chains"):
         lines.append(
-            f"{bound['invalid_chains']:.1%} of the chains are no diffeomorphisms, and have no KL. "
+            f"{bound['invalid_chains']:.1%} of the chains are not diffeomorphisms, and have no KL. "
             + (
                 "The NLL leaves them out."
                 if bound["nll"] is not None

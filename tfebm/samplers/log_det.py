@@ -243,7 +243,7 @@ def check_not_random(is_random: Tensor) -> None:
 
 
 def check_short_run(sampler: Any) -> None:
-    """The sentence for a chain that is no differentiable map of its start."""
+    """The sentence for a chain that is not a differentiable map of its start."""
     if not isinstance(sampler, ShortRunLangevin):
         raise InvalidInputError(
             "The log-determinant is defined for `ShortRunLangevin`, whose end is a smooth function "

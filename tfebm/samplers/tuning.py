@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
     usable: bool
     """Whether it may be chosen."""
     kl: float | None = None
-    """Q, see `tfebm.samplers.criteria.conditional_kl`; None also where it is no bound."""
+    """Q, see `tfebm.samplers.criteria.conditional_kl`; None also where it is not a bound."""
     kl_error: float | None = None
     """Standard error over examples, as the next ones."""
     valid_share: float | None = None

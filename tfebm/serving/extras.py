@@ -135,7 +135,7 @@ def _example(name: str, info: Any, num_rows: int) -> np.ndarray:
     sizes = [dim.size for dim in info.tensor_shape.dim]
     if info.tensor_shape.unknown_rank:
         sizes = [-1]
-    # A first size that is given is no number of rows that a request may choose.
+    # A first size that is given is not a number of rows that a request may choose.
     shape = [num_rows if i == 0 and size < 0 else max(size, 1) for i, size in enumerate(sizes)]
     if dtype == tf.string:
         return np.full(shape, _WORDS.encode(), object)

@@ -52,7 +52,7 @@ def make_portable(
 
     Raises:
         InvalidInputError: No SavedModel, a signature that it lacks or that other runtimes cannot
-            have, or a folder that is no SavedModel.
+            have, or a folder that is not a SavedModel.
         WriteFailed: A folder that cannot be written.
 
     Example:
@@ -64,7 +64,7 @@ def make_portable(
     path = files.local_path(directory, "`directory`") / signature
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise InvalidInputError(
-            f"{path} exists and is no SavedModel, which would be replaced. Give another folder."
+            f"{path} exists and is not a SavedModel, which would be replaced. Give another folder."
         )
     module = tf.Module()
     module.function = _trace(version, signature, batch_size)

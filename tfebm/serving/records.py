@@ -127,7 +127,7 @@ def _frames(file: BinaryIO) -> Iterator[bytes | _Unreadable]:
         (length,) = struct.unpack("<Q", head[:8])
         if _is_damaged(head[:8], head[8:]) or length > _LARGEST_RECORD:
             yield _Unreadable(
-                "the length of this record is damaged, or the file is no TFRecord file; what "
+                "the length of this record is damaged, or the file is not a TFRecord file; what "
                 "follows in it cannot be found"
             )
             return
@@ -305,7 +305,7 @@ def _parse(data: bytes) -> Any:
     try:
         return tf.train.Example.FromString(data)
     except DecodeError:
-        raise _Unreadable("it is no tf.train.Example") from None
+        raise _Unreadable("it is not a tf.train.Example") from None
 
 
 def _feature(example: Any, name: str) -> tuple[str, Any]:

@@ -277,7 +277,7 @@ def is_text(model: Exportable) -> bool:
 
 
 def step_sizes(model: Exportable) -> list:
-    """Weights of the samplers, which are no weights of the networks."""
+    """Weights of the samplers, which are not weights of the networks."""
     if isinstance(model, FlowEBM):
         return [model.step_size]
     if isinstance(model, PosteriorChainModel) and model.posterior_step_size is not None:

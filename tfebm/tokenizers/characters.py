@@ -16,7 +16,7 @@ _RANGES = (
     *((0x1D173, 0x1D17A), (0xE0000, 0xE0FFF)),
 )
 INVISIBLE = "\u200b" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _RANGES)
-"""Inside of a class of a regular expression of Python: what has no width and is no control."""
+"""Inside of a class of a regular expression of Python: what has no width and is not a control."""
 IGNORED = "[" + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in _RANGES) + "]+"
 """A regular expression of TensorFlow: joiners, soft hyphens, marks of direction and variation."""
 
