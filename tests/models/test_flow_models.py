@@ -145,7 +145,7 @@ class TestFlowModel:
 
     def test_a_flow_in_another_precision_is_refused(self):
         for dtype in ("float64", "mixed_bfloat16"):
-            with pytest.raises(tfebm.InvalidInputError, match="trained in float32"):
+            with pytest.raises(tfebm.InvalidInputError, match="must compute in float32"):
                 tfebm.FlowModel(tfebm.RealNVP(2, dtype=dtype))
 
     def test_what_is_no_flow(self):

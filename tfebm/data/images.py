@@ -209,7 +209,9 @@ def _load_npz(path: pathlib.Path, background: str, channels: int | None) -> Imag
                     f"{', ...' if len(archive.files) > 8 else ''}. Save them with "
                     "`numpy.savez(path, x_train=..., x_test=...)`."
                 )
-            found = {name: _read_array(archive, name) for name in _PARTS if name in archive.files}
+            found = {
+                name: _read_array(archive, name, where) for name in _PARTS if name in archive.files
+            }
     except InvalidInputError:
         raise
     except FileNotFoundError:
@@ -230,7 +232,7 @@ def _load_npz(path: pathlib.Path, background: str, channels: int | None) -> Imag
     return ImageData(name, **images, **found)
 
 
-def _read_array(archive: Any, name: str) -> np.ndarray:
+def _read_array(archive: Any, name: str, where: str) -> np.ndarray:
     try:
         return archive[name]
     except ValueError as error:
@@ -238,7 +240,7 @@ def _read_array(archive: Any, name: str) -> np.ndarray:
             raise
         what = "images" if name.startswith("x") else "labels"
         raise InvalidInputError(
-            f"{name} holds Python objects, which are not read. Arrays of numbers are needed. Give "
+            f"{where}: {name} holds Python objects, which are not read. Arrays of numbers are needed. Give "
             f"all {what} one shape, and save `numpy.array(list_of_{what})`."
         ) from None
 

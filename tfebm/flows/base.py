@@ -38,6 +38,10 @@ class Flow(keras.layers.Layer):
 
     event_shape: tuple[int, ...]
 
+    def __init__(self, **kwargs: Any) -> None:
+        # Whatever Keras' default is: fewer bits do not invert, and the models hand over float32.
+        super().__init__(**{"dtype": "float32", **kwargs})
+
     def build_weights(self) -> None:
         """Creates the weights; every flow knows its own shape."""
         raise NotImplementedError

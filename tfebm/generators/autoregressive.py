@@ -114,8 +114,10 @@ class AutoregressiveGenerator(keras.layers.Layer):
         d, h, v = int(input_shape[-1]), self.hidden_size, self.vocabulary_size
 
         def weight(name: str, *shape: int) -> keras.Variable:
+            # float32 whatever the policy: the recurrence adds up over the words.
             uniform = keras.initializers.RandomUniform(-0.1, 0.1)
-            return self.add_weight(name=name, shape=shape, initializer=uniform, autocast=False)
+            options = {"dtype": "float32", "autocast": False, "initializer": uniform}
+            return self.add_weight(name=name, shape=shape, **options)
 
         self.embedding = weight("embedding", v, self.embedding_size)
         self.kernel = weight("kernel", self.embedding_size + d, 4 * h)

@@ -65,8 +65,10 @@ class SentenceEncoder(keras.layers.Layer):
             return
 
         def weight(name: str, *shape: int) -> keras.Variable:
+            # float32 whatever the policy: the recurrence adds up over the words.
             uniform = keras.initializers.RandomUniform(-0.1, 0.1)
-            return self.add_weight(name=name, shape=shape, initializer=uniform, autocast=False)
+            options = {"dtype": "float32", "autocast": False, "initializer": uniform}
+            return self.add_weight(name=name, shape=shape, **options)
 
         gates = 4 * self.hidden_size
         self.embedding = weight("embedding", self.vocabulary_size, self.embedding_size)

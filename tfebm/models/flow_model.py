@@ -248,7 +248,7 @@ def check_precision(flow: Flow) -> None:
     """Raises `InvalidInputError` unless a flow computes in float32."""
     if flow.compute_dtype != "float32" or flow.variable_dtype != "float32":
         raise InvalidInputError(
-            f"A flow is trained in float32: with fewer bits it does not invert. Received the flow "
+            f"A flow must compute in float32, as the model around it does. Received the flow "
             f"'{flow.name}' that computes in {flow.compute_dtype}. Give it `dtype='float32'`."
         )
 

@@ -430,6 +430,9 @@ def _prepared(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> lis
     the loss is the same but for underflow, which float32 and bfloat16 do not know.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(inner, "global_clipnorm", None):
+        # The norm over all of them is of Keras' default type, and Keras multiplies each by it.
+        grads = [tf.cast(grad, keras.config.floatx()) for grad in grads]
     needs_sum = inner is not optimizer or any(
         getattr(inner, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")
     )
