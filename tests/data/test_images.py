@@ -113,7 +113,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bytes.npz").write_bytes(corrupt)
     np.save(tmp_path / "array.npy", grey(2))
     pickled = np.array([{"a": 1}], dtype=object)
-    save(tmp_path / "pickled.npz", x_train=pickled, x_test=pickled)
+    save(tmp_path / "objects.npz", x_train=pickled, x_test=pickled)
     save(tmp_path / "names.npz", images=grey(2))
     (tmp_path / "empty").mkdir()
     Image.fromarray(grey(1)[0]).save(tmp_path / "photo.jpg")
@@ -128,7 +128,7 @@ def test_files_that_cannot_be_read(tmp_path):
         "cut.npz": "cannot be read",
         "bytes.npz": "cannot be read",
         "array.npy": "a single array",
-        "pickled.npz": "x_train holds Python objects, which are not read",
+        "objects.npz": "objects.npz: x_train holds Python objects, which are not read",
         "photo.jpg": "it is an image, and not an archive of arrays. Give the folder",
         "photos.tar.gz": "a packed file.*unpack it and give",
         "photos.tar": "a packed file.*unpack it and give",

@@ -240,8 +240,8 @@ def _read_array(archive: Any, name: str, where: str) -> np.ndarray:
             raise
         what = "images" if name.startswith("x") else "labels"
         raise InvalidInputError(
-            f"{where}: {name} holds Python objects, which are not read. Arrays of numbers are needed. Give "
-            f"all {what} one shape, and save `numpy.array(list_of_{what})`."
+            f"{where}: {name} holds Python objects, which are not read. Arrays of numbers are "
+            f"needed. Give all {what} one shape, and save `numpy.array(list_of_{what})`."
         ) from None
 
 
