@@ -148,6 +148,46 @@ class TestFlowModel:
             with pytest.raises(tfebm.InvalidInputError, match="must compute in float32"):
                 tfebm.FlowModel(tfebm.RealNVP(2, dtype=dtype))
 
+    @pytest.mark.parametrize("eager", [False, True])
+    def test_gradients_are_those_of_what_is_trained_now(self, eager):
+        model = tfebm.FlowModel(affine_flow(), jit_compile=False)
+        frozen, free = (net.layers[0] for net in model.flow.nets[:2])
+
+        def step(trainable):
+            model.flow.trainable, frozen.trainable = trainable
+            model.compile(keras.optimizers.SGD(0.1), run_eagerly=eager)
+            before = [v.numpy() for v in (frozen.kernel, free.kernel)]
+            model.train_on_batch(X)
+            after = (frozen.kernel, free.kernel)
+            return [v.numpy() - b for v, b in zip(after, before, strict=True)]
+
+        for net in model.flow.nets:  # heads of zeros hide what is before them
+            net.layers[-1].kernel.assign(tf.ones_like(net.layers[-1].kernel))
+        assert not np.any(step((False, False)))
+        start = [weight.numpy() for weight in model.weights]
+        assert np.all([np.any(moved) for moved in step((True, True))])
+        moved = []
+        for forget in (False, True):
+            for weight, value in zip(model.weights, start, strict=True):
+                weight.assign(value)
+            if forget:
+                model = tfebm.FlowModel(model.flow, jit_compile=False)
+            moved.append(step((True, False)))
+        assert not np.any(moved[0][0])
+        assert np.any(moved[0][1])
+        np.testing.assert_allclose(moved[0][1], moved[1][1], rtol=1e-5)
+
+    def test_auto_takes_the_plain_graph_where_xla_lacks_a_gradient(self):
+        class Resized(tfebm.RealNVP):
+            def log_prob(self, x):
+                image = (x + self.shift.value[0])[:, tf.newaxis, :, tf.newaxis]
+                small = tf.image.resize(image, [1, 1], method="nearest")
+                return super().log_prob(x) - tf.reduce_mean(small**2, axis=[1, 2, 3])
+
+        model = tfebm.FlowModel(Resized(2, num_couplings=2, hidden_units=(4,)))
+        model.compile()
+        assert np.isfinite(model.fit(X[:8], verbose=0).history["loss"]).all()
+
     def test_what_is_no_flow(self):
         with pytest.raises(tfebm.InvalidInputError, match="owns its weights"):
             tfebm.FlowModel(keras.layers.Dense(2))

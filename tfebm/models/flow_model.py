@@ -1,6 +1,8 @@
 """Maximum likelihood for flows."""
 
 import math
+import operator
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -84,7 +86,7 @@ class FlowModel(RowInference, OptimizersModel):
         self.latent_size = flow.latent_size
         self.step = replicas.add_step(self)
         self.add_trackers("nats", "bits_per_dimension")
-        self._likelihood_function: Any = None
+        self._likelihood_function = _Compiled()
         self.build((None, *self.data_shape))
 
     def build(self, input_shape: Any = None) -> None:
@@ -134,7 +136,7 @@ class FlowModel(RowInference, OptimizersModel):
         seeds = random.row_seeds(self.seed, self.step.value, tf.shape(x)[0])
         x, seeds, weights = replicas.fill_empty(x, seeds)
         count = replicas.global_sum(tf.reduce_sum(weights))
-        function = self._likelihood(x)
+        function = self._likelihood(x, weights, count)
         log_prob, penalties, grads = function(self.dequantize(x, seeds), weights, count)
         self.apply_gradients({"flow": grads})
         self.step.assign_add(1)
@@ -147,14 +149,23 @@ class FlowModel(RowInference, OptimizersModel):
         log_prob = self.flow.log_prob(self.dequantize(x, seeds))
         return self._track(log_prob, networks.penalties(self.flow), weights)
 
-    def _likelihood(self, x: Tensor) -> Any:
+    def _likelihood(self, *arguments: Tensor) -> Any:
         """log q, penalties and the gradient of the loss, compiled by the samplers' rule."""
-        if self._likelihood_function is None:
-            jit = compilation.resolve_jit_compile(self.jit_chains, self.flow.log_prob, (x,))
-            self._likelihood_function = tf.function(
+        known = self._likelihood_function
+        variables, situation = self.flow.trainable_variables, compilation.situation()
+        if not known.holds_for(variables, situation):
+            jit = compilation.resolve_jit_compile(
+                self.jit_chains,
+                lambda x, *_: self.flow.log_prob(x),
+                arguments,
+                # XLA has operations whose gradients it lacks.
+                compiled_fn=self._log_prob_and_grads,
+            )
+            function = tf.function(
                 self._log_prob_and_grads, jit_compile=jit, reduce_retracing=True, autograph=False
             )
-        return self._likelihood_function
+            known = self._likelihood_function = _Compiled(function, variables, situation)
+        return known.function
 
     def _log_prob_and_grads(self, x: Tensor, weights: Tensor, count: Tensor) -> tuple:
         variables = [v.value for v in self.flow.trainable_variables]
@@ -230,6 +241,22 @@ class FlowModel(RowInference, OptimizersModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FlowModel":
         return cls(**{**config, "flow": keras.saving.deserialize_keras_object(config["flow"])})
+
+
+class _Compiled:
+    """A function, and what it was traced for: its gradients are those of these variables."""
+
+    def __init__(
+        self, function: Any = None, variables: Sequence[Any] = (), situation: tuple | None = None
+    ) -> None:
+        self.function = function
+        self._of = tuple(variables), situation
+
+    def holds_for(self, variables: Sequence[Any], situation: tuple) -> bool:
+        """Whether nothing was frozen, thawed or replaced since, and graphs are made as then."""
+        ours, then = self._of
+        same = len(ours) == len(variables) and all(map(operator.is_, ours, variables))
+        return self.function is not None and same and then == situation
 
 
 def first_rows(model: OptimizersModel, x: Any, number: int) -> Tensor | None:

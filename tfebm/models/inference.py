@@ -11,6 +11,7 @@ from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.models import latents, networks
+from tfebm.samplers import compilation
 from tfebm.types import Latents, Seed
 
 
@@ -178,7 +179,7 @@ class RowInference:
         functions = self.__dict__.setdefault("_row_functions", {})
         # A sampler that is replaced or changed must not be answered for by the old trace.
         settings = repr([part.get_config() for part in self.inference_parts()])
-        key = (method, static, settings)
+        key = (method, static, settings, compilation.situation())
         if key not in functions:
             # Any number of rows is one trace.
             signature = tf.nest.map_structure(
