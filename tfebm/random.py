@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.types import Seed, Tensor
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -96,7 +96,15 @@ def single_seed(seed: Any) -> Any:
     """A whole number of any kind (Python's, NumPy's, a tensor's) as a Python integer.
 
     What holds one stream per row, or is a tensor of a graph, is returned as it is.
+
+    Raises:
+        InvalidInputError: None, True or False, which nobody means as a number.
     """
+    if seed is None or isinstance(seed, (bool, np.bool_)):
+        raise InvalidInputError(
+            f"`seed` must be a whole number, or streams, int32 `[rows, 2]`. Received {seed!r}. "
+            "Give one integer; another one for other noise."
+        )
     if isinstance(seed, (int, np.integer)):
         return int(seed)
     is_tensor = tf.is_tensor(seed)
@@ -189,7 +197,7 @@ def as_row_seeds(seed: Seed, num_rows: int | Tensor) -> Tensor:
     """`seed` itself when it is int32 `[num_rows, 2]`, else the rows 0, 1, ... of an integer."""
     seed = single_seed(seed)
     if not isinstance(seed, int):
-        seed = tf.convert_to_tensor(seed)
+        seed = _streams(seed)
     if isinstance(seed, int) or (seed.shape.rank == 0 and seed.dtype.is_integer):
         return fold_in(root_seed(seed), tf.range(num_rows, dtype=tf.int32))
     if isinstance(num_rows, int) and seed.shape.rank == 2 and seed.shape[0] not in (None, num_rows):
@@ -202,6 +210,16 @@ def as_row_seeds(seed: Seed, num_rows: int | Tensor) -> Tensor:
             f"per row. Received dtype {seed.dtype.name} and shape {seed.shape}."
         )
     return seed
+
+
+def _streams(seed: Any) -> Tensor:
+    try:
+        return tf.convert_to_tensor(seed)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            "`seed` must be an integer or an int32 tensor of shape `[rows, 2]`, one stream per "
+            f"row. Received {received(seed)}. Give one integer."
+        ) from None
 
 
 def content_seeds(seed: Seed, x: Tensor) -> Tensor:
@@ -221,7 +239,7 @@ def content_seeds(seed: Seed, x: Tensor) -> Tensor:
     """
     seed = single_seed(seed)
     if not isinstance(seed, int):
-        seed = tf.convert_to_tensor(seed)
+        seed = _streams(seed)
         if seed.shape.rank != 0 or not seed.dtype.is_integer:
             return as_row_seeds(seed, tf.shape(x)[0])
     x = tf.convert_to_tensor(x)

@@ -173,8 +173,20 @@ class TestBernoulli:
         for data in (ones, tf.data.Dataset.from_tensor_slices(ones).batch(8)):
             with pytest.raises(tfebm.InvalidInputError, match=r"from 0 to 1.*2 \* x - 1"):
                 model.fit(data, verbose=0)
+        rows = [ones[:8], ones[8:]]
+        for refused in (
+            lambda: model.fit((batch for batch in rows), verbose=0),
+            lambda: model.fit(2 * ones - 1, validation_data=ones, verbose=0),
+            lambda: model.evaluate(ones, verbose=0),
+            lambda: model.predict(ones, verbose=0),
+            lambda: model.score(ones),
+            lambda: model.train_on_batch(ones[:1]),
+            lambda: model.score(0.5 * ones + 0.25),
+        ):
+            with pytest.raises(tfebm.InvalidInputError, match=r"2 \* x - 1"):
+                refused()
         model.fit(2 * ones - 1, verbose=0)
-        model.evaluate(ones[:1], verbose=0)  # one example says nothing
+        model.evaluate(np.ones_like(ones[:1]), verbose=0)  # one bright example says nothing
 
 
 class TestCompilation:

@@ -177,13 +177,17 @@ def check_token_data(x: Any, vocabulary_size: int) -> None:
         )
 
 
+def of_ids(vocabulary_size: int, received: str) -> str:
+    """What is said of ids outside of a vocabulary."""
+    return (
+        f"Ids must lie within [0, {vocabulary_size - 1}], the generator's vocabulary. Received "
+        f"{received}. Use the model's own tokenizer: `model.generator.tokenizer`."
+    )
+
+
 def _check_ids(x: np.ndarray, vocabulary_size: int) -> None:
     if x.size and (x.min() < 0 or x.max() >= vocabulary_size):
-        raise InvalidInputError(
-            f"Ids must lie within [0, {vocabulary_size - 1}], the generator's vocabulary. Received "
-            f"ids from {x.min()} to {x.max()}. Use the model's own tokenizer: "
-            "`model.generator.tokenizer`."
-        )
+        raise InvalidInputError(of_ids(vocabulary_size, f"ids from {x.min()} to {x.max()}"))
     inside = np.flatnonzero(((x[:, :-1] == 0) & (x[:, 1:] != 0)).any(axis=1))
     if len(inside):
         raise InvalidInputError(
@@ -213,10 +217,19 @@ def _check_floats(dtype: Any) -> None:
         floating = False
     if not floating:
         name = getattr(dtype, "name", dtype)
-        raise InvalidInputError(
-            f"Examples must be floats. Received {name}. For 8-bit images use "
-            "`x.astype('float32') / 127.5 - 1`."
-        )
+        remedy = "For 8-bit images use `x.astype('float32') / 127.5 - 1`."
+        if name == "bool":
+            remedy = "Use `2 * x.astype('float32') - 1`."
+        elif name == "object":
+            remedy = (
+                "Rows of several shapes, or what is not a number, make no array of floats: bring "
+                "all examples to one shape, and stack them with `np.stack`."
+            )
+        elif name == "string" or name.startswith(("str", "bytes")):
+            remedy = "Texts are for a model of sentences, whose generator has a tokenizer."
+        elif name.startswith("complex"):
+            remedy = "Split real and imaginary parts: `np.stack([x.real, x.imag], axis=-1)`."
+        raise InvalidInputError(f"Examples must be floats. Received {name}. {remedy}")
 
 
 def _check_shape(shape: tuple, data_shape: tuple[int, ...]) -> None:

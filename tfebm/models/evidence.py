@@ -8,6 +8,7 @@ import tensorflow as tf
 from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
+from tfebm.models.inference import check_eager
 from tfebm.models.latent_variable import LatentVariableModel
 from tfebm.models.posterior_chain import POSTERIOR, PosteriorChainModel
 from tfebm.models.vae import VAE
@@ -134,6 +135,7 @@ def tune_step_size(
         >>> found = tune_step_size(model, x_train[:32], criterion="ksd")
         >>> found.table                                           # [K, P]
     """
+    check_eager()
     _check_has_chain(model)
     log_det.check_short_run(model.posterior_sampler)
     if model.current_step_size() is None:
@@ -181,6 +183,7 @@ def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float
     Raises:
         InvalidInputError: A step size at or past 2 / sqrt(largest curvature); both are named.
     """
+    check_eager()
     _check_has_chain(model)
     x = model.trim_rows(model.as_rows(x)[:8])
     start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
@@ -232,6 +235,7 @@ def evidence_bound(
     References: E. Nijkamp et al. ECCV 2020, section 3.3. Y. Burda, R. Grosse, R. Salakhutdinov.
     Importance Weighted Autoencoders. ICLR 2016.
     """
+    check_eager()
     checks.check_count("num_chains", num_chains)
     x = model.as_rows(x)
     if not len(x):
@@ -301,6 +305,7 @@ def laplace_bound(
     Densities. JASA 1986. A. Owen, Y. Zhou. Safe and Effective Importance Sampling. JASA 2000,
     section 3 (the share of the prior).
     """
+    check_eager()
     checks.check_count("num_samples", num_samples, least=2)
     checks.check_count("num_chains", num_chains)
     x = model.as_rows(x)
@@ -349,6 +354,7 @@ def evidence_sampler(
         >>> sampler = evidence_sampler(model, x_valid[:16])
         >>> bound = evidence_bound(model, x_test[:500], num_chains=10, sampler=sampler)
     """
+    check_eager()
     x = model.as_rows(x)
     if not len(x):
         raise InvalidInputError("The chain is chosen by examples. Received none.")

@@ -14,7 +14,7 @@ from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.likelihoods import GaussianLikelihood
-from tfebm.models import networks
+from tfebm.models import arguments, batches, networks
 from tfebm.types import Latents, Tensor
 
 # Children of a row's stream, behind those of the chains.
@@ -42,10 +42,14 @@ class Arrays:
         of_likelihood = getattr(self._model.likelihood, "data_range", None)
         of_generator = getattr(self._model.generator, "output_range", None)
         checks.check_training_data(x, self.shape, of_likelihood or of_generator)
+        if batches.is_array(x):
+            arguments.check_signs(self._model.likelihood, np.asarray(x))
 
     def tensor(self, x: Any) -> Tensor:
         """A user's examples for inference, `[N, ...]`."""
-        return tf.constant(checks.as_examples(x, self.shape))
+        x = checks.as_examples(x, self.shape)
+        arguments.check_signs(self._model.likelihood, x)
+        return tf.constant(x)
 
     def two(self) -> Tensor:
         """A batch of two examples, to build networks with."""

@@ -266,7 +266,7 @@ def first_rows(model: OptimizersModel, x: Any, number: int) -> Tensor | None:
         InvalidInputError: A batch that `model` cannot take.
     """
     batch = batches.first(x)
-    if batch is None and hasattr(x, "shape"):
+    if batch is None and batches.is_array(x):
         batch = x[:number]
     return None if batch is None else model.as_batch(batch)[:number]
 

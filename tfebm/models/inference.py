@@ -195,17 +195,20 @@ class RowInference:
         return functions[key]
 
 
-def check_eager(rows: str) -> None:
+def check_eager(rows: str = "") -> None:
     """Raises `InvalidInputError` in a graph, where nothing can answer with arrays.
 
     Args:
-        rows: The method that does the same there.
+        rows: The method that does the same there, if there is one.
     """
     if tf.inside_function():
+        instead = (
+            f", or use `{rows}` inside: the same as operations of the graph, with a stream per "
+            "row, `tfebm.random.as_row_seeds(seed, num_rows)`"
+        )
         raise InvalidInputError(
-            "This method answers with arrays, and was called inside of a `tf.function`. Call it "
-            f"outside, or use `{rows}` inside: the same as operations of the graph, with a stream "
-            "per row, `tfebm.random.as_row_seeds(seed, num_rows)`."
+            "This method answers with arrays or numbers, and was called inside of a `tf.function`. "
+            f"Call it outside{instead if rows else ''}."
         )
 
 

@@ -13,6 +13,7 @@ from tfebm.distributions import LogNormalizer, NormalizerBounds
 from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
 from tfebm.errors import InvalidInputError
 from tfebm.models import arguments, latents, networks, replicas
+from tfebm.models.inference import check_eager
 from tfebm.models.latent_variable import gradients, row_norms
 from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
@@ -180,6 +181,7 @@ class LatentEBM(PosteriorChainModel):
         Raises:
             InvalidInputError: Another method.
         """
+        check_eager()
         if method not in ("importance", "annealed"):
             raise InvalidInputError(
                 f"`method` must be 'importance' or 'annealed'. Received {method!r}."

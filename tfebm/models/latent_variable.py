@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.models import arguments, batches, examples, laplace, latents, networks, replicas
-from tfebm.models.flow_model import first_rows
-from tfebm.models.inference import ChainInference, to_numpy
+from tfebm.models.inference import ChainInference, check_eager, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
 from tfebm.types import Latents, Seed, Tensor
@@ -196,16 +195,11 @@ class LatentVariableModel(ChainInference, OptimizersModel):
     def as_batch(self, x: Any) -> Tensor:
         return batches.ids(x) if self.reads_sentences else batches.floats(x, self.data_shape)
 
-    def prepare(self, x: Any) -> None:
-        """Raises where `x` holds nothing below 0 and the likelihood reads [-1, 1]."""
-        # Of a data set the first batch stands for all.
-        rows = x if isinstance(x, np.ndarray) else first_rows(self, x, 256)
-        if rows is not None and not self.reads_sentences:
-            arguments.check_signs(self.likelihood, np.asarray(rows))
-
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """`keras.Model.predict`: reconstructions, in the shape of `x`."""
-        if hasattr(x, "shape") and hasattr(x, "dtype"):
+        check_eager("reconstruct_rows")
+        x = batches.plain(x, "predict")
+        if batches.is_array(x) or (self.reads_sentences and isinstance(x, (str, list))):
             x = self.examples.tensor(x)
         return to_numpy(super().predict(x, *args, **kwargs))
 

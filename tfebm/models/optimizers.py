@@ -1,5 +1,6 @@
 """A Keras model whose networks have an optimizer each."""
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -8,8 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, received
 from tfebm.models import batches, replicas, workers
+from tfebm.models.inference import check_eager
 from tfebm.samplers import compilation
 from tfebm.types import Tensor
 
@@ -192,38 +194,23 @@ class OptimizersModel(keras.Model):
                 take, before any training starts; under several workers, data in any other form.
         """
         given = _by_name(keras.Model.fit, self, x, y, *args, **kwargs)
-        for name in ("sample_weight", "class_weight"):
-            if given.get(name) is not None:
-                raise InvalidInputError(
-                    f"`{name}` is not supported: the likelihood counts every example the same. "
-                    f"Received `{name}`. To weigh examples, resample them in the data set."
-                )
-        if x is None:
-            raise InvalidInputError("`fit` needs data: arrays or a `tf.data.Dataset` of batches.")
-        first = self._check(x)
-        given["x"] = batches.as_tuples(x, self._check_batch)
-        validation = given.get("validation_data")
-        if isinstance(validation, (tuple, list)):
-            if len(validation) == 3 and validation[2] is not None:
-                raise InvalidInputError(
-                    "`validation_data` holds sample weights, which are not supported: the "
-                    "likelihood counts every example the same. Drop the third entry."
-                )
-            validation = given["validation_data"] = validation[0]
-        if validation is not None:
-            self._check(validation)
-            given["validation_data"] = batches.as_tuples(validation, self._check_batch)
+        batches.refuse_weights(given)
+        reading = self._read(x, "fit")
+        given["x"] = reading.source
+        validation = _validation(given.get("validation_data"))
+        held_out = reading if validation is None else self._read(validation, "validation_data")
+        given["validation_data"] = None if validation is None else held_out.source
         given["callbacks"] = self._callbacks(given.get("callbacks"))
-        self.prepare(x if first is None else first)  # which is read once
+        self.prepare(x if reading.first is None else reading.first)
         if self._has_peers():
             given["x"], given["steps_per_epoch"] = self._shared(x, given.get("steps_per_epoch"))
             if validation is not None:
                 steps = given.get("validation_steps")
                 given["validation_data"], steps = self._shared(validation, steps)
                 given["validation_steps"] = steps
-        if not _is_array(x):
+        if not batches.is_array(reading.source):
             given["y"] = None
-        with batches.shapes_are_said():
+        with self._said(reading), self._said(held_out):
             history = super().fit(**given)
         for name, network in self.optimized.items():
             if name != "optimizer":  # for that one Keras does it (moving averages of weights)
@@ -232,17 +219,23 @@ class OptimizersModel(keras.Model):
         return history
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.evaluate`; `x` must be what `fit` takes."""
-        inner = "_use_cached_eval_dataset" in kwargs  # `fit` calls, which has checked the data
-        extra = {name: kwargs.pop(name) for name in list(kwargs) if name.startswith("_")}
+        """`keras.Model.evaluate`; `x` must be what `fit` takes, and weights are refused as there.
+
+        Raises:
+            ValueError: As `fit`.
+        """
+        if "_use_cached_eval_dataset" in kwargs:  # `fit` calls, which has checked the data
+            return super().evaluate(x, y, *args, **kwargs)
         given = _by_name(keras.Model.evaluate, self, x, y, *args, **kwargs)
-        if not inner:
-            self._check(x)
-            given["x"] = batches.as_tuples(x, self._check_batch)
-            if self._has_peers():
-                given["x"], given["steps"] = self._shared(x, given.get("steps"))
-        with batches.shapes_are_said():
-            return super().evaluate(**given, **extra)
+        batches.refuse_weights(given)
+        reading = self._read(x, "evaluate")
+        given["x"] = reading.source
+        if self._has_peers():
+            given["x"], given["steps"] = self._shared(x, given.get("steps"))
+        if not batches.is_array(reading.source):
+            given["y"] = None
+        with self._said(reading):
+            return super().evaluate(**given)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`, of one worker."""
@@ -251,24 +244,32 @@ class OptimizersModel(keras.Model):
                 "`predict` answers one caller, and several workers would wait for each other in "
                 "it. Save the model, and load it in a program without the strategy."
             )
-        batches.refuse_parts(x)
-        with batches.shapes_are_said():
-            return super().predict(batches.as_tuples(x), *args, **kwargs)
+        check_eager()
+        reading = batches.Reading(batches.plain(x, "predict"), self.as_input, look=False)
+        with self._said(reading):
+            return super().predict(reading.source, *args, **kwargs)
 
-    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.train_on_batch`; `x` must be what `fit` takes."""
-        self._check(x)
+    def train_on_batch(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.train_on_batch`; `x` must be what `fit` takes, one batch of it."""
+        given, reading = self._read_batch(keras.Model.train_on_batch, x, *args, **kwargs)
         if not int(self.step.numpy()):
             self.prepare(x)
-        return super().train_on_batch(x, *args, **kwargs)
+        with self._said(reading):
+            return super().train_on_batch(**given)
 
-    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """`keras.Model.test_on_batch`; `x` must be what `fit` takes."""
-        self._check(x)
-        return super().test_on_batch(x, *args, **kwargs)
+    def test_on_batch(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """`keras.Model.test_on_batch`; `x` must be what `fit` takes, one batch of it."""
+        given, reading = self._read_batch(keras.Model.test_on_batch, x, *args, **kwargs)
+        with self._said(reading):
+            return super().test_on_batch(**given)
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        # Keras would add its own lines to what `call` has to say.
+        if batches.is_array(x) and not isinstance(x, keras.KerasTensor):
+            x = self.as_input(x)
+        return super().__call__(x, *args, **kwargs)
 
     def predict_step(self, data: Any) -> Any:
-        # Keras would add its own lines to what `call` has to say.
         return self(self.as_input(batches.unpack(data)), training=False)
 
     def as_input(self, x: Any) -> Tensor:
@@ -279,12 +280,29 @@ class OptimizersModel(keras.Model):
         """A batch of examples, checked as far as its type says, in the model's own type."""
         return batches.floats(x, self.data_shape)
 
-    def _check(self, x: Any) -> Tensor | None:
-        """Checks what `fit` takes; returns the first batch of a data set."""
-        batches.refuse_parts(x)
+    def _read(self, x: Any, method: str) -> batches.Reading:
+        """What `method` takes, checked."""
+        check_eager()
+        x = batches.plain(x, method)
         self.check_data(x)
-        first = batches.first(x)
-        return None if first is None else self._check_batch(first)
+        return batches.Reading(x, self._check_batch)
+
+    def _read_batch(
+        self, method: Any, x: Any, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], batches.Reading]:
+        given = _by_name(method, self, x, *args, **kwargs)
+        batches.refuse_weights(given)
+        reading = self._read(x, method.__name__)
+        if not batches.is_array(reading.source):
+            raise InvalidInputError(
+                f"`{method.__name__}` takes one batch, an array. Received {received(x)}. Give "
+                "data sets and generators to `fit` or `evaluate`."
+            )
+        return {**given, "x": reading.source}, reading
+
+    def _said(self, reading: batches.Reading) -> contextlib.AbstractContextManager:
+        network = getattr(self, "generator", None)
+        return reading.said(getattr(network, "vocabulary_size", None))
 
     def _check_batch(self, x: Any) -> Tensor:
         # The values of a data set show only when it is read: the first batch stands for all.
@@ -365,8 +383,8 @@ class OptimizersModel(keras.Model):
     def _has_peers(self) -> bool:
         return workers.count(self.distribute_strategy) > 1
 
-    def _shared(self, batches: Any, steps: int | None) -> tuple[Any, int]:
-        return workers.share_batches(batches, steps, self.distribute_strategy)
+    def _shared(self, data: Any, steps: int | None) -> tuple[Any, int]:
+        return workers.share_batches(data, steps, self.distribute_strategy)
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         # Everything is built already. Keras would average the first batch over the replicas to
@@ -458,11 +476,23 @@ def _by_name(function: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return given
 
 
+def _validation(given: Any) -> Any:
+    """x of `validation_data`, which may be a tuple as Keras takes it."""
+    if not isinstance(given, (tuple, list)):
+        return given
+    if len(given) == 3 and given[2] is not None:
+        raise InvalidInputError(
+            "`validation_data` holds sample weights, which are not supported: the "
+            "likelihood counts every example the same. Drop the third entry."
+        )
+    if len(given) not in (1, 2, 3):
+        raise InvalidInputError(
+            f"`validation_data` must be x or (x, y). Received {received(given)}. Give an array."
+        )
+    return given[0]
+
+
 def _without(variables: list, others: list) -> list:
     """`variables` that are none of `others`."""
     known = {id(v) for v in others}
     return [v for v in variables if id(v) not in known]
-
-
-def _is_array(x: Any) -> bool:
-    return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, tf.data.Dataset)

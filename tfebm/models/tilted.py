@@ -135,6 +135,7 @@ class TiltedGenerator(RowInference):
         Raises:
             InvalidInputError: Another method, or a backbone that is not a flow.
         """
+        check_eager()
         self._needs_flow("log Z")
         base = self.backbone.base_distribution()
         if num_samples is None:
@@ -181,6 +182,7 @@ class TiltedGenerator(RowInference):
             InvalidInputError: A backbone that is not a flow, or an estimate of log Z that cannot be
                 trusted.
         """
+        check_eager("score_rows")
         self._needs_flow("`log_prob`")
         if not self._log_normalizer_known():
             estimate = self.estimate_log_normalizer()
