@@ -1,6 +1,7 @@
 """What Keras promises of a model holds for every one of ours."""
 
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -217,6 +218,147 @@ def test_a_shape_that_shows_late_gets_a_sentence(name):
             refused(unknown_shapes(X[:, :1]), verbose=0)
 
 
+class Spoilt(Batches):
+    """Three batches, of which the last is another one."""
+
+    def __init__(self, x, bad):
+        super().__init__(x)
+        self.bad = bad
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return self.bad if i == 2 else super().__getitem__(i)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("FlowModel", lambda x: x[:8, :1], r"Received shape \[8, 1\]"),
+        ("FlowModel", lambda x: (127 * x[:8] + 128).astype("uint8"), "Received uint8"),
+        ("FlowModel", lambda x: x[:8] / 0, "NaN or infinite"),
+        ("LanguageModel", lambda x: x[:8] + 10_000, "Ids must lie within"),
+        ("LanguageModel", lambda x: x[:8].astype("float32"), "Received float32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_wrong_batch_behind_good_ones(name, spoil, message):
+    model, _ = fitted(name)
+    x = examples(model)
+    bad = spoil(x)
+    for refused in (
+        lambda: model.fit((each for each in [x[:8], x[:8], bad]), verbose=0),
+        lambda: model.fit(Spoilt(x, bad), shuffle=False, verbose=0),
+        lambda: model.evaluate(iter([x[:8], x[:8], bad]), verbose=0),
+    ):
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            refused()
+
+
+def test_ids_of_no_word_in_a_later_batch_of_a_data_set():
+    model, _ = fitted("LanguageModel")
+    x = examples(model)
+    rows = tf.data.Dataset.from_tensor_slices(np.concatenate([x, x + 10_000])).batch(8)
+    with pytest.raises(tfebm.InvalidInputError, match="Ids must lie within"):
+        model.evaluate(rows, verbose=0)
+
+
+def test_weights_are_refused_by_all_methods():
+    model, _ = fitted("FlowModel")
+    ones = np.ones(ROWS, "float32")
+    for method in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(tfebm.InvalidInputError, match="`sample_weight` is not supported"):
+            method(X, sample_weight=ones)
+    for method in (model.fit, model.train_on_batch):
+        with pytest.raises(tfebm.InvalidInputError, match="`class_weight` is not supported"):
+            method(X, class_weight={0: 1.0})
+
+
+class Table:
+    """What pandas has."""
+
+    def to_numpy(self):
+        return X
+
+
+def test_what_is_no_data_gets_a_sentence():
+    model, _ = fitted("FlowModel")
+    language, _ = fitted("LanguageModel")
+    ragged = tf.RaggedTensor.from_row_lengths(X.ravel(), [FEATURES] * ROWS)
+    objects = np.array([[1.0], [1.0, 2.0]], dtype=object)
+    for given, message in (
+        (None, "Received None"),
+        ("data.npz", "Received 'data.npz'"),
+        (3, "Received 3"),
+        (X.tolist(), "a list of 16 entries"),
+        (ragged, "must be dense.*tf.RaggedTensor"),
+        (tf.sparse.from_dense(X), "must be dense.*tf.SparseTensor"),
+        (objects, "Received object.*np.stack"),
+    ):
+        for method in (model.fit, model.evaluate, model.predict, model.train_on_batch):
+            if method == model.predict and given is objects:
+                continue
+            with pytest.raises(tfebm.InvalidInputError, match=message) as error:
+                method(given)
+            assert len(str(error.value)) < 300
+    with pytest.raises(tfebm.InvalidInputError, match="`evaluate` needs data"):
+        model.evaluate()
+    for empty in (iter([]), (x for x in [])):
+        with pytest.raises(tfebm.InvalidInputError, match="yields no batches"):
+            model.evaluate(empty, verbose=0)
+    for batch, message in ((X[:8].tolist(), "list of 8"), ((X, X, None, None), "of 4 entries")):
+        with pytest.raises(tfebm.InvalidInputError, match=message):
+            model.evaluate((each for each in [batch]), verbose=0)
+    with pytest.raises(tfebm.InvalidInputError, match="Sentences must be ids"):
+        language.fit(LINES, verbose=0)
+    expected = model.evaluate(X, batch_size=8, verbose=0)
+    for same in (Table(), iter([X[:8], X[8:]]), map(np.copy, [X[:8], X[8:]])):
+        np.testing.assert_allclose(model.evaluate(same, batch_size=8, verbose=0), expected, 1e-5)
+    with pytest.raises(tfebm.InvalidInputError) as error:
+        model(X[:, :1])
+    assert "Exception encountered" not in str(error.value)
+
+
+def test_what_answers_with_arrays_says_so_in_a_graph():
+    model, _ = fitted("LatentEBM")
+    flow, _ = fitted("FlowEBM")
+    for refused in (
+        lambda: model.fit(X),
+        lambda: model.evaluate(X),
+        lambda: model.predict(X),
+        lambda: model.train_on_batch(X),
+        model.estimate_log_normalizer,
+        lambda: model.estimate_log_normalizer("annealed"),
+        lambda: flow.log_prob(X),
+        lambda: tfebm.models.evidence_bound(model, X),
+        lambda: laplace_bound(model, X),
+        lambda: tfebm.models.tune_step_size(model, X),
+    ):
+        with pytest.raises(tfebm.InvalidInputError, match=r"inside of a `tf\.function`"):
+            tf.function(refused, autograph=False)()
+
+
+def test_what_is_no_seed():
+    model, _ = fitted("FlowModel")
+    for seed in (None, True, np.bool_(False), {}):
+        with pytest.raises(tfebm.InvalidInputError, match="`seed` must be"):
+            model.generate(2, seed=seed)
+
+
+@EVERY
+def test_numeric_checks_pass_what_is_well(name):
+    model = MODELS[name]()
+    tf.debugging.enable_check_numerics()
+    try:
+        model.compile()
+        x = examples(model)[:8]
+        assert np.isfinite(model.train_on_batch(x)).all()
+        assert np.isfinite(model.test_on_batch(x)).all()
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
 @EVERY
 def test_dicts_are_told_which_part_to_take(name):
     model, _ = fitted(name)
@@ -348,6 +490,19 @@ def test_one_optimizer_of_two_is_said():
         model.fit(X, verbose=0, callbacks=[plateau])
 
 
+def test_what_replicas_cannot_do(mirrored):
+    adam = keras.optimizers.Adam
+    with mirrored.scope():
+        model = tfebm.FlowModel(trained_flow())
+        for refused in (
+            adam(gradient_accumulation_steps=2),
+            adam(use_ema=True, ema_overwrite_frequency=2),
+            keras.optimizers.LossScaleOptimizer(adam(gradient_accumulation_steps=2)),
+        ):
+            with pytest.raises(tfebm.InvalidInputError, match="with 2 replicas. Leave it out"):
+                model.compile(refused)
+
+
 # ---- Losses -------------------------------------------------------------------------------
 
 
@@ -455,6 +610,7 @@ class Counting(tfebm.LatentEBM):
 
 def test_a_subclass_adds_metrics_layers_and_weights(tmp_path):
     model = Counting(dense(FEATURES, LATENT), dense(1, LATENT), LATENT, chain(), chain())
+    model.extra.trainable = False
     model.compile()
     history = model.fit(X, batch_size=4, epochs=3, verbose=0).history
     assert history["count"] == [4.0, 4.0, 4.0]
@@ -465,6 +621,65 @@ def test_a_subclass_adds_metrics_layers_and_weights(tmp_path):
     assert float(again.shift.numpy()) == 2.0
     np.testing.assert_array_equal(again.extra.kernel.numpy(), model.extra.kernel.numpy())
     assert again.fit(X, batch_size=4, verbose=0).history["count"] == [4.0]
+
+
+class Adding(tfebm.ShortRunModel):
+    """Adds a loss and a layer of its own, and has the metrics that Keras' guides have."""
+
+    factor = 0.0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.squared = keras.metrics.R2Score(name="squared")
+        self.f1 = keras.metrics.F1Score(name="f1")
+        self.head = keras.layers.Dense(FEATURES, "tanh", name="head")
+
+    @property
+    def metrics(self):
+        return [self.squared, self.f1]
+
+    def decode(self, z, training=None):
+        x = self.head(super().decode(z, training))
+        if training:
+            self.add_loss(self.factor * tf.reduce_mean(x**2))
+        return x
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        self.squared.update_state(X[:4], X[:4])
+        return logs
+
+
+def test_a_subclass_adds_losses_and_metrics_that_wait_for_data():
+    kernels = []
+    for factor in (0.0, 100.0):
+        keras.utils.set_random_seed(0)
+        model = Adding(dense(FEATURES, LATENT), LATENT, chain())
+        model.head.build((None, FEATURES))
+        model.factor = factor
+        with pytest.warns(UserWarning, match=r"No optimizer trains `head/kernel`.*the generator"):
+            model.compile(keras.optimizers.SGD(0.01))
+        history = model.fit(X, batch_size=8, epochs=3, verbose=0).history
+        assert history["squared"] == [1.0] * 3
+        assert "f1" not in history
+        assert float(model._trackers["loss"].count) == ROWS
+        kernels.append(model.generator.layers[-1].kernel.numpy())
+        difference = np.subtract(history["loss"], history["generator_loss"])
+        assert np.all(difference > 1e-3) == bool(factor)
+        assert np.isfinite(model.evaluate(X, verbose=0, return_dict=True)["loss"])
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+def test_a_layer_that_is_built_on_the_way_is_warned_of_once():
+    model = Adding(dense(FEATURES, LATENT), LATENT, chain())
+    model.compile(run_eagerly=True)
+    with pytest.warns(UserWarning, match="No optimizer trains `head/kernel`"):
+        model.fit(X[:4], verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(X[:4], verbose=0)
+        model.head.trainable = False
+        model.compile(run_eagerly=True)
 
 
 # ---- What a model cannot do ---------------------------------------------------------------

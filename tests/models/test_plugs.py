@@ -166,6 +166,19 @@ class TestBernoulli:
         with pytest.raises(tfebm.InvalidInputError, match="bounded as by a sigmoid"):
             model.likelihood = tfebm.BernoulliLikelihood()
 
+    def test_what_ends_at_1_on_both_sides_is_seen_too(self):
+        for squash in (
+            keras.Sequential([net(8, activation="tanh"), layers.Reshape((2, 4))]),
+            keras.Sequential([net(8, activation="tanh"), layers.Dropout(0.5)]),
+            keras.Sequential([net(8), layers.Lambda(keras.ops.tanh)]),
+            net(8, activation="softsign"),
+            keras.Sequential([net(8, activation="sigmoid"), layers.Rescaling(2.0, -1.0)]),
+        ):
+            with pytest.raises(tfebm.InvalidInputError, match="takes logits"):
+                latent_ebm(squash, likelihood=tfebm.BernoulliLikelihood())
+        hidden = keras.Sequential([net(5, activation="tanh"), layers.Dense(8)])
+        latent_ebm(hidden, likelihood=tfebm.BernoulliLikelihood())
+
     def test_data_in_0_1(self):
         ones = (X > 0).astype("float32")
         model = tfebm.ShortRunModel(net(8), 4, chain(), tfebm.BernoulliLikelihood())
@@ -212,6 +225,12 @@ class TestCompilation:
         model = latent_ebm(self.bicubic(), sampler=chain(jit_compile=True))
         with pytest.raises(tfebm.InvalidInputError, match=r"ResizeBicubic.*`jit_compile=False`"):
             model.score(X.reshape(8, 4, 4, 1))
+
+    def test_a_whole_step_is_refused_in_words(self):
+        model = tfebm.VAE(self.bicubic(), keras.Sequential([layers.Flatten(), layers.Dense(8)]))
+        model.compile(jit_compile=True)
+        with pytest.raises(tfebm.InvalidInputError, match=r"jit_compile=True.*ResizeBicubic"):
+            model.fit(X.reshape(8, 4, 4, 1), verbose=0)
 
     def test_every_chain_and_python_functions(self):
         def energy(z):

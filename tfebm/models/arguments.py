@@ -17,6 +17,7 @@ from tfebm.types import Tensor
 
 _OF_LIKELIHOODS = ("error", "energy_scale", "log_prob", "mean", "get_config")
 _FEW_EXAMPLES = 16
+_SATURATED = 0.99
 _PROBED_ROWS, _PROBED_SCALES = 32, (1.0, 30.0, 1000.0)
 
 
@@ -144,8 +145,8 @@ def check_logits(likelihood: Any, generator: keras.layers.Layer, size: LatentSiz
             "to it."
         )
     name = _last_activation(generator)
-    if name not in ("sigmoid", "tanh", "hard_sigmoid", "hard_tanh", "softmax", "soft_sign"):
-        name = "sigmoid" if _stays_in_unit_interval(generator, size) else None
+    if name not in ("sigmoid", "tanh", "hard_sigmoid", "hard_tanh", "softmax", "softsign"):
+        name = _squashed_as_by(generator, size)
     if name is not None:
         raise InvalidInputError(
             "A BernoulliLikelihood takes logits, of any size and sign, and applies the sigmoid "
@@ -181,8 +182,8 @@ def _last_activation(network: Any) -> str | None:
     return getattr(activation, "__name__", None)
 
 
-def _stays_in_unit_interval(generator: keras.layers.Layer, size: LatentSize) -> bool:
-    """Whether outputs lie in [0, 1] even for huge latents: logits take both signs there."""
+def _squashed_as_by(generator: keras.layers.Layer, size: LatentSize) -> str | None:
+    """What bounds the outputs even for huge latents, where logits take both signs and any size."""
     seeds = random.as_row_seeds(0, _PROBED_ROWS)
     lowest, highest = np.inf, -np.inf
     for scale in _PROBED_SCALES:
@@ -191,4 +192,9 @@ def _stays_in_unit_interval(generator: keras.layers.Layer, size: LatentSize) -> 
         outputs: Tensor = generator(z, training=False)
         lowest = min(lowest, float(tf.reduce_min(outputs)))
         highest = max(highest, float(tf.reduce_max(outputs)))
-    return 0.0 <= lowest < highest <= 1.0
+    if 0.0 <= lowest < highest <= 1.0:
+        return "sigmoid"
+    # Logits behind bounded hidden layers are bounded too, but do not end at 1.
+    if -1.0 <= lowest < highest <= 1.0 and max(-lowest, highest) > _SATURATED:
+        return "tanh"
+    return None

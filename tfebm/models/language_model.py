@@ -104,11 +104,11 @@ class LanguageModel(LatentVariableModel):
         x, seeds, weights = replicas.fill_empty(x, seeds)
         count = replicas.global_sum(tf.reduce_sum(weights))
         masks = random.fold_in(seeds, DROPOUT)
-        networks.forget_losses(self.generator)
+        networks.forget_losses(self.generator, of=self)
         with tf.GradientTape() as tape:
             nll = self.likelihood.error(self.examples.outputs(_no_latent(x), x, training, masks), x)
             loss = objectives.mean_over_global_batch(nll, weights, count)
-            penalties = networks.penalties(self.generator)
+            penalties = networks.penalties(self.generator, of=self)
             loss += penalties * (tf.reduce_sum(weights) / count)
         grads, _ = gradients(tape, loss, [v.value for v in self.generator.trainable_variables])
         return {"generator": grads}, self.track({"generator_loss": nll}, weights, nll + penalties)

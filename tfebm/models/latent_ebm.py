@@ -1,6 +1,5 @@
 """The latent-space energy-based prior over a generator."""
 
-import math
 from typing import Any, ClassVar
 
 import keras
@@ -63,8 +62,8 @@ class LatentEBM(PosteriorChainModel):
             value per row, a network that computes in float16, or a negative `energy_l2`.
 
     Metrics, all means over examples: `loss`, the generator's loss and the penalties of both
-    networks' layers, NaN where an energy is not finite (the energy's own loss, `energy_gap`, is not
-    among it: it says which way to go, and is near 0 when all is well); `generator_loss`, the
+    networks' layers, NaN or infinite where an energy is (its own loss, `energy_gap`, is not among
+    it: it says which way to go, and is near 0 when all is well); `generator_loss`, the
     likelihood's error at z+; `energy_posterior`, E(z+); `energy_prior`, E(z-); `energy_gap`, their
     difference; `reconstruction_mse`; norms of gradients and of what the chains move.
 
@@ -256,7 +255,7 @@ class LatentEBM(PosteriorChainModel):
             x, posterior_start, z_posterior, weights, count, training, seeds
         )
         energy_weights = [v.value for v in self.energy.trainable_variables]
-        networks.forget_losses(self.energy)
+        networks.forget_losses(self.energy, of=self)
         with tf.GradientTape() as tape:
             with tf.GradientTape(watch_accessed_variables=False) as of_rows:
                 of_rows.watch(z_posterior)
@@ -269,7 +268,7 @@ class LatentEBM(PosteriorChainModel):
             loss = objectives.energy_contrast(*energies, weights, count)
             if self.energy_l2:
                 loss += self.energy_l2 * objectives.energy_penalty(*energies, weights, count)
-            penalties = networks.penalties(self.energy)
+            penalties = networks.penalties(self.energy, of=self)
             loss += penalties * (tf.reduce_sum(weights) / count)
         energy_grads, _ = gradients(tape, loss, energy_weights)
         _, z_grads = gradients(of_rows, energy_posterior, [], z_posterior)
@@ -281,8 +280,10 @@ class LatentEBM(PosteriorChainModel):
             "energy_grad_norm": row_norms(z_grads),
             "displacement_prior": row_norms(tf.nest.flatten(moved)),
         }
-        # z+ does not notice everything that is wrong with an energy.
-        finite = tf.math.is_finite(energy_posterior) & tf.math.is_finite(energy_prior)
-        loss = seen.pop("loss") + penalties + tf.where(finite, 0.0, math.nan)
+        # z+ does not notice everything that is wrong with an energy. No constant NaN: the numeric
+        # checks of TensorFlow would stop at it.
+        size = tf.abs(energy_posterior) + tf.abs(energy_prior)
+        wrong = tf.where(tf.math.is_finite(size), 0.0, size)
+        loss = seen.pop("loss") + penalties + wrong
         logs = self.track(seen, weights, loss)
         return {"generator": generator_grads, "energy": energy_grads}, logs

@@ -195,7 +195,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
     def as_batch(self, x: Any) -> Tensor:
         return batches.ids(x) if self.reads_sentences else batches.floats(x, self.data_shape)
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+    def predict(self, x: Any = None, *args: Any, **kwargs: Any) -> np.ndarray:
         """`keras.Model.predict`: reconstructions, in the shape of `x`."""
         check_eager("reconstruct_rows")
         x = batches.plain(x, "predict")

@@ -189,26 +189,28 @@ def _example_shape(name: str, output: Tensor, size: LatentSize) -> tuple[int, ..
     return shape[1:]
 
 
-def forget_losses(*networks: keras.layers.Layer) -> None:
-    """Drops what layers added to the loss so far, in chains for instance; see `penalties`."""
+def forget_losses(*networks: keras.layers.Layer, of: keras.Model | None = None) -> None:
+    """Drops what layers, and the model `of` itself, added to the loss so far, in chains for
+    instance; see `penalties`."""
     for network in networks:
         network._clear_losses()
+    if of is not None:
+        of._losses.clear()
 
 
-def penalties(*networks: keras.layers.Layer) -> Tensor | float:
+def penalties(*networks: keras.layers.Layer, of: keras.Model | None = None) -> Tensor | float:
     """What networks add to the loss of the pass since `forget_losses`, a float32 scalar.
 
-    The penalties on weights (`kernel_regularizer`, ...), and what layers added in their calls
-    (`add_loss`, `activity_regularizer`). Of several replicas each adds its share, its rows by those
-    of the global batch: Keras sums their gradients.
+    The penalties on weights (`kernel_regularizer`, ...), what layers added in their calls
+    (`add_loss`, `activity_regularizer`), and what the model `of` added itself, in a method that a
+    subclass writes. Of several replicas each adds its share, its rows by those of the global batch:
+    Keras sums their gradients.
     """
-    found = [
-        # Weights may have other types than the model's float32.
-        tf.cast(tf.reduce_sum(loss), tf.float32)
-        for network in networks
-        for loss in network.losses
-        if _is_within_reach(loss)
-    ]
+    added = [loss for network in networks for loss in network.losses]
+    if of is not None:
+        added += of._get_own_losses()
+    # Weights may have other types than the model's float32.
+    found = [tf.cast(tf.reduce_sum(loss), tf.float32) for loss in added if _is_within_reach(loss)]
     return tf.add_n(found) if found else 0.0
 
 

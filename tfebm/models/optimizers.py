@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,7 @@ class OptimizersModel(keras.Model):
     def track(
         self, values: Mapping[str, Tensor], weights: Tensor, loss: Tensor
     ) -> dict[str, Tensor]:
-        """Adds a batch to the metrics, and returns all of them, a subclass' own included.
+        """Adds a batch to the model's own metrics, and returns them.
 
         Args:
             values: By name, `[B]` each.
@@ -57,11 +58,31 @@ class OptimizersModel(keras.Model):
             loss: `[B]`.
         """
         logs = replicas.update(self._trackers, {"loss": loss, **values}, weights)
-        for metric in self.metrics:
-            if metric.name not in self._trackers:
-                result = metric.result()
-                logs |= result if isinstance(result, dict) else {metric.name: result}
         return replicas.as_logs(logs)
+
+    def _all_metrics(self) -> list[keras.metrics.Metric]:
+        """`metrics`, and the model's own where a subclass' property leaves them out."""
+        listed = list(self.metrics)
+        return listed + _without(list(self._trackers.values()), listed)
+
+    def reset_metrics(self) -> None:
+        """Empties all metrics."""
+        for metric in self._all_metrics():
+            metric.reset_state()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Values of all metrics by name, those that a subclass added included."""
+        found = {}
+        for metric in self._all_metrics():
+            # Some of Keras' make their state at the first update, and have no result before.
+            if getattr(metric, "_built", True):
+                result = metric.result()
+                found |= result if isinstance(result, dict) else {metric.name: result}
+        return found
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Keras would drop the metrics that a subclass updates and does not return.
+        return {**logs, **self.get_metrics_result()} if isinstance(logs, dict) else logs
 
     # ---- Weights ----------------------------------------------------------------------
 
@@ -126,12 +147,14 @@ class OptimizersModel(keras.Model):
 
         Warns where one of several optimizers is given and another is left to its default.
         `ReduceLROnPlateau`, `LearningRateScheduler` and `SwapEMAWeights` see `optimizer` alone; a
-        `LearningRateSchedule` works in each.
+        `LearningRateSchedule` works in each. Warns of weights that no optimizer has, as those of a
+        layer that a subclass adds.
 
         Raises:
             ValueError: A loss or metrics (the model has its own), one optimizer for two
                 networks, mixed_float16, or under a strategy of several replicas
-                `steps_per_execution > 1` or `jit_compile=True`.
+                `steps_per_execution > 1`, `jit_compile=True`, or an optimizer that accumulates
+                gradients or overwrites weights with their averages.
         """
         given = [name for name in _NOT_OURS if kwargs.get(name) is not None]
         if given:
@@ -153,6 +176,7 @@ class OptimizersModel(keras.Model):
                 f"{' and '.join(f'`{name}`' for name in optimizers)} are one object. An optimizer "
                 "keeps state for one set of weights: give each network its own."
             )
+        self._refuse_merging(optimizers)
         super().compile(optimizer=optimizers["optimizer"], **kwargs)
         self._loss_tracker = None  # one of `_trackers` is `loss`
         self._compile_switches = {
@@ -166,6 +190,7 @@ class OptimizersModel(keras.Model):
             # State must exist before weights are loaded into it; Keras loads an unbuilt optimizer
             # with no more than a warning.
             getattr(self, name).build(getattr(self, network).trainable_variables)
+        self._warn_of_strays()
 
     def get_compile_config(self) -> dict[str, Any] | None:
         if not self.compiled:
@@ -179,6 +204,7 @@ class OptimizersModel(keras.Model):
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
+        self._strays = frozenset(map(id, self._untrained()))  # said when the model was made
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(
@@ -216,6 +242,7 @@ class OptimizersModel(keras.Model):
             if name != "optimizer":  # for that one Keras does it (moving averages of weights)
                 variables = getattr(self, network).trainable_variables
                 getattr(self, name).finalize_variable_values(variables)
+        self._warn_of_strays()  # layers that were built on the way
         return history
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -237,7 +264,7 @@ class OptimizersModel(keras.Model):
         with self._said(reading):
             return super().evaluate(**given)
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+    def predict(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """`keras.Model.predict`, of one worker."""
         if self._has_peers():
             raise InvalidInputError(
@@ -345,13 +372,34 @@ class OptimizersModel(keras.Model):
                 f"rate {float(keras.ops.convert_to_numpy(defaults[name].learning_rate)):g}"
                 for name in left
             )
-            # The line that compiles, behind a subclass' own `compile`.
-            depth = 3 if type(self).compile is OptimizersModel.compile else 4
             warnings.warn(
                 f"Each network has an optimizer of its own. Given was "
                 f"{' and '.join(f'`{name}`' for name in given)}; left to its default, {rates}. "
                 f"Give {' and '.join(f'`{name}`' for name in left)} too if that is not meant.",
-                stacklevel=depth,
+                stacklevel=_callers_level(),
+            )
+
+    _strays: frozenset[int] = frozenset()
+    """Ids of weights that were warned of."""
+
+    def _untrained(self) -> list[keras.Variable]:
+        """Trainable weights that no optimizer has."""
+        first = [v for name in self.optimized.values() for v in self._weights_of(name)]
+        return _without(self.trainable_variables, first)
+
+    def _warn_of_strays(self) -> None:
+        strays = [v for v in self._untrained() if id(v) not in self._strays]
+        if strays:
+            self._strays |= frozenset(map(id, strays))
+            names = [f"`{v.path}`" for v in strays]
+            more = [f"{len(names) - 4} more"] if len(names) > 4 else []
+            networks = " and ".join(f"the {name}" for name in self.optimized.values())
+            warnings.warn(
+                f"No optimizer trains {', '.join([*names[:4], *more])}: the optimizers of a "
+                f"{type(self).__name__} have the weights of {networks} alone. Make the layer a "
+                "part of one of these networks, or, if it is to stay as it is, set "
+                "`layer.trainable = False`.",
+                stacklevel=_callers_level(),
             )
 
     @property
@@ -419,6 +467,23 @@ class OptimizersModel(keras.Model):
                         "scaling does not reach into them. Use 'mixed_bfloat16' or 'float32'."
                     )
 
+    def _refuse_merging(self, optimizers: dict[str, keras.optimizers.Optimizer]) -> None:
+        number = self.distribute_strategy.num_replicas_in_sync
+        if number == 1:
+            return
+        for name, optimizer in optimizers.items():
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            switches = ["gradient_accumulation_steps"]
+            switches += ["ema_overwrite_frequency"] if inner.use_ema else []
+            for switch in switches:
+                if getattr(inner, switch) is not None:
+                    raise InvalidInputError(
+                        f"`{switch}` decides within a step whether the replicas update their "
+                        "weights together, which TensorFlow cannot do under a strategy. Received "
+                        f"`{switch}={getattr(inner, switch)}` of `{name}` with {number} replicas. "
+                        "Leave it out."
+                    )
+
     def _refuse_under_strategy(self, kwargs: dict[str, Any]) -> None:
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas == 1:
@@ -435,6 +500,14 @@ class OptimizersModel(keras.Model):
                 f"variables on several devices. Received it with {replicas} replicas. Leave it "
                 "out: the chains are compiled all the same, by their samplers' `jit_compile`."
             )
+
+
+def _callers_level() -> int:
+    """The `stacklevel` at which a function warns of what its caller outside of the package did."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tfebm."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _prepared(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> list[Tensor]:

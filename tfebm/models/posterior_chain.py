@@ -165,7 +165,7 @@ class PosteriorChainModel(LatentVariableModel):
         likelihood = self.likelihood
         loss_scale = likelihood.energy_scale if self.scale_by_sigma else 1.0
         generator_weights = [v.value for v in self.generator.trainable_variables]
-        networks.forget_losses(self.generator)
+        networks.forget_losses(self.generator, of=self)
         with tf.GradientTape() as tape:
             tape.watch(z)
             # The masks of the step behind the chain's last.
@@ -173,7 +173,7 @@ class PosteriorChainModel(LatentVariableModel):
             outputs = self.examples.outputs(z, x, training, masks)
             error = likelihood.error(outputs, x)
             loss = loss_scale * objectives.mean_over_global_batch(error, weights, count)
-            penalties = networks.penalties(self.generator)
+            penalties = networks.penalties(self.generator, of=self)
             loss += penalties * (tf.reduce_sum(weights) / count)
         grads, z_grads = gradients(tape, loss, generator_weights, z)
         moved = tf.nest.map_structure(tf.subtract, z, start)

@@ -78,10 +78,10 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
         x = dequantize(x, seeds, self.num_levels)
         count = replicas.global_sum(tf.reduce_sum(weights))
         of_model = tf.reduce_mean(self.tilt(self.decode(self.chains.value)))
-        networks.forget_losses(self.energy)
+        networks.forget_losses(self.energy, of=self)
         of_data, of_noise = self._split_tilt(x, self._noise(seeds))
         loss = self._loss(x, of_data, of_noise, weights, count)
-        loss += networks.penalties(self.energy)
+        loss += networks.penalties(self.energy, of=self)
         seen = self._energies(of_data, of_model)
         if self.adapts:
             seen["step_size"] = self.step_size * tf.ones_like(weights)
@@ -196,13 +196,13 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
 
     def _contrastive_pass(self, x: Tensor, noise: Tensor, weights: Tensor, count: Tensor) -> Pass:
         """Of the logistic loss of telling `x` from as many samples of the backbone."""
-        networks.forget_losses(self.energy)
+        networks.forget_losses(self.energy, of=self)
         with tf.GradientTape() as tape:
             of_data, of_noise = self._split_tilt(x, noise, True)
             loss = objectives.noise_contrast(of_data, of_noise, weights, count)
             loss += self._penalty(of_data, weights, count)
             loss += self._penalty(of_noise, weights, count)
-            penalties = tf.convert_to_tensor(networks.penalties(self.energy), tf.float32)
+            penalties = tf.convert_to_tensor(networks.penalties(self.energy, of=self), tf.float32)
             loss += penalties * (tf.reduce_sum(weights) / count)
         grads = {"energy": self._energy_gradients(tape, loss)}
         if self.train_flow:
@@ -221,25 +221,25 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
         compared = self._split_tilt(x, noise)
         # A row that only fills up must not count in batch statistics.
         real = tf.cast(tf.reduce_sum(weights), tf.int32)
-        networks.forget_losses(self.energy)
+        networks.forget_losses(self.energy, of=self)
         with tf.GradientTape() as tape:
             of_data, of_model = self._split_tilt(x[:real], negatives, True)
             of_data = tf.pad(of_data, [[0, tf.shape(x)[0] - real]])
             loss = mean(of_data, weights, count) - mean(of_model, of_chain, chains)
             loss += self._penalty(of_data, weights, count)
             loss += self._penalty(of_model, of_chain, chains)
-            penalties = tf.convert_to_tensor(networks.penalties(self.energy), tf.float32)
+            penalties = tf.convert_to_tensor(networks.penalties(self.energy, of=self), tf.float32)
             loss += penalties * (tf.reduce_sum(weights) / count)
         grads = {"energy": self._energy_gradients(tape, loss)}
         if self.train_flow:
             variables = [v.value for v in self.backbone.trainable_variables]
-            networks.forget_losses(self.backbone)
+            networks.forget_losses(self.backbone, of=self)
             with tf.GradientTape() as tape:
                 # d log Z / d weights = E_p[d log q(x) / d weights]
                 log_q = self.backbone.log_prob(tf.concat([x, negatives], axis=0))
                 rows = tf.shape(x)[0]
                 gain = mean(log_q[:rows], weights, count) - mean(log_q[rows:], of_chain, chains)
-                of_flow = networks.penalties(self.backbone)
+                of_flow = networks.penalties(self.backbone, of=self)
                 loss = of_flow * (tf.reduce_sum(weights) / count) - gain
             penalties += of_flow
             grads["backbone"] = tape.gradient(

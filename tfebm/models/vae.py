@@ -400,7 +400,7 @@ class VAE(LatentVariableModel):
         beta = self.kl_weight() if training else 1.0
         of_generator = [v.value for v in self.generator.trainable_variables]
         of_encoder = [v.value for v in self.encoder.trainable_variables]
-        networks.forget_losses(self.generator, self.encoder)
+        networks.forget_losses(self.generator, self.encoder, of=self)
         with tf.GradientTape() as tape:
             _, outputs, divergences = self._pass(x, seeds, training)
             error = self.likelihood.error(outputs, x)
@@ -408,7 +408,7 @@ class VAE(LatentVariableModel):
             losses = self.likelihood.energy_scale * error
             losses += beta * (self._costly(divergences, weights, count) if training else kl)
             loss = objectives.mean_over_global_batch(losses, weights, count)
-            penalties = networks.penalties(self.generator, self.encoder)
+            penalties = networks.penalties(self.generator, self.encoder, of=self)
             loss += penalties * (tf.reduce_sum(weights) / count)
         grads, _ = gradients(tape, loss, [*of_generator, *of_encoder])
         seen = {
