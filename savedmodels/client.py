@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 _NOTES = re.compile(
-    rb"WARNING: All log messages before absl|[IE]\d{4} .*cuda|I\d{4} |To enable the f"
+    rb"WARNING: All log messages before absl|I\d{4} |.*failed call to cuInit: .*ERROR \(303\)"
 )
 _INTERRUPTED, _READER_GONE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -42,24 +42,19 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"client.py: {message}. See --help.\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    drawn = commands.add_parser(
-        "generate", allow_abbrev=False, help="new images as a grid, or new sentences as lines"
-    )
+    drawn = commands.add_parser("generate", help="new images as a grid, or new sentences as lines")
     drawn.add_argument("--count", type=_number(int, 1), default=64, help="how many (default: 64)")
-    scored = commands.add_parser(
-        "score", allow_abbrev=False, help="a score for each image or sentence, as CSV"
-    )
+    scored = commands.add_parser("score", help="a score for each image or sentence, as CSV")
     what = "an image, a folder of images, or a text file with a sentence a line"
     scored.add_argument("--input", type=pathlib.Path, required=True, help=what)
     what = "cut and resample images of another size"

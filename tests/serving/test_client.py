@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import os
+import re
 import runpy
 import struct
 import subprocess
