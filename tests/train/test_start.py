@@ -166,6 +166,26 @@ class TestReaders:
             assert "Nobody reads the output" in sys.stderr.getvalue()
         assert stop.value.code == 141
 
+    def test_an_interrupt_says_how_to_go_on(self, tmp_path, capsys):
+        def main():
+            tfebm.runs.lock.acquire(tmp_path)
+            raise KeyboardInterrupt
+
+        ways = [
+            ("start again", lambda: None),
+            ("go on with --resume", lambda: tfebm.runs.RunDirectory(tmp_path).begin("a", {})),
+            (
+                "go on from the newest",
+                lambda: (tmp_path / "checkpoints/step-1").mkdir(parents=True),
+            ),
+        ]
+        for way, prepare in ways:
+            prepare()
+            with pytest.raises(SystemExit) as stop:
+                tfebm.runs.run_command(main)
+            assert stop.value.code == 130
+            assert f"Interrupted. To finish, {way}" in capsys.readouterr().err
+
     def test_another_pipe(self):
         def main():
             raise BrokenPipeError  # as of a connection
