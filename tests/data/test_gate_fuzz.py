@@ -60,7 +60,7 @@ def verdicts(folder, channels, background, client):
     assert all(" cannot be read: it" in text and "\n" not in text for text in reasons)
     assert folders.find(folder).files == paths
 
-    shape, left_out = (SIZE, SIZE, channels), []
+    shape, left_out = (SIZE, SIZE, channels), {}
     read = client.read_images(folder, shape, True, left_out, background)
     by_client = dict.fromkeys(left_out) | dict(read)
     by_client |= dict.fromkeys(left_out)
