@@ -1,6 +1,5 @@
 """The transition of HMC as a `tfp.mcmc.TransitionKernel`, with noise per row."""
 
-import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -96,8 +95,9 @@ class RowHMC(tfp.mcmc.TransitionKernel):
         for p, q in zip(momentum, end_momentum, strict=True):
             axes = list(range(1, p.shape.rank))
             log_ratio += 0.5 * tf.reduce_sum(p**2 - q**2, axis=axes)
-        # A trajectory that left the numbers is a proposal of probability 0.
-        never = tf.constant(-math.inf, log_ratio.dtype)
+        # A trajectory that left the numbers is a proposal of probability 0. Not -inf, at which the
+        # numeric checks of TensorFlow would stop.
+        never = tf.constant(log_ratio.dtype.min, log_ratio.dtype)
         log_ratio = tf.where(tf.math.is_nan(log_ratio), never, log_ratio)
         accepted = tf.cast(tf.math.log(uniform[:, 0]), log_ratio.dtype) < log_ratio
 
