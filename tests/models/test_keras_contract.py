@@ -685,6 +685,14 @@ def test_a_layer_that_is_built_on_the_way_is_warned_of_once():
 # ---- What a model cannot do ---------------------------------------------------------------
 
 
+def test_networks_are_not_replaced():
+    for name, network in (("LatentEBM", "energy"), ("FlowModel", "flow"), ("FlowEBM", "backbone")):
+        model = fitted(name)[0]
+        with pytest.raises(tfebm.InvalidInputError, match=f"`{network}` is fixed.*new model"):
+            setattr(model, network, dense(1, LATENT))
+        setattr(model, network, getattr(model, network))
+
+
 def test_what_needs_latents_or_sentences_is_said():
     language = fitted("LanguageModel")[0]
     x = examples(language)[:2]

@@ -159,15 +159,15 @@ def check_signs(likelihood: Any, x: np.ndarray) -> None:
     """Raises `InvalidInputError` for pixels of which none is off, as a BernoulliLikelihood reads
     data in {0, 1}: it would learn that half of each is on.
 
-    A few bright examples have none either, but then no pixel is a plain 0.
+    A few bright examples have none either, but then no pixel among them is a plain 0.
     """
     if not isinstance(likelihood, BernoulliLikelihood) or not x.size:
         return
-    low = float(x.min())
-    if low == 0.0 or (low > 0.0 and len(x) >= _FEW_EXAMPLES):
+    low, high = float(x.min()), float(x.max())
+    if (low == 0.0 and high > 0.0) or (low >= 0.0 and len(x) >= _FEW_EXAMPLES):
         raise InvalidInputError(
             "A BernoulliLikelihood reads data in [-1, 1]: -1 is off, 1 is on, and 0 is half of "
-            f"both. Received values from {low:g} to {float(x.max()):g}, none below 0. "
+            f"both. Received values from {low:g} to {high:g}, none below 0. "
             "For data in [0, 1] use `2 * x - 1`."
         )
 

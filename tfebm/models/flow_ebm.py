@@ -11,7 +11,7 @@ from tfebm import random
 from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
-from tfebm.models import arguments, networks, replicas
+from tfebm.models import arguments, compiling, networks, replicas
 from tfebm.models.flow_model import (
     FlowModel,
     check_levels,
@@ -171,7 +171,7 @@ class FlowEBM(TiltLearning):
             self.optimized["flow_optimizer"] = "backbone"
         self.latent_size, self.data_shape = networks.build_backbone(backbone, latent_size)
         networks.build_energy(energy, self.data_shape)
-        self._refuse_float16()
+        compiling.refuse_float16(self)
         replicas_in_sync = self.distribute_strategy.num_replicas_in_sync
         if self.num_chains % replicas_in_sync:
             raise InvalidInputError(

@@ -8,7 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.models import arguments, batches, examples, laplace, latents, networks, replicas
+from tfebm.models import (
+    arguments,
+    batches,
+    compiling,
+    examples,
+    laplace,
+    latents,
+    networks,
+    replicas,
+)
 from tfebm.models.inference import ChainInference, check_eager, to_numpy
 from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
@@ -57,7 +66,7 @@ class LatentVariableModel(ChainInference, OptimizersModel):
         self.reads_sentences = hasattr(generator, "tokenizer")
         self.latent_size = self.choose_latent_size(latent_size, others)
         self.seed = random.whole_seed(seed)
-        self._refuse_float16()
+        compiling.refuse_float16(self)
         self.examples = examples.kind_of(self)
         self.data_shape = self.examples.shape
         self._likelihood = self._checked(self.examples.likelihood(likelihood))

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError, received
-from tfebm.models import batches, replicas, workers
+from tfebm.models import batches, compiling, replicas, workers
 from tfebm.models.inference import check_eager
 from tfebm.samplers import compilation
 from tfebm.types import Tensor
@@ -81,8 +80,11 @@ class OptimizersModel(keras.Model):
         return found
 
     def _get_metrics_result_or_logs(self, logs: Any) -> Any:
-        # Keras would drop the metrics that a subclass updates and does not return.
-        return {**logs, **self.get_metrics_result()} if isinstance(logs, dict) else logs
+        # Keras would drop the metrics that a subclass updates and does not return. Of the model's
+        # own an evaluation updates some.
+        found = self.get_metrics_result() if isinstance(logs, dict) else {}
+        added = {n: v for n, v in found.items() if n in logs or n not in self._trackers}
+        return {**logs, **added} if added else logs
 
     # ---- Weights ----------------------------------------------------------------------
 
@@ -126,6 +128,17 @@ class OptimizersModel(keras.Model):
         # Keras asks while a subclass still makes its networks.
         return getattr(self, network).trainable_variables if hasattr(self, network) else []
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.get(name)
+        fixed = isinstance(before, keras.layers.Layer) and value is not before
+        if fixed and self.built and name in (*self.optimized.values(), "backbone"):
+            raise InvalidInputError(
+                f"`{name}` is fixed when a {type(self).__name__} is made: chains, optimizers and "
+                f"shapes belong to it. Received {received(value)} in its place. Make a new model "
+                "of the new network, or load weights into the old one."
+            )
+        super().__setattr__(name, value)
+
     def _lock_state(self) -> None:
         # The networks are built when `__init__` ends. As with Keras' own `Sequential` and
         # `Functional`, a subclass may add layers, metrics and weights to them.
@@ -163,12 +176,12 @@ class OptimizersModel(keras.Model):
                 f"{', '.join(f'`{name}`' for name in given)}. Leave them out, and follow other "
                 "figures in a callback."
             )
-        self._refuse_float16()
-        self._refuse_under_strategy(kwargs)
+        compiling.refuse_float16(self)
+        compiling.refuse_under_strategy(self, kwargs)
         optimizers = self.default_optimizers()
         asked = {n: kwargs.pop(n, None) for n in self.optimized if n != "optimizer"}
         asked["optimizer"] = optimizer
-        self._warn_of_defaults(asked, optimizers)
+        compiling.warn_of_defaults(self, asked, optimizers)
         for name in self.optimized:
             optimizers[name] = keras.optimizers.get(asked[name] or optimizers[name])
         if len({id(each) for each in optimizers.values()}) < len(optimizers):
@@ -176,7 +189,7 @@ class OptimizersModel(keras.Model):
                 f"{' and '.join(f'`{name}`' for name in optimizers)} are one object. An optimizer "
                 "keeps state for one set of weights: give each network its own."
             )
-        self._refuse_merging(optimizers)
+        compiling.refuse_merging(self, optimizers)
         super().compile(optimizer=optimizers["optimizer"], **kwargs)
         self._loss_tracker = None  # one of `_trackers` is `loss`
         self._compile_switches = {
@@ -363,22 +376,6 @@ class OptimizersModel(keras.Model):
             )
         return callbacks
 
-    def _warn_of_defaults(self, asked: dict[str, Any], defaults: dict[str, Any]) -> None:
-        given = [name for name in self.optimized if asked[name] is not None]
-        left = [name for name in self.optimized if asked[name] is None]
-        if given and left:
-            rates = ", ".join(
-                f"`{name}`, of the {self.optimized[name]}, is {type(defaults[name]).__name__} with "
-                f"rate {float(keras.ops.convert_to_numpy(defaults[name].learning_rate)):g}"
-                for name in left
-            )
-            warnings.warn(
-                f"Each network has an optimizer of its own. Given was "
-                f"{' and '.join(f'`{name}`' for name in given)}; left to its default, {rates}. "
-                f"Give {' and '.join(f'`{name}`' for name in left)} too if that is not meant.",
-                stacklevel=_callers_level(),
-            )
-
     _strays: frozenset[int] = frozenset()
     """Ids of weights that were warned of."""
 
@@ -391,16 +388,7 @@ class OptimizersModel(keras.Model):
         strays = [v for v in self._untrained() if id(v) not in self._strays]
         if strays:
             self._strays |= frozenset(map(id, strays))
-            names = [f"`{v.path}`" for v in strays]
-            more = [f"{len(names) - 4} more"] if len(names) > 4 else []
-            networks = " and ".join(f"the {name}" for name in self.optimized.values())
-            warnings.warn(
-                f"No optimizer trains {', '.join([*names[:4], *more])}: the optimizers of a "
-                f"{type(self).__name__} have the weights of {networks} alone. Make the layer a "
-                "part of one of these networks, or, if it is to stay as it is, set "
-                "`layer.trainable = False`.",
-                stacklevel=_callers_level(),
-            )
+            compiling.warn_of_strays(self, strays)
 
     @property
     def call_spec(self) -> tf.TensorSpec:
@@ -456,58 +444,6 @@ class OptimizersModel(keras.Model):
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         """Every network that chains or losses run through."""
         return {network: getattr(self, network) for network in self.optimized.values()}
-
-    def _refuse_float16(self) -> None:
-        for name, network in self.networks_by_name().items():
-            for layer in network._flatten_layers():
-                if layer.compute_dtype == "float16":
-                    raise InvalidInputError(
-                        f"The {name}'s layer '{layer.name}' computes in float16. Chains add "
-                        "gradients far smaller and larger than float16 holds, and Keras' loss "
-                        "scaling does not reach into them. Use 'mixed_bfloat16' or 'float32'."
-                    )
-
-    def _refuse_merging(self, optimizers: dict[str, keras.optimizers.Optimizer]) -> None:
-        number = self.distribute_strategy.num_replicas_in_sync
-        if number == 1:
-            return
-        for name, optimizer in optimizers.items():
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
-            switches = ["gradient_accumulation_steps"]
-            switches += ["ema_overwrite_frequency"] if inner.use_ema else []
-            for switch in switches:
-                if getattr(inner, switch) is not None:
-                    raise InvalidInputError(
-                        f"`{switch}` decides within a step whether the replicas update their "
-                        "weights together, which TensorFlow cannot do under a strategy. Received "
-                        f"`{switch}={getattr(inner, switch)}` of `{name}` with {number} replicas. "
-                        "Leave it out."
-                    )
-
-    def _refuse_under_strategy(self, kwargs: dict[str, Any]) -> None:
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        if replicas == 1:
-            return
-        if kwargs.get("steps_per_execution", 1) not in (1, None):
-            raise InvalidInputError(
-                "`steps_per_execution` above 1 does not work under a strategy of several "
-                f"replicas (keras-team/keras issue 19246). Received "
-                f"{kwargs['steps_per_execution']} with {replicas} replicas. Leave it at 1."
-            )
-        if kwargs.get("jit_compile") is True:
-            raise InvalidInputError(
-                "`jit_compile=True` compiles the whole step, which TensorFlow cannot do with "
-                f"variables on several devices. Received it with {replicas} replicas. Leave it "
-                "out: the chains are compiled all the same, by their samplers' `jit_compile`."
-            )
-
-
-def _callers_level() -> int:
-    """The `stacklevel` at which a function warns of what its caller outside of the package did."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tfebm."):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _prepared(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from tfebm.data import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.sentence_encoder import SentenceEncoder
-from tfebm.models import arguments, gaussians, latents, networks, replicas
+from tfebm.models import arguments, compiling, gaussians, latents, networks, replicas
 from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.models.posterior_chain import POSTERIOR, PRIOR
@@ -135,7 +135,7 @@ class VAE(LatentVariableModel):
             arguments.check_network("encoder", encoder)
             arguments.check_one_input("encoder", encoder, "the examples")
         self.encoder = self._default_encoder() if encoder is None else encoder
-        self._refuse_float16()
+        compiling.refuse_float16(self)
         self._build_encoder()
         self.build((None, *self.data_shape))
 
