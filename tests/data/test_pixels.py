@@ -178,8 +178,8 @@ def test_long_texts_are_passed_over():
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html></html>", "no image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
+        (b"<html></html>", "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (encoded(Image.new("RGB", (64, 64)), "JPEG")[:200], "its image is damaged"),
         (encoded(Image.new("F", (4, 4)), "TIFF"), "mode F"),
         (encoded(Image.new("I", (4, 4)), "TIFF"), "mode I, 32 bits"),

@@ -280,7 +280,7 @@ def _load_folder(
             f"The folder {printable(path)} holds no images ({', '.join(IMAGE_SUFFIXES)})"
             f"{f'; {skipped}' if skipped else ''}. Check the path."
         )
-    chosen = folders.layout(path, found.files)
+    chosen = folders.layout(path, found)
     name = printable(path.resolve().name)
     files = [*chosen.train, *chosen.test]
     images = folders.read_files(files, image_size, background, channels).images
