@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
+import codecs
 import csv
 import gzip
 import io
@@ -399,6 +400,7 @@ _STARTS = (
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "Unpack it first"),
 )
 _CONTROLS = bytes([*range(9), *range(14, 27)])  # of ASCII, white space and escapes aside
+_NO_TEXT = ("Cc", "Cn", "Co")  # controls, unassigned, private
 _MARKUP = re.compile(rb"\s*<(!doctype\b|html\b|\?xml\b|svg\b)", re.IGNORECASE)
 _LABEL = re.compile(r"\s*(-?\d+)\t")
 # Sentences have spaces behind their commas; names of columns have none.
@@ -466,6 +468,8 @@ def _other_kind(head: bytes) -> tuple[str, str] | None:
         return f"{order} without a mark", _CONVERT.format(order)
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if nuls > len(head) // 100 or controls > len(head) // 20:
+        if order := _wide(head):
+            return f"{order} without a mark", _CONVERT.format(order)
         return "binary, not text", "Give a text file"
     head = head.removeprefix(_BOM)
     if _MARKUP.match(head):
@@ -475,7 +479,7 @@ def _other_kind(head: bytes) -> tuple[str, str] | None:
         lines.pop()  # cut off
     rows = [line.decode("utf-8", "replace") for line in lines[:_JUDGED] if line.strip()]
     if rows and _is_json(rows):
-        return "JSON", "Write its sentences out first: jq -r .text FILE > sentences.txt, say"
+        return "JSON", _json_way(rows)
     tabs = min((row.strip().count("\t") for row in rows), default=0)
     if rows and _LABEL.match(rows[0]):
         return "a table of labels and sentences", "Take its sentences alone: cut -f2- does"
@@ -493,6 +497,21 @@ def _other_kind(head: bytes) -> tuple[str, str] | None:
     return None
 
 
+def _wide(head: bytes) -> str | None:
+    """The encoding of text with two or four bytes a character and without a mark."""
+    found = []
+    for name in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(head)
+        except UnicodeDecodeError:
+            continue
+        odd = sum(unicodedata.category(c) in _NO_TEXT and c not in "\t\n\r" for c in text)
+        if text and odd <= len(text) // 50:
+            # In the wrong order a text is of all of Unicode.
+            found.append((len({ord(c) >> 8 for c in text}), name))
+    return min(found)[1] if found else None
+
+
 def _is_json(rows: list[str]) -> bool:
     if rows[0].strip() in ("{", "[", "[{"):  # over several lines
         return (
@@ -506,6 +525,20 @@ def _is_json(rows: list[str]) -> bool:
         # One long line that is cut off here.
         return len(rows) == 1 and re.match(r'\s*(\{|\[\s*\{)\s*"[^"]*"\s*:', rows[0]) is not None
     return all(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
+def _json_way(rows: list[str]) -> str:
+    """How to take the sentences out of JSON, which is an object, a list, or one in each line."""
+    first = rows[0].strip()
+    way = ".text"
+    if first.startswith("["):
+        inside = (first[1:] + "".join(rows[1:2])).lstrip()
+        of_lists = ".[][0]" if inside.startswith("[") else ".[]"
+        way = ".[].text" if inside.startswith("{") else of_lists
+        if len(rows) > 1 and first not in ("[", "[{"):
+            way = ".[0]"
+    named = ", with the name of their field for text" if "text" in way else ""
+    return f"Write its sentences out first: jq -r '{way}' FILE > sentences.txt{named}"
 
 
 def _is_csv(rows: list[str]) -> bool:

@@ -242,6 +242,74 @@ class TestArrays:
         with pytest.raises(InvalidInputError, match="almost black"):
             self.load(x=clear.astype(dtype))
 
+    @pytest.mark.parametrize(
+        ("train", "test", "message"),
+        [
+            (lambda x: x, lambda x: x // 129, "x_test: whole-number pixels must .* above 1,"),
+            (lambda x: x, lambda x: x[2:4] // 129, "x_test: whole-number pixels must .* above 1,"),
+            (lambda x: x // 16, lambda x: x, "x_train: whole-number pixels must .* above 15,"),
+            (lambda x: x / 127.5 - 1, lambda x: x / 255, "x_test: float pixels .* none below 0 "),
+            (lambda x: x / 127.5 - 1, lambda x: x[:1] / 255, "x_test: float pixels must span"),
+            (lambda x: x / 127.5 - 1, lambda x: x / 500 + 0.3, r"x_test: float .* \(from 0\.3 to"),
+            (lambda x: x / 255, lambda x: x / 127.5 - 1, "x_train: float pixels must span"),
+            (lambda x: x / 254 - 0.002, lambda x: x / 255, "almost none below 0"),
+            (lambda x: x / 127.5 - 1, lambda x: x / 254 - 0.002, "x_test: .*almost none below 0"),
+        ],
+    )
+    def test_a_part_of_another_scale_is_refused(self, train, test, message):
+        x = np.arange(6 * 64, dtype=np.float64).reshape(6, 8, 8) % 256
+        x[:, 0, 0] = 0
+        parts = {"x_train": train(x), "x_test": test(x)}
+        if "whole" in message:
+            parts = {name: part.astype(np.uint8) for name, part in parts.items()}
+        with pytest.raises(InvalidInputError, match=message):
+            self.load(**parts)
+
+    def test_few_dark_or_bright_images_are_said(self):
+        x = np.arange(6 * 64).reshape(6, 8, 8) % 256
+        remarks = []
+        dark = {"x_train": x, "x_test": x[:3] // 20}
+        arrays.as_images(dark, "some", remarks=remarks)
+        bright = {"x_train": x / 127.5 - 1, "x_test": x[:3] / 600 + 0.3}
+        arrays.as_images(bright, "some", remarks=remarks)
+        assert remarks == [
+            "x_test: no pixel is brighter than 9 of 255",
+            "x_test: no pixel is below 0.3 of [-1, 1]",
+        ]
+
+    @pytest.mark.parametrize("channels", [2, 4])
+    def test_alpha_channels_have_a_range_too(self, channels):
+        x = np.random.default_rng(0).integers(0, 256, (5, 8, 8, channels))
+        ones = x.copy()
+        ones[..., -1] %= 2
+        with pytest.raises(InvalidInputError, match=r"x: alpha .* above 1, .* alpha times 255\."):
+            self.load(x=ones)
+        unit = x / 127.5 - 1
+        unit[..., -1] = x[..., -1] / 255
+        with pytest.raises(InvalidInputError, match=r"alpha .* floats must span .*`2 \* alpha - 1"):
+            self.load(x=unit)
+        unit[..., -1] = 1  # opaque in both ranges
+        np.testing.assert_allclose(self.load(x=unit)["x"], unit[..., :-1], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("train", "test", "message"),
+        [
+            ((28, 20, 400), (28, 20, 40), r"whose last axes alone differ.*moveaxis\(x, -1, 0\)"),
+            ((28, 28, 400), (28, 28, 40), "whose last axes alone differ"),
+            ((48, 64, 3), (48, 64, 3), "x_train: .* looks like one image with its channels"),
+            ((64, 48, 4), (9, 64, 48), "x_train: .* looks like one image with its channels"),
+        ],
+    )
+    def test_axes_in_another_order(self, train, test, message):
+        x_train, x_test = (np.arange(np.prod(s)).reshape(s) % 256 for s in (train, test))
+        with pytest.raises(InvalidInputError, match=message):
+            self.load(x_train=x_train, x_test=x_test)
+
+    def test_whole_numbers_of_any_size_are_told_how_to_scale(self):
+        for high, remedy in ((65535, r"\(x >> 8\)"), (2**64 - 1, "Scale them to 0 to 255, or")):
+            with pytest.raises(InvalidInputError, match=remedy):
+                self.load(x=np.full((2, 8, 8), high, np.uint64))
+
     def test_floats_and_bytes_of_one_set_become_floats(self):
         x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
         found = self.load(x_train=x / np.float64(127.5) - 1, x_test=x)
@@ -262,3 +330,12 @@ class TestArrays:
         with pytest.raises(InvalidInputError, match=f"Received {message}.*numpy.unique"):
             arrays.check_labels(labels, "some")
         assert arrays.check_labels(np.array([1.0, 2.0]), "some").tolist() == [1, 2]
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("label", [np.inf, -np.inf, np.nan, 1e30, -(2**40), 2**64 - 1])
+    def test_labels_are_of_32_bits(self, label):
+        labels = np.array([0, 1, label], None if isinstance(label, int) else np.float64)
+        with pytest.raises(
+            InvalidInputError, match=r"whole numbers of 32 bits\. Received .*Number"
+        ):
+            arrays.check_labels(labels, "some")

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -228,8 +229,10 @@ def _load_npz(path: pathlib.Path, background: str, channels: int | None) -> Imag
     if not isinstance(found["x_train"], np.ndarray) or not found["x_train"].size:
         raise InvalidInputError(f"{name} holds no training images. At least one is needed.")
     parts = {part: found.pop(part) for part in ("x_train", "x_test")}
-    images = arrays.as_images(parts, name, background, channels)
-    return ImageData(name, **images, **found)
+    remarks: list[str] = []
+    images = arrays.as_images(parts, name, background, channels, remarks)
+    remarks += alike(images)
+    return ImageData(name, **images, **found, notes=tuple(remarks))
 
 
 def _read_array(archive: Any, name: str, where: str) -> np.ndarray:
@@ -284,10 +287,22 @@ def _load_folder(
     name = printable(path.resolve().name)
     files = [*chosen.train, *chosen.test]
     images = folders.read_files(files, image_size, background, channels).images
-    notes = [*chosen.notes, skipped, brightness(images, name)]
     number = len(chosen.train)
-    notes = tuple(note for note in notes if note)
-    return ImageData(name, images[:number], images[number:], notes=notes)
+    parts = {"x_train": images[:number], "x_test": images[number:]}
+    notes = [*chosen.notes, skipped, brightness(images, name), *alike(parts)]
+    return ImageData(name, **parts, notes=tuple(note for note in notes if note))
+
+
+def alike(parts: Mapping[str, np.ndarray]) -> list[str]:
+    """Remarks on parts of one colour throughout, as of files that are transparent all over."""
+    uses = {"x_train": "to train on", "x_test": "to test"}
+    remarks = []
+    for part, images in parts.items():
+        # Nearly every set differs in its first image already.
+        if images.size and all((some == images[0, 0, 0]).all() for some in (images[:1], images)):
+            colour = " ".join(f"{value:g}" for value in images[0, 0, 0])
+            remarks.append(f"every pixel {uses[part]} is alike: {colour}")
+    return remarks
 
 
 def brightness(images: np.ndarray, name: str) -> str:

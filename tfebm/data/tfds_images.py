@@ -64,7 +64,7 @@ def load(
     x_train, y_train = reader.read(train_split)
     if test_split:
         x_test, y_test = reader.read(test_split)
-    values.check()
+    notes += values.check()
     y_train, *rest = _as_numbers(y_train, *([y_test] if test_split else []))
     if test_split:
         y_test = rest[0]
