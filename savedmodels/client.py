@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -26,6 +27,7 @@ import signal
 import sys
 import time
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,6 +56,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _NOT_DATA = ("checkpoints", "__macosx")
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of large and odd files
 _COLUMNS = 8  # of a grid
 _MARGIN = 2  # pixels between its images
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before another try at a server whose queue is full
@@ -338,8 +341,12 @@ def _plain(picture: Image.Image, behind: tuple[int, ...]) -> Image.Image:
     layout = str(getattr(picture, "tile", ""))
     if 0 in picture.size:
         raise ValueError("no pixels")
-    ImageOps.exif_transpose(picture, in_place=True)
     picture.load()
+    # EXIF data that are damaged do not turn an image, and it needs no others.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode in ("P", "PA") and picture.palette is None:
+        raise ValueError("no palette")
     clear = picture.info.get("transparency")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
         values = np.asarray(picture)  # `convert` would clip

@@ -1,14 +1,16 @@
 """Pixels of image files by what they must be, whatever their kind, mode and depth."""
 
+import importlib.util
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tfebm import InvalidInputError
+from tfebm import InvalidInputError, runs
 from tfebm.data import arrays, pixels
 
 BLUE = "#0000ff"
@@ -20,16 +22,19 @@ def encoded(picture, kind="PNG", **options):
     return file.getvalue()
 
 
+def chunked(*chunks):
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
 def png(depth, colour, rows, *chunks):
     """A PNG of a depth that Pillow does not write."""
     body = b"".join(b"\0" + bytes(row) for row in rows)
     width = len(rows[0]) * 8 // depth // {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     head = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
-    chunks = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    return chunked((b"IHDR", head), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b""))
 
 
 def drawing(mode):
@@ -197,15 +202,94 @@ def test_what_has_no_pixels_says_why(data, reason):
 
 
 def test_a_huge_image_is_not_unpacked():
-    bomb = png(1, 0, [[0]]).replace(struct.pack(">II", 8, 1), struct.pack(">II", 30000, 30000))
-    with pytest.raises(pixels.UnreadableImage):
+    head = struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0)
+    bomb = chunked((b"IHDR", head), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
+    with pytest.raises(pixels.UnreadableImage, match=r"more than 178,956,970 pixels, .* smaller$"):
         pixels.decode(bomb)
+
+
+def test_large_and_odd_images_are_read_without_a_warning(monkeypatch, recwarn):
+    def seen(module):
+        found = module.decode(data)
+        return found.shape, [str(warning.message) for warning in recwarn.list]
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    data = encoded(Image.new("L", (6, 6)))
+    spec = importlib.util.spec_from_file_location("a_copy", pixels.__file__)
+    copy = importlib.util.module_from_spec(spec)
+    warnings.simplefilter("always")
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.size == (6, 6)
+    assert "DecompressionBombWarning" in str(recwarn.pop())
+    spec.loader.exec_module(copy)  # as the first import does it
+    assert seen(copy) == ((6, 6, 1), [])
+
+
+JUNK = b"not a TIFF file at all"
+
+
+def odd_png(*chunks):
+    return png(8, 0, [[0, 7, 200]], *chunks)
+
+
+def test_exif_data_that_are_junk_do_not_spoil_an_image():
+    for data in (
+        odd_png((b"eXIf", JUNK)),
+        odd_png((b"eXIf", b"MM\0*\0\0\0\x08\xff\xff")),
+        odd_png((b"eXIf", b"")),
+        odd_png((b"tEXt", b"Raw profile type exif\0\nexif\n 4\nzzzz\n")),
+    ):
+        assert pixels.decode(data)[0, :, 0].tolist() == [0, 7, 200]
+    for kind in ("JPEG", "WEBP"):
+        data = encoded(Image.new("RGB", (4, 3), "red"), kind, exif=b"Exif\0\0" + JUNK)
+        assert pixels.decode(data).shape == (3, 4, 3)
+
+
+def test_a_palette_that_is_missing_is_said():
+    body = zlib.compress(b"\0\0\1")
+    head = struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0)
+    for more in ([], [(b"tRNS", b"\0")]):
+        with pytest.raises(pixels.UnreadableImage, match="damaged: its palette is missing"):
+            pixels.decode(chunked((b"IHDR", head), *more, (b"IDAT", body), (b"IEND", b"")))
+
+
+def test_no_reason_speaks_of_the_code_of_a_decoder(monkeypatch):
+    def fail(*_):
+        raise AttributeError("'NoneType' object has no attribute 'mode'")
+
+    monkeypatch.setattr(pixels, "_plain", fail)
+    with pytest.raises(pixels.UnreadableImage, match=r"^its image is damaged$"):
+        pixels.decode(odd_png())
 
 
 def test_the_background_is_a_colour():
     assert pixels.parse_colour("#102030") == (16, 32, 48)
+    assert pixels.parse_colour("hsl(0, 100%, 50%)") == pixels.parse_colour("#f00f") == (255, 0, 0)
     with pytest.raises(InvalidInputError, match=r"Received 'whiet'\. Give a name"):
         pixels.decode(b"", background="whiet")
+
+
+@pytest.mark.parametrize(
+    ("colour", "message"),
+    [
+        ("whiet", "Give a name"),
+        ("rgb(300,0,0)", "which is 300, 0, 0"),
+        ("hsl(0,100%,500%)", "from 0 to 255"),
+        ("hsv(0,0%,200%)", "from 0 to 255"),
+        ("#ff000080", r"transparent\. Give it without alpha, as #ff0000"),
+        ("rgba(1,2,3,0)", "as #010203"),
+        ("#f008", "transparent"),
+    ],
+)
+def test_every_reader_refuses_what_is_no_colour_to_lie_behind(colour, message):
+    clear = np.zeros((2, 4, 4, 4), np.uint8)
+    for use in (
+        lambda: arrays.as_images({"x": clear}, "some", colour),
+        lambda: pixels.decode(odd_png(), background=colour),
+        lambda: runs.check_colour(colour),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            use()
 
 
 class TestArrays:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from tfebm import files
+from tfebm.colours import parse_colour
 from tfebm.errors import InvalidInputError
 from tfebm.names import STRATEGIES
 from tfebm.runs.resuming import to_resume
@@ -258,16 +259,9 @@ class ImageRunSettings(RunSettings, _ImageSource):
 
 def check_colour(text: str) -> None:
     """Raises `InvalidInputError` unless `--background` is a colour."""
-    if text == "white":
+    if text == "white":  # without Pillow
         return
-    from PIL import ImageColor
-
-    try:
-        ImageColor.getrgb(text)
-    except ValueError:
-        raise InvalidInputError(
-            f"--background must be a colour, a name such as white or #rrggbb. Received {text!r}."
-        ) from None
+    parse_colour(text, "--background")
 
 
 def parse(
