@@ -10,11 +10,12 @@ model takes and gives it learns from the server.
 
 import os
 
-# TensorFlow's notes on its build are no news here; its errors are.
+# TensorFlow's notes on its build help nobody here; its errors do.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
 import codecs
+import collections
 import contextlib
 import csv
 import gzip
@@ -25,30 +26,111 @@ import pathlib
 import re
 import signal
 import sys
+import tempfile
 import time
 import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+_NOTES = re.compile(
+    rb"WARNING: All log messages before absl|I\d{4} |.*failed call to cuInit: .*ERROR \(303\)"
+)
 _INTERRUPTED, _READER_GONE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C ends the imports, which take seconds, without a traceback.
     signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"client.py: {message}. See --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawn = commands.add_parser("generate", help="new images as a grid, or new sentences as lines")
+    drawn.add_argument("--count", type=_number(int, 1), default=64, help="how many (default: 64)")
+    scored = commands.add_parser("score", help="a score for each image or sentence, as CSV")
+    what = "an image, a folder of images, or a text file with a sentence a line"
+    scored.add_argument("--input", type=pathlib.Path, required=True, help=what)
+    what = "cut and resample images of another size"
+    scored.add_argument("--resize", action="store_true", help=what)
+    what = "behind transparent pixels, a name or #rrggbb (default: white)"
+    scored.add_argument("--background", type=colour, default="white", metavar="COLOUR", help=what)
+    pictures = "grid.png for images, standard output for sentences"
+    for command, written in ((drawn, pictures), (scored, "standard output")):
+        add, seeds = command.add_argument, _number(int, -(2**31), 2**31 - 1)
+        add("--server", default="localhost:8500", help="its gRPC (default: localhost:8500)")
+        add("--model", required=True, help="<name>_generator or <name>_scorer")
+        add("--seed", type=seeds, default=0, help="of the noise, 32 bits (default: 0)")
+        add("--output", type=pathlib.Path, metavar="FILE", help=f"default: {written}")
+        most = "rows a request, at most the server's max_batch_size (default: 64)"
+        add("--batch-size", type=_number(int, 1), default=64, help=most)
+        seconds = "seconds for a request (default: 60)"
+        add("--timeout", type=_number(float, 0.001), default=60.0, help=seconds)
+    return parser
+
+
+def colour(text: str) -> str:
+    # argparse makes a sentence of a ValueError.
+    if len(values := ImageColor.getrgb(text)) != 3 or not all(0 <= v <= 255 for v in values):
+        raise ValueError
+    return text
+
+
+def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not within {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = "number"  # as argparse calls what is none
+    return parse
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Keeps TensorFlow's notes on its build off the standard error; all else comes through."""
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
+            file.seek(0)
+            for line in file:
+                if not _NOTES.match(line):
+                    os.write(2, line)
+
+
+_NEEDS = "The client needs `pip install tensorflow-serving-api pillow`."
 try:
-    import grpc
-    import numpy as np
-    from PIL import Image, ImageColor, ImageOps, PngImagePlugin
-    from tensorflow import make_ndarray, make_tensor_proto
-    from tensorflow_serving.apis import (
-        get_model_metadata_pb2,
-        predict_pb2,
-        prediction_service_pb2_grpc,
-    )
+    from PIL import Image, ImageColor, ImageOps, PngImagePlugin, UnidentifiedImageError
 except ModuleNotFoundError as error:
-    sys.exit(f"{error}. The client needs `pip install tensorflow-serving-api pillow`.")
+    sys.exit(f"{error}. {_NEEDS}")
+if __name__ == "__main__":
+    _parser().parse_args()  # what is wrong with the flags shows before the seconds of the imports
+try:
+    with _without_notes() if __name__ == "__main__" else contextlib.nullcontext():
+        import grpc
+        import numpy as np
+        from tensorflow import make_ndarray, make_tensor_proto
+        from tensorflow_serving.apis import (
+            get_model_metadata_pb2,
+            predict_pb2,
+            prediction_service_pb2_grpc,
+        )
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}. {_NEEDS}")
 
 # As tfebm reads images: the same files, the same pixels.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -266,7 +348,7 @@ def read_images(
     source: pathlib.Path,
     shape: tuple[int, int, int],
     resize: bool,
-    left_out: list[str],
+    left_out: dict[str, str],
     background: str = "white",
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels, float32 `[height, width, channels]` in [-1, 1], of an image or of all
@@ -276,7 +358,7 @@ def read_images(
         source: The file or the folder.
         shape: Of an image of the model.
         resize: Whether the middle of images of another size is cut out and resampled.
-        left_out: Takes the names of files that cannot be read.
+        left_out: Takes the names of files that cannot be read, and why.
         background: The colour behind transparent pixels.
 
     Raises:
@@ -293,8 +375,8 @@ def read_images(
             # Of a path Pillow maps raw TIFF files, and scrambles those that lie on a side.
             with file.open("rb") as data, Image.open(data, formats=_FORMATS) as opened:
                 picture = _plain(opened, behind).convert("L" if channels == 1 else "RGB")
-        except Exception:  # damaged bytes raise whatever their decoder stumbles over
-            left_out.append(name)
+        except Exception as error:  # damaged bytes raise whatever their decoder stumbles over
+            left_out[name] = _why_unreadable(error)
             continue
         if picture.size != (width, height):
             if not resize:
@@ -306,6 +388,28 @@ def read_images(
             picture = _fit(picture, width, height)
         pixels = np.asarray(picture, np.float32).reshape(shape)
         yield name, pixels / np.float32(127.5) - np.float32(1.0)
+
+
+def _why_unreadable(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the most that are read"
+    if isinstance(error, OSError | ValueError) and (text := getattr(error, "strerror", None)):
+        return text
+    return str(error) if isinstance(error, OSError | ValueError) else "damaged"
+
+
+def other_kinds(folder: pathlib.Path) -> collections.Counter:
+    """How many files of other kinds, by suffix, lie beside the images of a folder."""
+    places = {path.parent for path in find_images(folder)} | {folder}
+    names = [path for place in places for path in place.iterdir() if path.is_file()]
+    names = [path for path in names if not path.name.startswith(".")]
+    return collections.Counter(
+        path.suffix.lower() or "files without a suffix"
+        for path in names
+        if path.suffix.lower() not in IMAGE_SUFFIXES
+    )
 
 
 def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -329,11 +433,15 @@ def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_left_out(folder: str) -> bool:
+    if os.path.basename(folder).lower() in _NOT_DATA:
+        return True
     try:  # the folder of a run has only pictures of it
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            return "tfebm" in json.load(file)
-    except (OSError, ValueError, TypeError):
-        return os.path.basename(folder).lower() in _NOT_DATA
+            found = json.load(file)
+        texts = found["program"], found["tfebm"]
+        return all(isinstance(text, str) for text in texts) and isinstance(found["settings"], dict)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return False
 
 
 def _plain(picture: Image.Image, behind: tuple[int, ...]) -> Image.Image:
@@ -427,9 +535,9 @@ _INVISIBLE = (
 _EMPTY = re.compile(rf"[\s{_INVISIBLE}]*")
 
 
-def read_sentences(source: pathlib.Path, left_out: list[str]) -> Iterator[tuple[str, bytes]]:
+def read_sentences(source: pathlib.Path, left_out: dict[str, str]) -> Iterator[tuple[str, bytes]]:
     """The lines of a text file, packed with gzip or not, as strings and in UTF-8; the numbers of
-    those that are empty or not UTF-8 go to `left_out`.
+    those that are empty or not UTF-8 go to `left_out`, with the reason.
 
     A line ends at LF, CR LF or CR. Of a line the byte-order marks are dropped, accents are joined
     to their letters (NFC), and white space at both ends is cut off, as for training.
@@ -456,9 +564,10 @@ def read_sentences(source: pathlib.Path, left_out: list[str]) -> Iterator[tuple[
         try:
             text = unicodedata.normalize("NFC", line.decode("utf-8").replace("\ufeff", ""))
         except UnicodeDecodeError:
-            text = ""
+            left_out[f"line {number}"] = "not UTF-8"
+            continue
         if "\0" in text or _EMPTY.fullmatch(text):
-            left_out.append(f"line {number}")
+            left_out[f"line {number}"] = "a null character in it" if "\0" in text else "empty"
             continue
         text = text.strip()
         yield text, text.encode("utf-8")
@@ -585,6 +694,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     for flag in ("output", "input"):
         _check_local(f"--{flag}", getattr(arguments, flag, None))
+    _check_output(arguments)
     folder = arguments.output.parent if arguments.output else pathlib.Path()
     if not folder.is_dir():  # before anything is asked for
         raise ClientError(f"There is no folder {str(folder)!r} for --output. Make it first.")
@@ -598,6 +708,23 @@ def _check_local(flag: str, path: pathlib.Path | None) -> None:
         raise ClientError(
             f"{flag} must be a path on this machine. Received {str(path).replace(':/', '://', 1)}. "
             "Give a local path, and copy the files with the tools of the other place."
+        )
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    """Raises `ClientError` for scores that would replace what is scored."""
+    output = arguments.output
+    if arguments.command == "generate" or output is None:
+        return
+    if output.suffix.lower() in IMAGE_SUFFIXES:
+        raise ClientError(
+            f"--output is a table, CSV. Received {str(output)!r}, the name of an image. Give a "
+            ".csv file."
+        )
+    if output.exists() and arguments.input.exists() and output.samefile(arguments.input):
+        raise ClientError(
+            f"--output {str(output)!r} is the --input, and the scores would replace it. Give "
+            "another file."
         )
 
 
@@ -616,7 +743,8 @@ def _generate(model: ServedModel, arguments: argparse.Namespace) -> None:
 
 def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
     inputs, _ = model.shapes("score")
-    source, left_out = arguments.input, []
+    source = arguments.input
+    left_out: dict[str, str] = {}
     if not source.exists():
         raise ClientError(f"There is no {str(source)!r}. Check the path.")
     is_text = _kind(model, inputs) == "text"
@@ -628,12 +756,16 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
         )
     )
     columns, table = score(model, rows, arguments.seed, arguments.batch_size)
+    if not is_text and source.is_dir() and (skipped := other_kinds(source)):
+        kinds = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common())
+        print(f"Skipped {kinds}.", file=sys.stderr)
     if left_out:
-        what = "empty or not UTF-8" if is_text else "unreadable"
-        more = ", ..." if len(left_out) > _SHOWN else ""
+        what = "lines" if is_text else "images"
+        some = [f"{name}: {why}" for name, why in itertools.islice(left_out.items(), _SHOWN)]
+        more = "; ..." if len(left_out) > _SHOWN else ""
         print(
-            f"{len(left_out)} of {len(left_out) + len(table)} were left out as {what}: "
-            f"{', '.join(left_out[:_SHOWN])}{more}.",
+            f"{len(left_out)} of {len(left_out) + len(table)} {what} were left out. "
+            f"{'; '.join(some)}{more}.",
             file=sys.stderr,
         )
     if not table:
@@ -663,56 +795,14 @@ def _write(text: str, output: pathlib.Path | None) -> None:
         raise ClientError(f"{output} cannot be written: {error.strerror}.") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    drawn = commands.add_parser("generate", help="new images as a grid, or new sentences as lines")
-    drawn.add_argument("--count", type=_number(int, 1), default=64, help="how many (default: 64)")
-    scored = commands.add_parser("score", help="a score for each image or sentence, as CSV")
-    what = "an image, a folder of images, or a text file with a sentence a line"
-    scored.add_argument("--input", type=pathlib.Path, required=True, help=what)
-    what = "cut and resample images of another size"
-    scored.add_argument("--resize", action="store_true", help=what)
-    what = "behind transparent pixels, a name or #rrggbb (default: white)"
-    scored.add_argument("--background", type=_colour, default="white", metavar="COLOUR", help=what)
-    pictures = "grid.png for images, standard output for sentences"
-    for command, written in ((drawn, pictures), (scored, "standard output")):
-        add, seeds = command.add_argument, _number(int, -(2**31), 2**31 - 1)
-        add("--server", default="localhost:8500", help="its gRPC (default: localhost:8500)")
-        add("--model", required=True, help="<name>_generator or <name>_scorer")
-        add("--seed", type=seeds, default=0, help="of the noise, 32 bits (default: 0)")
-        add("--output", type=pathlib.Path, metavar="FILE", help=f"default: {written}")
-        most = "rows a request, at most the server's max_batch_size (default: 64)"
-        add("--batch-size", type=_number(int, 1), default=64, help=most)
-        seconds = "seconds for a request (default: 60)"
-        add("--timeout", type=_number(float, 0.001), default=60.0, help=seconds)
-    return parser
-
-
-def _colour(text: str) -> str:
-    ImageColor.getrgb(text)  # argparse makes a sentence of its ValueError
-    return text
-
-
-def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not within {least:g} to {most:g}")
-        return value
-
-    parse.__name__ = "number"  # as argparse calls what is none
-    return parse
-
-
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115, to the end
+        # Names of files and texts need not be in the terminal's encoding.
+        getattr(sys, stream).reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()

@@ -19,6 +19,7 @@ package's own commands read their flags first and import them afterwards.
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from tfebm import start
@@ -34,12 +35,10 @@ else:
             return importlib.import_module(f"tfebm.{name}")
         if name.startswith("__") and name not in ("__all__", "__version__"):
             raise AttributeError(name)
+        # A module comes by itself: who asks may be in the middle of an import that all names need.
+        if importlib.util.find_spec(f"tfebm.{name}") is not None:
+            return start.load(f"tfebm.{name}")
         public = vars(start.load())
-        if name in public:
-            return public[name]
-        try:  # a module that is not among the public names, such as `tfebm.plots`
-            return importlib.import_module(f"tfebm.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"tfebm.{name}":
-                raise
-            raise AttributeError(f"module 'tfebm' has no attribute {name!r}") from None
+        if name not in public:
+            raise AttributeError(f"module 'tfebm' has no attribute {name!r}")
+        return public[name]

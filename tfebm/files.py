@@ -232,8 +232,13 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def is_run(folder: str | os.PathLike) -> bool:
-    """Whether a folder is a run's: it has a record that names the package."""
+    """Whether a folder is a run's: it has a record as a run writes it."""
     try:
-        return "tfebm" in read_json(pathlib.Path(os.fsdecode(folder), RUN_RECORD))
-    except (OSError, ValueError, TypeError):
+        found = read_json(pathlib.Path(os.fsdecode(folder), RUN_RECORD))
+    except (OSError, ValueError, RecursionError):
         return False
+    return (
+        isinstance(found, dict)
+        and all(isinstance(found.get(name), str) for name in ("program", "tfebm"))
+        and isinstance(found.get("settings"), dict)
+    )

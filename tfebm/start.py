@@ -74,15 +74,15 @@ def open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(nowhere, "w" if number else "r"))
 
 
-def load() -> ModuleType:
-    """The module of all public names, imported without TensorFlow's notes on its build."""
-    if "tfebm.api" in sys.modules:
-        return sys.modules["tfebm.api"]
+def load(name: str = "tfebm.api") -> ModuleType:
+    """A module, that of all public names by default, without TensorFlow's notes on its build."""
+    if "tensorflow" in sys.modules:  # it has said what it has to say, or is about to
+        return importlib.import_module(name)
     with _without_notes():
-        api = importlib.import_module("tfebm.api")
+        module = importlib.import_module(name)
         # Looks for GPUs, and writes what there is to be said of their driver.
         importlib.import_module("tensorflow").config.list_physical_devices()
-    return api
+    return module
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ import pathlib
 import platform
 import re
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -134,14 +133,18 @@ def make(name: str, command: str, resume: bool) -> None:
     data = os.environ.get(FOLDER) and os.path.abspath(os.environ[FOLDER])
     arguments = [word.replace(f"${FOLDER}", data or "") for word in shlex.split(command)]
     resumed = resume and folder.exists()
-    if not resumed:
-        shutil.rmtree(folder, ignore_errors=True)  # a benchmark takes finished runs as they are
     is_benchmark = arguments[0] == "-m"
     if is_benchmark:
+        if folder.exists() and not resume:  # a benchmark takes finished runs as they are
+            raise InvalidInputError(
+                f"The folder {folder} holds an earlier {name}, which a new one would take for its "
+                "own. Remove it, or give --resume to go on with it."
+            )
         arguments += ["--json", str(folder / "record.json"), "--output", str(folder)]
         folder.mkdir(parents=True, exist_ok=True)
     else:
-        arguments += ["--output", str(folder), *(["--resume-or-begin"] if resume else [])]
+        begun = ["--overwrite"] if folder.exists() else []
+        arguments += ["--output", str(folder), *(["--resume-or-begin"] if resume else begun)]
     print(f"{name}: python {command}", flush=True)
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
     if done.returncode:

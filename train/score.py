@@ -14,7 +14,7 @@ __reads_flags_first__ = True  # tfebm imports TensorFlow when they are known to 
 import dataclasses
 import logging
 
-from tfebm import runs
+from tfebm import runs, start
 from tfebm.errors import InvalidInputError
 from tfebm.runs import FlagSettings, flag
 
@@ -107,6 +107,7 @@ def main() -> None:
     logging.getLogger().setLevel(logging.ERROR)  # Beam's notes on itself are no news either
     # What a worker stumbles over comes as an error; this would be its traceback, several times.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    start.load()  # the flags can be used: what takes seconds comes now
     try:
         from tfebm.serving import bulk
     except ModuleNotFoundError as error:

@@ -201,7 +201,8 @@ def test_hidden_checkpoint_and_run_folders_are_left_out(tmp_path):
     folders = (".ipynb_checkpoints", "checkpoints", "__MACOSX", ".git", "runs/a", "runs/b/worse")
     for name in folders:
         write(tmp_path / name, "0.png")
-    (tmp_path / "runs" / "a" / "config.json").write_text('{"program": "x", "tfebm": "0.1"}')
+    record = '{"program": "x", "tfebm": "0.1", "settings": {}}'
+    (tmp_path / "runs" / "a" / "config.json").write_text(record)
     (tmp_path / "runs" / "b" / "config.json").write_text('{"a dataset": "of others"}')
     data = load_images(str(tmp_path))
     assert len(data.x_train) + len(data.x_test) == 13

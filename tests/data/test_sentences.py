@@ -96,7 +96,7 @@ def scored(content):
 
 def asked(client, path):
     """Sentences that the client reads, and the lines that it leaves out; or why it reads none."""
-    left_out = []
+    left_out = {}
     try:
         rows = [
             text for text, data in client.read_sentences(path, left_out) if data.decode() == text

@@ -168,14 +168,27 @@ class TestForeignFiles:
         inner.begin("test", {})
         assert (tmp_path / "notes.txt").exists()
 
-    def test_of_a_run_from_before_there_was_the_list_all_usual_names_go(self, tmp_path):
+    @pytest.mark.parametrize(
+        "record",
+        [
+            *(["tfebm"], "for tfebm", {"tfebm": {"settings": {}}}),
+            {"program": "a", "tfebm": "1", "settings": []},
+        ],
+    )
+    def test_a_record_of_somebody_else_makes_no_run(self, tmp_path, monkeypatch, capsys, record):
+        (tmp_path / "config.json").write_text(json.dumps(record))
+        for name in ("metrics.json", "worst.png", "scores.csv"):
+            (tmp_path / name).write_text("mine")
+        assert not tfebm.runs.directory.files.is_run(tmp_path)
+        for more in ((), ("--overwrite",), ("--resume-or-begin",)):
+            refusal(monkeypatch, capsys, tmp_path, "--needed", 1, *more)
+
+    def test_a_record_without_its_list_lets_nothing_be_removed(self, tmp_path):
         run = RunDirectory(tmp_path)
         run.config.write_text(json.dumps({"program": "a", "tfebm": "0", "settings": {}}))
-        (tmp_path / "samples.png").write_text("the run's")
-        (tmp_path / "notes.txt").write_text("mine")
-        assert run.picture("samples").exists()
+        (tmp_path / "samples.png").write_text("mine")
         run.begin("test", {})
-        assert {p.name for p in tmp_path.iterdir()} == {"config.json", "notes.txt"}
+        assert (tmp_path / "samples.png").read_text() == "mine"
 
     def test_a_file_that_came_later_is_not_overwritten(self, tmp_path, monkeypatch):
         run = open_at(monkeypatch, "--needed", 1, "--output", tmp_path).run
@@ -228,6 +241,25 @@ class TestInputs:
         flags = ("--needed", 1, "--export", tmp_path / "run" / "logs" / "served")
         assert "lies in logs" in refusal(monkeypatch, capsys, tmp_path / "run", *flags)
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("inside", ["logs", "checkpoints", "workers/1"])
+    def test_runs_do_not_go_where_another_run_is_removed(
+        self, tmp_path, monkeypatch, capsys, inside
+    ):
+        open_at(monkeypatch, "--needed", 1, "--output", tmp_path / "run")
+        lock.release()
+        within = tmp_path / "run" / inside / "deep"
+        for flags in (("--output", within), ("--output", tmp_path / "b", "--export", within)):
+            said = refusal(monkeypatch, capsys, tmp_path / "run", "--needed", 1, *flags)
+            assert f"{flags[-2]} {within} lies in" in said
+        open_at(monkeypatch, "--needed", 1, "--output", tmp_path / "run" / "more")
+
+    def test_home_is_not_a_folder_named_for_a_tilde(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        session = open_at(monkeypatch, "--needed", 1, "--output=~/run")
+        assert session.run.path == tmp_path / "run"
+        assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
     @pytest.mark.parametrize("flags", [("--output",), ("--needed", "1", "--export")])
     def test_a_name_that_tensorflow_cannot_write(self, tmp_path, monkeypatch, flags):
@@ -346,7 +378,12 @@ class TestResume:
         assert {p.name for p in tmp_path.iterdir()} == {"file", "circle"}
 
     @pytest.mark.parametrize(
-        "content", ["", "[]", '{"tfebm": "1"}', '{"program": 1, "settings": 3}']
+        "content",
+        [
+            *("", "[]", '{"tfebm": "1"}', '{"program": 1, "settings": 3}', "[" * 100_000),
+            '{"program": "one", "tfebm": "1", "settings": []}',
+            '{"program": "one", "tfebm": "1", "settings": {}, "remembered": [1]}',
+        ],
     )
     def test_a_record_that_cannot_be_read(self, tmp_path, monkeypatch, capsys, content):
         (tmp_path / "config.json").write_text(content)

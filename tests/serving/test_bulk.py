@@ -271,7 +271,7 @@ def files(tmp_path_factory, images):
         ({"output": "s3://b/o"}, "output must be a path on this machine.*s3://b/o"),
         ({"pattern": "s3://b/*.png"}, "s3://b/.* cannot be listed"),
         ({"pattern": "nothing-*.png"}, "No file matches .*nothing-"),
-        ({"pattern": ""}, "No file matches"),
+        ({"pattern": ""}, "is a folder"),
         ({"pattern": "a.*"}, "or say several"),
         ({"pattern": "a.txt"}, "scores images, and .*a.txt is to be read as text"),
         (

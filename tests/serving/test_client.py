@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import os
+import re
 import runpy
 import struct
 import subprocess
@@ -193,7 +194,10 @@ def test_scored_images(run, module, server, tmp_path, capsys):
     run("score", "mnist5k_scorer", "--input", tmp_path, "--seed", 2, "--batch-size", 4)
     assert server[1].sizes[-2:] == [4, 2]
     captured = capsys.readouterr()
-    assert captured.err == "2 of 8 were left out as unreadable: torn.png, words.jpg.\n"
+    skipped, left_out = captured.err.splitlines()
+    assert skipped == "Skipped 1 .txt."
+    assert left_out.startswith("2 of 8 images were left out. torn.png: ")
+    assert left_out.endswith("; words.jpg: not an image of a known format.")
     header, rows = table(captured.out)
     assert header == ["file", "score"]
     assert [row[0] for row in rows] == sorted(names)
@@ -214,18 +218,63 @@ def test_damage_of_any_kind_is_left_out(run, module, tmp_path, monkeypatch, caps
     name = os.fsdecode(b"caf\xe9.png")  # as in archives of another age
     for file, colour in {name: "black", "odd.png": "red"}.items():
         Image.new("RGB", (4, 4), colour).save(tmp_path / file)
-    transpose = module.ImageOps.exif_transpose
+    plain = module._plain
 
-    def stumble(picture, in_place):  # as Pillow does over a date where a number should be
+    def stumble(picture, behind):  # as Pillow does over what it has not foreseen
         if picture.getpixel((0, 0)) == (255, 0, 0):
             raise struct.error("required argument is not an integer")
-        return transpose(picture, in_place=in_place)
+        return plain(picture, behind)
 
-    monkeypatch.setattr(module.ImageOps, "exif_transpose", stumble)
+    monkeypatch.setattr(module, "_plain", stumble)
     run("score", "colours", "--input", tmp_path, "--output", tmp_path / "scores.csv")
-    assert "1 of 2 were left out as unreadable: odd.png." in capsys.readouterr().err
+    assert "1 of 2 images were left out. odd.png: damaged." in capsys.readouterr().err
     _, [[found, *_]] = table((tmp_path / "scores.csv").read_text("utf-8"))
     assert found == "caf\\udce9.png"
+
+
+def test_what_is_scored_is_not_replaced(run, module, tmp_path):
+    text, image = tmp_path / "lines.txt", tmp_path / "one.png"
+    text.write_text("a cat sleeps\n")
+    Image.new("RGB", (4, 4)).save(image)
+    (tmp_path / "link.csv").symlink_to(text)
+    before = text.read_bytes(), image.read_bytes()
+    for model, source, output in (
+        ("text_scorer", text, text),
+        ("text_scorer", text, tmp_path / "link.csv"),
+        ("colours", image, image),
+        ("colours", tmp_path, tmp_path / "new.PNG"),
+    ):
+        with pytest.raises(module.ClientError, match=r"Received .*image|is the --input"):
+            run("score", model, "--input", source, "--output", output)
+    assert (text.read_bytes(), image.read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_flags_come_before_the_imports(root):
+    script = root / "savedmodels" / "client.py"
+    for flags, code in ((["--help"], 0), (["score", "--inp", "x"], 2), (["fly"], 2)):
+        command = [sys.executable, "-X", "importtime", script, *flags]
+        done = subprocess.run(command, capture_output=True, text=True)
+        lines = done.stderr.splitlines()
+        assert done.returncode == code
+        assert not [line for line in lines if re.search(r"\| +(tensorflow|numpy|grpc)$", line)]
+        said = [line for line in lines if not line.startswith("import time:")]
+        assert len(said) == (1 if code else 0), said
+
+
+def test_names_that_the_terminal_cannot_show(models, server, root, tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "caf\u00e9.png")
+    command = [sys.executable, root / "savedmodels" / "client.py", "score", "--model", "colours"]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii", "no_proxy": "127.0.0.1"}
+    done = subprocess.run(
+        [*command, "--server", server[0], "--input", tmp_path, "--resize"],
+        capture_output=True,
+        text=True,
+        env=environ,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9.png," in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_server_that_is_busy(module, server, monkeypatch):
@@ -285,7 +334,7 @@ def test_scored_sentences(run, module, text_model, tmp_path, capsys):
     lines = [b"\xef\xbb\xbfa cat sleeps\r", b"", b"  ", b"the dog barks", b"\xff", b"the zebra the"]
     path.write_bytes(b"\n".join(lines))
     run("score", "text_scorer", "--input", path, "--output", scores, "--batch-size", 2)
-    message = "3 of 6 were left out as empty or not UTF-8: line 2, line 3, line 5.\n"
+    message = "3 of 6 lines were left out. line 2: empty; line 3: empty; line 5: not UTF-8.\n"
     assert capsys.readouterr().err == message
     header, rows = table(scores.read_text("utf-8"))
     assert header == ["text", "score", "cut"]

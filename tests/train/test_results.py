@@ -149,7 +149,7 @@ folder.mkdir(parents=True, exist_ok=True)
 name = folder / "metrics.json"
 if "--json" in flags:
     name = pathlib.Path(flags[flags.index("--json") + 1])
-found = {"flags": flags, "data_space": 1.5, "found": len(list(folder.iterdir()))}
+found = {"flags": flags, "data_space": 1.5}
 name.write_text(json.dumps(found))
 sys.exit(flags.count("fail"))
 """
@@ -174,17 +174,25 @@ def project(tmp_path, monkeypatch):
 def test_a_row_runs_and_leaves_a_record_and_the_page(project, monkeypatch):
     command = "script.py --dataset $TFEBM_DATA/set.npz"
     monkeypatch.setattr(results, "rows", lambda: {"a_row": command})
-    for resume in ([], ["--resume"], []):
+    for time, resume in enumerate(([], ["--resume"], [])):
         results.main(["a_row", *resume])
+        (project / "runs" / "a_row" / "mine.txt").write_text("mine")
         record = json.loads((project / "results" / "a_row.json").read_text())
         assert record["command"] == f"python {command}"
         assert record["flags"][:2] == ["--dataset", "$TFEBM_DATA/set.npz"]
         assert ("--resume-or-begin" in record["flags"]) == bool(resume)
         assert record.get("resumed", False) == bool(resume)
-        assert record["found"] == len(resume)  # what an earlier run left is not taken up
+        # What an earlier run left is not taken up; the script knows what it may remove.
+        assert ("--overwrite" in record["flags"]) == (time == 2)
         assert record["data_space"] == 1.5
         assert record["machine"]["cores"] >= 1
     assert (project / "results" / "README.md").read_text() == "1.50"
+
+
+def test_an_earlier_benchmark_is_not_removed(project, monkeypatch):
+    (project / "runs" / "a_row").mkdir(parents=True)
+    with pytest.raises(InvalidInputError, match="holds an earlier a_row"):
+        results.make("a_row", "-m benchmarks images", resume=False)
 
 
 def test_a_row_that_fails_leaves_the_record_as_it_was(project, capsys):

@@ -52,6 +52,27 @@ def test_flags_are_read_without_tensorflow(script):
             assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_a_bulk_job_gets_as_far_as_its_files(tmp_path):
+    flags = ("--model", tmp_path, "--input", tmp_path / "none", "--output", tmp_path / "o")
+    done = subprocess.run(
+        command(TRAIN / "score.py", *map(str, flags)), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"score.py: (No file matches|Bulk jobs run on Apache Beam, and).*\n", done.stderr
+    )
+
+
+def test_a_module_of_the_package_comes_by_itself():
+    """Whichever is asked for first, in a command: none is left half imported."""
+    program = "__reads_flags_first__ = True\nfrom tfebm import {} as module\nprint(module.__name__)"
+    for name in ("serving", "metrics"):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(name)], capture_output=True, text=True
+        )
+        assert done.stdout == f"tfebm.{name}\n", done.stderr
+
+
 def test_help_is_in_groups(capsys):
     for module in ("latent_ebm", "short_run", "flow_ebm", "text", "anomaly"):
         script = __import__(module)
@@ -144,6 +165,26 @@ class TestReaders:
                 tfebm.runs.run_command(lambda: print("x", flush=flush))
             assert "Nobody reads the output" in sys.stderr.getvalue()
         assert stop.value.code == 141
+
+    def test_an_interrupt_says_how_to_go_on(self, tmp_path, capsys):
+        def main():
+            tfebm.runs.lock.acquire(tmp_path)
+            raise KeyboardInterrupt
+
+        ways = [
+            ("start again", lambda: None),
+            ("go on with --resume", lambda: tfebm.runs.RunDirectory(tmp_path).begin("a", {})),
+            (
+                "go on from the newest",
+                lambda: (tmp_path / "checkpoints/step-1").mkdir(parents=True),
+            ),
+        ]
+        for way, prepare in ways:
+            prepare()
+            with pytest.raises(SystemExit) as stop:
+                tfebm.runs.run_command(main)
+            assert stop.value.code == 130
+            assert f"Interrupted. To finish, {way}" in capsys.readouterr().err
 
     def test_another_pipe(self):
         def main():

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import select
 import signal
 import sys
@@ -24,7 +25,7 @@ _SECONDS = 1.0
 
 def run_command(
     main: Callable[[], None],
-    again: str = "go on from the newest checkpoint with --resume",
+    again: str | None = None,
     insist: bool = True,
 ) -> None:
     """Calls `main`, and ends the process unless all went well.
@@ -36,7 +37,8 @@ def run_command(
 
     Args:
         main: The command.
-        again: What a person does after 3, 130 and 141, as the end of a sentence.
+        again: What a person does after 3, 130 and 141, as the end of a sentence. Default: what the
+            folder that the command has locked allows.
         insist: Raise an interrupt again each second, for commands that run TensorFlow.
     """
     start.open_standard_streams()
@@ -44,11 +46,13 @@ def run_command(
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     start.take_over_interrupts()
+    to_finish = again or "start again"
     try:
         with _interrupts_that_get_through(insist):
             try:
                 main()
             finally:
+                to_finish = again or _how_to_go_on(lock.held())
                 lock.release()
                 # Not at the end of the interpreter, which has a code of its own for what fails.
                 _flush(sys.stdout)
@@ -60,20 +64,20 @@ def run_command(
         fail(str(error), LOST_WORKER)
     except WriteFailed as error:
         full = any(os.strerror(code) in str(error) for code in _FULL)
-        fail(f"{error} {'Make room for it' if full else 'Mend that'}, and {again}.", 3)
+        fail(f"{error} {'Make room for it' if full else 'Mend that'}, and {to_finish}.", 3)
     except MemoryError as error:
         fail(_too_large(error), 2)
     except BrokenPipeError:
         if not _is_read_no_more(sys.stdout) and not _is_read_no_more(sys.stderr):
             raise  # another pipe, or a connection
-        fail(f"Nobody reads the output any more. To finish, {again}.", READER_GONE)
+        fail(f"Nobody reads the output any more. To finish, {to_finish}.", READER_GONE)
     except OSError as error:
         if error.errno not in _FULL:
             raise
         # What is printed goes to a file on a full disk.
-        fail(f"The output cannot be written: {error.strerror}. Make room, and {again}.", 3)
+        fail(f"The output cannot be written: {error.strerror}. Make room, and {to_finish}.", 3)
     except KeyboardInterrupt:
-        fail(f"Interrupted. To finish, {again}.", start.INTERRUPTED)
+        fail(f"Interrupted. To finish, {to_finish}.", start.INTERRUPTED)
     except Exception as error:
         if files.is_tensorflows(error) and type(error).__name__ == "ResourceExhaustedError":
             fail(_too_large(error), 2)
@@ -86,6 +90,12 @@ def run_command(
             "--resume-or-begin; train/launch.py and cluster operators do.",
             LOST_WORKER,
         )
+
+
+def _how_to_go_on(folders: list[pathlib.Path]) -> str:
+    if any(True for folder in folders for _ in folder.glob("checkpoints/**/step-*")):
+        return "go on from the newest checkpoint with --resume"
+    return "go on with --resume" if any(map(files.is_run, folders)) else "start again"
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -113,10 +113,10 @@ class RunDirectory:
         """
         path = self.path / name
         found = self._record()
-        written = found.get("files")
-        if written is None or name in written:
+        written = _names(found, "files")
+        if not found or name in written:
             return path
-        if path.exists() and name not in found.get("replaces", ()):
+        if path.exists() and name not in _names(found, "replaces"):
             raise InvalidInputError(
                 f"The file {printable(path)} would be overwritten, and this run did not write it. "
                 "Move it elsewhere, and go on with --resume."
@@ -134,13 +134,13 @@ class RunDirectory:
 
     def _set_kept(self, change: Callable[[list[str]], list[str]]) -> None:
         found = self._record()
-        kept = found.get("kept")
-        if kept is not None and change(kept) != kept:
+        kept = _kept(found)
+        if found and change(kept) != kept:
             files.write_json(self.config, {**found, "kept": change(kept)})
 
     def lost_checkpoints(self) -> list[str]:
         """Folders of checkpoints of which the run had some, and has none any more."""
-        folders = [self.checkpoints / stage for stage in self._record().get("kept", ())]
+        folders = [self.checkpoints / stage for stage in _kept(self._record())]
         return [
             printable(folder.relative_to(self.path))
             for folder in folders
@@ -153,7 +153,7 @@ class RunDirectory:
             found = files.read_json(self.config)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidInputError(
                 f"{printable(self.config)} cannot be read: {error!r}. Restore it."
             ) from None
@@ -220,9 +220,7 @@ class RunDirectory:
                 files.discard(folder)
             shutil.rmtree(self.logs, ignore_errors=True)
             self._sweep()
-            # A run from before there was the list may have written any of them.
-            written = self._record().get("files", WRITTEN)
-            for name in (*_CORE[1:], *filter(_is_name, written)):
+            for name in (*_CORE[1:], *_names(self._record(), "files")):
                 (self.path / name).unlink(missing_ok=True)
         foreign = [name for name in WRITTEN if self._holds(name)]
         more = {"files": [], "kept": [], **({"replaces": foreign} if foreign else {}), **more}
@@ -259,9 +257,21 @@ class RunDirectory:
         return record.read(self.path)["settings"]
 
 
-def _is_name(name: Any) -> bool:
-    """Whether it names a file in a folder, and nothing elsewhere."""
-    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+def _kept(found: Mapping[str, Any]) -> list[str]:
+    """The stages of which a record says that there are checkpoints."""
+    listed = found.get("kept")
+    listed = listed if isinstance(listed, list) else []
+    return [stage for stage in listed if stage == "" or stage in _names(found, "kept")]
+
+
+def _names(found: Mapping[str, Any], entry: str) -> list[str]:
+    """What a record lists under `entry`, but for what is not the name of a file in the folder."""
+    listed = found.get(entry)
+    return [
+        name
+        for name in (listed if isinstance(listed, list) else [])
+        if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

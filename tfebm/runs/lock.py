@@ -71,6 +71,11 @@ def acquire(folder: pathlib.Path, make: bool = True, wait: float = 0.0) -> None:
         _held[key] = _Held(path, descriptor, os.getpid(), made)
 
 
+def held() -> list[pathlib.Path]:
+    """The folders that this process has locked."""
+    return [each.path.parent for each in _held.values() if each.process == os.getpid()]
+
+
 def release() -> None:
     """Gives all folders free that this process has locked; what was made and is empty goes."""
     while _held:

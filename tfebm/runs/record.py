@@ -30,8 +30,11 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
         )
     try:
         found = json.loads(path.read_text("utf-8"))
-        return {**found, "program": str(found["program"]), "settings": dict(found["settings"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        settings, remembered = found["settings"], found.get("remembered", {})
+        if not isinstance(settings, dict) or not isinstance(remembered, dict):
+            raise TypeError("its settings are not a table")
+        return {**found, "program": str(found["program"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInputError(
             f"{printable(path)} cannot be read: {error!r}. Restore it, or start another run in "
             "another --output."

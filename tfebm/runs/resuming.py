@@ -50,7 +50,7 @@ def to_resume(
         record.check_program(found, folder, program)
     if given["overwrite"]:  # which excludes a resume, as the settings themselves say
         return None
-    for name, value in dict(found.get("remembered") or {}).items():
+    for name, value in found.get("remembered", {}).items():
         if name in given and name not in asked:
             given[name] = value
     return resumed(settings_class, found["settings"], types.SimpleNamespace(**given), asked)

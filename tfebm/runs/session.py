@@ -196,24 +196,27 @@ def _take_folder(settings: RunSettings, run: RunDirectory) -> None:
         check_name(output, "--output")
         lock.acquire(output, make=not settings.resume, wait=_lock_timeout(settings))
     paths.check_apart(settings, run.is_run())
+    _check_lasting(output, "--output")
     if settings.export:
-        _check_export(pathlib.Path(settings.export), run)
+        check_name(pathlib.Path(settings.export), "--export")
+        _check_lasting(pathlib.Path(settings.export), "--export", run)
 
 
 def _lock_timeout(settings: RunSettings) -> float:
     return settings.worker_timeout if settings.resume_or_begin else 0.0
 
 
-def _check_export(folder: pathlib.Path, run: RunDirectory) -> None:
-    """Raises `InvalidInputError` for exports into what a later run would remove."""
-    check_name(folder, "--export")
+def _check_lasting(folder: pathlib.Path, flag: str, *runs: RunDirectory) -> None:
+    """Raises `InvalidInputError` for a folder in what `runs` or a run around it would remove."""
     target = paths.real(folder)
-    for inside in (run.checkpoints, run.logs, run.path / "workers"):
-        if paths.real(inside) in (target, *target.parents):
-            raise InvalidInputError(
-                f"--export {printable(folder)} lies in {inside.name} of the run, which is removed "
-                "with it. Give another folder."
-            )
+    around = [RunDirectory(parent) for parent in target.parents if files.is_run(parent)]
+    for run in (*runs, *around):
+        for inside in (run.checkpoints, run.logs, run.path / "workers"):
+            if paths.real(inside) in (target, *target.parents):
+                raise InvalidInputError(
+                    f"{flag} {printable(folder)} lies in {inside.name} of the run in "
+                    f"{printable(run.path)}, which is removed with it. Give another folder."
+                )
 
 
 def _read(settings: RunSettings, load: Callable[[Any], Any], run: RunDirectory) -> Any:

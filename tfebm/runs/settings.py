@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -448,7 +449,8 @@ def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field, defa
     choices = field.metadata["choices"]
     parser.add_argument(
         _flag_name(field.name),
-        type=kind,
+        # A shell leaves the ~ of `--output=~/run`, and a folder of that name is not easy to remove.
+        type=os.path.expanduser if kind is str else kind,
         choices=choices,
         metavar=None if choices else field.metadata.get("metavar", "N" if kind is int else "X"),
         help=text if default is None else f"{text} (default: {default})",

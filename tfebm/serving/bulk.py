@@ -274,7 +274,13 @@ def _matching(pattern: str) -> list[str]:
         paths = [file.path for file in FileSystems.match([pattern])[0].metadata_list]
     except (BeamIOError, ValueError) as error:
         raise InvalidInputError(f"{pattern} cannot be listed: {error}. Check the path.") from None
-    if not paths or any(map(os.path.isdir, paths)):
+    folder = next(filter(os.path.isdir, glob.iglob(pattern)), None)
+    if folder is not None:
+        raise InvalidInputError(
+            f"{files.printable(folder)} is a folder, and files are scored. Give a glob of its "
+            "files, in quotes, such as 'photos/*.png'."
+        )
+    if not paths:
         raise InvalidInputError(
             f"No file matches {pattern}. Give the path of a file or a glob of files, in quotes, "
             "such as 'photos/*.png'."

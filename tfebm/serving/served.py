@@ -160,9 +160,11 @@ def _version(directory: str, part: str) -> str:
         return directory
     for folder in (posixpath.join(directory, part), directory):
         try:
-            names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
-        except tf.errors.OpError:
+            # TensorFlow reads no names that are not UTF-8, as others in the folder may be.
+            names = tf.io.gfile.listdir(folder) if "://" in folder else os.listdir(folder)
+        except (tf.errors.OpError, OSError):
             continue
+        names = [name.rstrip("/") for name in names]
         versions = sorted((int(name) for name in names if name.isdigit()), reverse=True)
         for number in versions:
             path = posixpath.join(folder, str(number))
