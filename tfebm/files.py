@@ -59,6 +59,14 @@ def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
             f"{what} must be a path on this machine. Received the address "
             f"{_address(text, url)}, which is not read or written here. {instead}."
         )
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidInputError(
+                f"{what} must be the path of a file or a folder. Received {len(text)} characters, "
+                f"{text[:30]!r}..., more than a path may have. Give a shorter one."
+            ) from None
     return pathlib.Path(text)
 
 
@@ -133,6 +141,15 @@ def printable(path: str | os.PathLike) -> str:
     """
     text = os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def check_link(path: pathlib.Path) -> None:
+    """Raises `InvalidInputError` for a link that leads to nothing, or to itself."""
+    if path.is_symlink() and not path.exists():
+        raise InvalidInputError(
+            f"{printable(path)} is a link that leads to nothing. Repair it, or give the file or "
+            "folder itself."
+        )
 
 
 def sync(path: pathlib.Path) -> None:

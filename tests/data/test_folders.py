@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tfebm import InvalidInputError
-from tfebm.data import load_images, load_normal_and_test, validation_split
+from tfebm.data import load_images, load_normal_and_test, load_text, validation_split
 
 
 def write(folder, *names, value=None, size=(8, 8), kind=None):
@@ -310,3 +310,25 @@ class TestNormalAndTest:
         (tmp_path / "good" / "link").symlink_to(tmp_path / "new")
         with pytest.raises(InvalidInputError, match="2 images that are in both folders by links"):
             load_normal_and_test(str(tmp_path / "good"), str(tmp_path / "new"))
+
+    def test_nothing_that_a_link_puts_into_both_parts_is_learned(self, tmp_path):
+        write(tmp_path / "pool", *numbered(4), value=50)
+        write(tmp_path / "pool", "4.png", value=99)
+        for part, names in (("train", numbered(5)), ("test", ["4.png"])):
+            link(tmp_path / "set" / part, *(tmp_path / "pool" / name for name in names))
+        write(tmp_path / "new", *numbered(2))
+        data = load_normal_and_test(str(tmp_path / "set"), str(tmp_path / "new"))
+        assert (len(data.images.x_train), values(data.images.x_train)) == (4, [50])
+        assert "normal: 1 in training and held out, by links, are not" in data.report_sentence
+        link(tmp_path / "set" / "test", *(tmp_path / "pool" / name for name in numbered(4)))
+        with pytest.raises(InvalidInputError, match="the 5 in its training folder are held out"):
+            load_normal_and_test(str(tmp_path / "set"), str(tmp_path / "new"))
+
+
+def test_paths_that_lead_nowhere(tmp_path):
+    lost = tmp_path / "lost.npz"
+    lost.symlink_to("lost.npz")
+    for path, message in ((str(lost), "is a link that leads to nothing"), ("x" * 300, "a shorter")):
+        for load in (load_images, load_text, lambda p: load_normal_and_test(p, str(tmp_path))):
+            with pytest.raises(InvalidInputError, match=message):
+                load(path)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tfebm.data import arrays, checks, folders, pixels
-from tfebm.data.images import ImageData, brightness
+from tfebm.data.images import ImageData, alike, brightness
 from tfebm.errors import InvalidInputError
-from tfebm.files import local_path, printable
+from tfebm.files import check_link, local_path, printable
 
 _NORMAL = ("good", "normal", "ok")  # what folders of normal images among others are called
 _SHOWN = 5  # damaged files in a note, at most
@@ -130,6 +130,8 @@ def load_normal_and_test(
     """
     given = (("normal", normal), ("test", test))
     places = [local_path(folder, f"`{name}`").expanduser() for name, folder in given]
+    for place in places:
+        check_link(place)
     resolved = [place.resolve() for place in places]
     if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
         raise InvalidInputError(
@@ -183,11 +185,11 @@ def load_normal_and_test(
         notes.append(_damaged([path for i, path in enumerate(to_judge) if i in damaged], places[1]))
     is_anomaly = _by_folder(places[1], judged)
     name = printable(resolved[1].name)
-    notes.append(brightness(read.images, name))
+    parts = {"x_train": read.images[:number], "x_test": read.images[number:]}
+    notes += [brightness(read.images, name), *alike(parts)]
     images = ImageData(
         name,
-        read.images[:number],
-        read.images[number:],
+        **parts,
         notes=tuple(note for note in notes if note),
     )
     return AnomalyData(images, is_anomaly, [str(path.relative_to(places[1])) for path in judged])

