@@ -59,14 +59,6 @@ def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
             f"{what} must be a path on this machine. Received the address "
             f"{_address(text, url)}, which is not read or written here. {instead}."
         )
-    try:
-        os.lstat(text)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InvalidInputError(
-                f"{what} must be the path of a file or a folder. Received {len(text)} characters, "
-                f"{text[:30]!r}..., more than a path may have. Give a shorter one."
-            ) from None
     return pathlib.Path(text)
 
 
@@ -135,16 +127,28 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def printable(path: str | os.PathLike) -> str:
-    """A path or a name as text of one line that any file and terminal takes.
+    """A path or a name as text of one line for a terminal.
 
     Bytes that are not UTF-8 and characters that steer a terminal are escaped.
     """
-    text = os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
+    return _STEERING.sub(lambda found: repr(found[0])[1:-1], storable(path))
 
 
-def check_link(path: pathlib.Path) -> None:
-    """Raises `InvalidInputError` for a link that leads to nothing, or to itself."""
+def storable(path: str | os.PathLike) -> str:
+    """A path or a name as text that any file takes: bytes that are not UTF-8 are escaped."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_readable_path(path: pathlib.Path) -> None:
+    """Raises `InvalidInputError` for a link that leads to nothing, and for too long a path."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidInputError(
+                f"The path {printable(path)[:30]!r}... has more characters than a path may have. "
+                "Give the path of a file or a folder."
+            ) from None
     if path.is_symlink() and not path.exists():
         raise InvalidInputError(
             f"{printable(path)} is a link that leads to nothing. Repair it, or give the file or "

@@ -8,7 +8,7 @@ import numpy as np
 from tfebm.data import arrays, checks, folders, pixels
 from tfebm.data.images import ImageData, alike, brightness
 from tfebm.errors import InvalidInputError
-from tfebm.files import check_link, local_path, printable
+from tfebm.files import check_readable_path, local_path, printable
 
 _NORMAL = ("good", "normal", "ok")  # what folders of normal images among others are called
 _SHOWN = 5  # damaged files in a note, at most
@@ -131,7 +131,7 @@ def load_normal_and_test(
     given = (("normal", normal), ("test", test))
     places = [local_path(folder, f"`{name}`").expanduser() for name, folder in given]
     for place in places:
-        check_link(place)
+        check_readable_path(place)
     resolved = [place.resolve() for place in places]
     if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
         raise InvalidInputError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfebm.data import arrays, checks, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
-from tfebm.files import check_link, local_path, printable
+from tfebm.files import check_readable_path, local_path, printable
 from tfebm.names import IMAGE_SUFFIXES
 
 EMBEDDED = ("mnist5k",)
@@ -112,7 +112,7 @@ def load_images(
         raise InvalidInputError(f"`channels` must be 1 or 3. Received {channels!r}.")
     pixels.parse_colour(background)
     path = local_path(source, "The data set").expanduser()
-    check_link(path)
+    check_readable_path(path)
     if source in EMBEDDED:
         data = _load_mnist5k()
     elif path.is_dir():

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfebm.data import sentences
 from tfebm.errors import InvalidInputError
-from tfebm.files import check_link, printable
+from tfebm.files import check_readable_path, printable
 
 SUFFIXES = (".txt", ".text")
 """Of files in a folder, packed ones with `.gz` behind."""
@@ -136,7 +136,7 @@ def read_lines(path: pathlib.Path, labels: bool | None = False, table: bool = Tr
         InvalidInputError: A file that is missing, empty, damaged, of another kind, or with lines
             that are not UTF-8.
     """
-    check_link(path)
+    check_readable_path(path)
     if not path.is_file():
         raise missing(path)
     lines, bad = [], []

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tfebm.data import sentences, text_files
 from tfebm.data.text_files import SPLIT_NAMES, Sentences, Splits, near
 from tfebm.errors import InvalidInputError
-from tfebm.files import check_link, local_path, printable
+from tfebm.files import check_readable_path, local_path, printable
 
 TFDS_NAMES = ("snli", "imdb_reviews", "ag_news_subset", "lm1b", "yelp_polarity_reviews")
 """Of TensorFlow Datasets; any other of its names that has a text is taken as well."""
@@ -35,7 +35,7 @@ def load_splits(
 ) -> Source:
     """The splits of a folder, a file, or a set of TensorFlow Datasets; missing ones held out."""
     path = local_path(source, "The data set").expanduser()
-    check_link(path)
+    check_readable_path(path)
     files: list[pathlib.Path] = []
     if text_feature is not None and path.exists():
         raise InvalidInputError(
