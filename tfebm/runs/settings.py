@@ -367,10 +367,9 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        text = f"{self.prog}: {message}{_suggest(self, message)}"
         # What was typed is part of it, and may hold line ends or a terminal's commands.
-        shown = (c if c.isprintable() else repr(c)[1:-1] for c in text)
-        self.exit(2, f"{''.join(shown)}\n")
+        text = files.printable(f"{self.prog}: {message}{_suggest(self, message)}")
+        self.exit(2, f"{text}\n")
 
 
 class _Formatter(argparse.HelpFormatter):
