@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import argparse
+import codecs
 import collections
 import contextlib
 import csv
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -136,6 +138,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _NOT_DATA = ("checkpoints", "__macosx")
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of large and odd files
 _COLUMNS = 8  # of a grid
 _MARGIN = 2  # pixels between its images
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before another try at a server whose queue is full
@@ -390,6 +393,8 @@ def read_images(
 def _why_unreadable(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the most that are read"
     if isinstance(error, OSError | ValueError) and (text := getattr(error, "strerror", None)):
         return text
     return str(error) if isinstance(error, OSError | ValueError) else "damaged"
@@ -428,12 +433,15 @@ def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_left_out(folder: str) -> bool:
+    if os.path.basename(folder).lower() in _NOT_DATA:
+        return True
     try:  # the folder of a run has only pictures of it
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
             found = json.load(file)
-            return "tfebm" in found and isinstance(found["settings"], dict)
+        texts = found["program"], found["tfebm"]
+        return all(isinstance(text, str) for text in texts) and isinstance(found["settings"], dict)
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return os.path.basename(folder).lower() in _NOT_DATA
+        return False
 
 
 def _plain(picture: Image.Image, behind: tuple[int, ...]) -> Image.Image:
@@ -441,8 +449,12 @@ def _plain(picture: Image.Image, behind: tuple[int, ...]) -> Image.Image:
     layout = str(getattr(picture, "tile", ""))
     if 0 in picture.size:
         raise ValueError("no pixels")
-    ImageOps.exif_transpose(picture, in_place=True)
     picture.load()
+    # EXIF data that are damaged do not turn an image, and it needs no others.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode in ("P", "PA") and picture.palette is None:
+        raise ValueError("no palette")
     clear = picture.info.get("transparency")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
         values = np.asarray(picture)  # `convert` would clip
@@ -503,6 +515,7 @@ _STARTS = (
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "Unpack it first"),
 )
 _CONTROLS = bytes([*range(9), *range(14, 27)])  # of ASCII, white space and escapes aside
+_NO_TEXT = ("Cc", "Cn", "Co")  # controls, unassigned, private
 _MARKUP = re.compile(rb"\s*<(!doctype\b|html\b|\?xml\b|svg\b)", re.IGNORECASE)
 _LABEL = re.compile(r"\s*(-?\d+)\t")
 # Sentences have spaces behind their commas; names of columns have none.
@@ -571,6 +584,8 @@ def _other_kind(head: bytes) -> tuple[str, str] | None:
         return f"{order} without a mark", _CONVERT.format(order)
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if nuls > len(head) // 100 or controls > len(head) // 20:
+        if order := _wide(head):
+            return f"{order} without a mark", _CONVERT.format(order)
         return "binary, not text", "Give a text file"
     head = head.removeprefix(_BOM)
     if _MARKUP.match(head):
@@ -580,7 +595,7 @@ def _other_kind(head: bytes) -> tuple[str, str] | None:
         lines.pop()  # cut off
     rows = [line.decode("utf-8", "replace") for line in lines[:_JUDGED] if line.strip()]
     if rows and _is_json(rows):
-        return "JSON", "Write its sentences out first: jq -r .text FILE > sentences.txt, say"
+        return "JSON", _json_way(rows)
     tabs = min((row.strip().count("\t") for row in rows), default=0)
     if rows and _LABEL.match(rows[0]):
         return "a table of labels and sentences", "Take its sentences alone: cut -f2- does"
@@ -598,6 +613,21 @@ def _other_kind(head: bytes) -> tuple[str, str] | None:
     return None
 
 
+def _wide(head: bytes) -> str | None:
+    """The encoding of text with two or four bytes a character and without a mark."""
+    found = []
+    for name in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(head)
+        except UnicodeDecodeError:
+            continue
+        odd = sum(unicodedata.category(c) in _NO_TEXT and c not in "\t\n\r" for c in text)
+        if text and odd <= len(text) // 50:
+            # In the wrong order a text is of all of Unicode.
+            found.append((len({ord(c) >> 8 for c in text}), name))
+    return min(found)[1] if found else None
+
+
 def _is_json(rows: list[str]) -> bool:
     if rows[0].strip() in ("{", "[", "[{"):  # over several lines
         return (
@@ -611,6 +641,20 @@ def _is_json(rows: list[str]) -> bool:
         # One long line that is cut off here.
         return len(rows) == 1 and re.match(r'\s*(\{|\[\s*\{)\s*"[^"]*"\s*:', rows[0]) is not None
     return all(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
+def _json_way(rows: list[str]) -> str:
+    """How to take the sentences out of JSON, which is an object, a list, or one in each line."""
+    first = rows[0].strip()
+    way = ".text"
+    if first.startswith("["):
+        inside = (first[1:] + "".join(rows[1:2])).lstrip()
+        of_lists = ".[][0]" if inside.startswith("[") else ".[]"
+        way = ".[].text" if inside.startswith("{") else of_lists
+        if len(rows) > 1 and first not in ("[", "[{"):
+            way = ".[0]"
+    named = ", with the name of their field for text" if "text" in way else ""
+    return f"Write its sentences out first: jq -r '{way}' FILE > sentences.txt{named}"
 
 
 def _is_csv(rows: list[str]) -> bool:

@@ -172,3 +172,11 @@ class TestLocalPath:
         with pytest.raises(tfebm.InvalidInputError, match=r"^It must be") as caught:
             files.local_path(value, "It")
         assert "0x" not in str(caught.value)
+
+
+def test_names_are_printed_on_one_line_and_steer_no_terminal():
+    assert files.printable("caf\u00e9 \u732b.png") == "caf\u00e9 \u732b.png"
+    assert files.printable("\udce9") == r"\udce9"
+    assert files.storable("a\n\udce9") == "a\n\\udce9"  # in tables and keys a name is itself
+    shown = files.printable("a\nb\r\t\x1b[2Jc\x7f\x9b\u2028\u202egnp.exe")
+    assert shown == r"a\nb\r\t\x1b[2Jc\x7f\x9b\u2028\u202egnp.exe"

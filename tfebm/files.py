@@ -21,6 +21,8 @@ interrupted = threading.Event()
 _TEMPORARY = ".tmp-"
 # `pathlib` makes one slash of two; a single letter is a drive.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+# Controls, the ends of lines and paragraphs, and what turns the direction of text.
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _REASONS = {os.strerror(code) for code in errno.errorcode}
 
 
@@ -125,8 +127,33 @@ def _remove(path: pathlib.Path) -> None:
 
 
 def printable(path: str | os.PathLike) -> str:
+    """A path or a name as text of one line for a terminal.
+
+    Bytes that are not UTF-8 and characters that steer a terminal are escaped.
+    """
+    return _STEERING.sub(lambda found: repr(found[0])[1:-1], storable(path))
+
+
+def storable(path: str | os.PathLike) -> str:
     """A path or a name as text that any file takes: bytes that are not UTF-8 are escaped."""
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_readable_path(path: pathlib.Path) -> None:
+    """Raises `InvalidInputError` for a link that leads to nothing, and for too long a path."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidInputError(
+                f"The path {printable(path)[:30]!r}... has more characters than a path may have. "
+                "Give the path of a file or a folder."
+            ) from None
+    if path.is_symlink() and not path.exists():
+        raise InvalidInputError(
+            f"{printable(path)} is a link that leads to nothing. Repair it, or give the file or "
+            "folder itself."
+        )
 
 
 def sync(path: pathlib.Path) -> None:

@@ -119,12 +119,12 @@ def _picture(rng, mode, size):
 
 def _raw_png(rng):
     """Depths and transparent values that Pillow reads and does not write."""
-    colour, depths = [(0, (1, 2, 4, 8, 16)), (2, (8, 16)), (4, (8, 16)), (6, (8, 16))][
-        rng.integers(4)
+    colour, depths = [(0, (1, 2, 4, 8, 16)), (2, (8, 16)), (4, (8, 16)), (6, (8, 16)), (3, (1, 8))][
+        rng.integers(5)
     ]
     depth = int(rng.choice(depths))
     width, height = (int(side) for side in rng.integers(1, 10, 2))
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     row = -(-width * channels * depth // 8)
     values = rng.integers(0, 256, (height, row)).astype(np.uint8)
     if depth == 16 and rng.random() < 0.5:
@@ -133,9 +133,13 @@ def _raw_png(rng):
             values[:, 6::8] = 255
     body = b"".join(b"\0" + line.tobytes() for line in values)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))]
+    if colour == 3 and rng.random() < 0.5:
+        chunks.append((b"PLTE", rng.bytes(3 * 2**depth)))
     if colour in (0, 2) and rng.random() < 0.5:
         clear = rng.integers(0, 2**depth, 1 if colour == 0 else 3)
         chunks.append((b"tRNS", clear.astype(">u2").tobytes()))
+    if rng.random() < 0.1:
+        chunks.append((b"eXIf", rng.bytes(20)))
     chunks += [(b"IDAT", zlib.compress(body)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

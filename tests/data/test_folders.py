@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tfebm import InvalidInputError
-from tfebm.data import load_images, load_normal_and_test, validation_split
+from tfebm.data import load_images, load_normal_and_test, load_text, validation_split
 
 
 def write(folder, *names, value=None, size=(8, 8), kind=None):
@@ -105,7 +105,95 @@ def test_links_are_followed_once(tmp_path):
     data = load_images(str(tmp_path / "set"))
     assert (len(data.x_train), values(data.x_train)) == (7, [50, 70])
     assert values(data.x_test) == [99]
-    assert "skipped 4 repeated links, 1 broken link" in data.report_sentence
+    assert "2 in training and held out, by links, are not learned" in data.report_sentence
+    assert "skipped 3 repeated links, 1 broken link" in data.report_sentence
+
+
+def link(folder, *paths):
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        (folder / path.name).symlink_to(path)
+
+
+@pytest.mark.parametrize("whole_folders", [True, False])
+def test_parts_made_of_links_are_kept_apart(tmp_path, whole_folders):
+    for part, value in (("a", 50), ("b", 99)):
+        write(tmp_path / "set" / "pool" / part, *numbered(6), value=value)
+    write(tmp_path / "set" / "pool", *numbered(3), value=7)
+    pool, parts = tmp_path / "set" / "pool", (("Train", "a"), ("test", "b"))
+    for split, part in parts:
+        if whole_folders:
+            (tmp_path / "set" / split).symlink_to(pool / part)
+        else:
+            link(tmp_path / "set" / split, *(pool / part / name for name in numbered(6)))
+    data = load_images(str(tmp_path / "set"))
+    assert (len(data.x_train), values(data.x_train)) == (6, [50])
+    assert (len(data.x_test), values(data.x_test)) == (6, [99])
+    assert "3 outside of its training and test folders left out" in data.report_sentence
+
+
+def test_what_is_linked_into_test_alone_is_not_learned(tmp_path):
+    write(tmp_path / "pool", *numbered(9), value=50)
+    write(tmp_path / "pool", "held.png", value=99)
+    link(tmp_path / "dev", tmp_path / "pool" / "held.png")
+    data = load_images(str(tmp_path))
+    assert (values(data.x_train), values(data.x_test)) == ([50], [99])
+
+
+@pytest.mark.parametrize("connect", [os.link, os.symlink])
+@pytest.mark.parametrize("held", ["test", "val", "deep/TESTING"])
+def test_what_is_in_both_parts_is_not_learned(tmp_path, connect, held):
+    write(tmp_path / "train", *numbered(5), value=50)
+    write(tmp_path / "train", "both.png", value=99)
+    (tmp_path / held).mkdir(parents=True)
+    connect(tmp_path / "train" / "both.png", tmp_path / held / "other.png")
+    data = load_images(str(tmp_path))
+    assert (len(data.x_train), values(data.x_train), values(data.x_test)) == (5, [50], [99])
+    assert "1 in training and held out, by links, are not learned" in data.report_sentence
+
+
+def test_hard_links_within_one_part_are_files_of_their_own(tmp_path):
+    write(tmp_path, *numbered(9))
+    os.link(tmp_path / "0.png", tmp_path / "again.png")
+    data = load_images(str(tmp_path))
+    assert len(data.x_train) + len(data.x_test) == 10
+
+
+def test_parts_that_are_one_are_refused(tmp_path):
+    write(tmp_path / "out", *numbered(6))
+    for part in ("train", "test"):
+        link(tmp_path / "set" / part, *(tmp_path / "out" / name for name in numbered(6)))
+    with pytest.raises(InvalidInputError, match="the 6 in its training folder are held out too"):
+        load_images(str(tmp_path / "set"))
+
+
+def test_links_that_lead_nowhere_are_counted(tmp_path):
+    write(tmp_path, *numbered(10))
+    (tmp_path / "self.png").symlink_to("self.png")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "one.png").symlink_to("other.png")
+    (tmp_path / "other.png").symlink_to("one.png")
+    data = load_images(str(tmp_path))
+    assert len(data.x_train) + len(data.x_test) == 10
+    assert "skipped 3 broken links, 1 file without a suffix" in data.report_sentence
+
+
+def test_folders_named_almost_as_parts_are_said(tmp_path):
+    write(tmp_path / "train_images", *numbered(6))
+    write(tmp_path / "Test Set", *numbered(6))
+    write(tmp_path / "latest", *numbered(2))
+    sentence = load_images(str(tmp_path)).report_sentence
+    assert "; Test Set, train_images: not named train, test or validation, and so not" in sentence
+    assert "latest" not in sentence
+
+
+def test_where_nothing_can_be_held_out_that_is_said(tmp_path):
+    write(tmp_path, *numbered(9))
+    sentence = load_images(str(tmp_path)).report_sentence
+    assert "9 to train on, 0 to test" in sentence
+    assert "no test images: a tenth would be held out of 10 or more" in sentence
+    write(tmp_path, "10.png")
+    assert "a tenth, drawn by a fixed seed" in load_images(str(tmp_path)).report_sentence
 
 
 def test_hidden_checkpoint_and_run_folders_are_left_out(tmp_path):
@@ -113,7 +201,8 @@ def test_hidden_checkpoint_and_run_folders_are_left_out(tmp_path):
     folders = (".ipynb_checkpoints", "checkpoints", "__MACOSX", ".git", "runs/a", "runs/b/worse")
     for name in folders:
         write(tmp_path / name, "0.png")
-    (tmp_path / "runs" / "a" / "config.json").write_text('{"program": "x", "tfebm": "0.1"}')
+    record = '{"program": "x", "tfebm": "0.1", "settings": {}}'
+    (tmp_path / "runs" / "a" / "config.json").write_text(record)
     (tmp_path / "runs" / "b" / "config.json").write_text('{"a dataset": "of others"}')
     data = load_images(str(tmp_path))
     assert len(data.x_train) + len(data.x_test) == 13
@@ -221,3 +310,28 @@ class TestNormalAndTest:
         (tmp_path / "good" / "link").symlink_to(tmp_path / "new")
         with pytest.raises(InvalidInputError, match="2 images that are in both folders by links"):
             load_normal_and_test(str(tmp_path / "good"), str(tmp_path / "new"))
+
+    def test_nothing_that_a_link_puts_into_both_parts_is_learned(self, tmp_path):
+        write(tmp_path / "pool", *numbered(4), value=50)
+        write(tmp_path / "pool", "4.png", value=99)
+        for part, names in (("train", numbered(5)), ("test", ["4.png"])):
+            link(tmp_path / "set" / part, *(tmp_path / "pool" / name for name in names))
+        write(tmp_path / "new", *numbered(2))
+        data = load_normal_and_test(str(tmp_path / "set"), str(tmp_path / "new"))
+        assert (len(data.images.x_train), values(data.images.x_train)) == (4, [50])
+        assert "normal: 1 in training and held out, by links, are not" in data.report_sentence
+        link(tmp_path / "set" / "test", *(tmp_path / "pool" / name for name in numbered(4)))
+        with pytest.raises(InvalidInputError, match="the 5 in its training folder are held out"):
+            load_normal_and_test(str(tmp_path / "set"), str(tmp_path / "new"))
+
+
+def test_paths_that_lead_nowhere(tmp_path):
+    lost = tmp_path / "lost.npz"
+    lost.symlink_to("lost.npz")
+    for path, message in (
+        (str(lost), "is a link that leads to nothing"),
+        ("x" * 300, "more characters than"),
+    ):
+        for load in (load_images, load_text, lambda p: load_normal_and_test(p, str(tmp_path))):
+            with pytest.raises(InvalidInputError, match=message):
+                load(path)

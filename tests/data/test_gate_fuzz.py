@@ -119,7 +119,9 @@ def test_walks_are_the_same(tmp_path, client):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(rng.bytes(9))
-    (tmp_path / "run" / "config.json").write_text('{"tfebm": "1"}')
+    record = '{"program": "a", "tfebm": "1", "settings": {}}'
+    for folder, text in (("run", record), ("k", '{"tfebm": "1"}'), ("checkpoints", "{}")):
+        (tmp_path / folder / "config.json").write_text(text)
     with contextlib.chdir(tmp_path):
         (tmp_path / "loop").symlink_to(tmp_path)
         (tmp_path / "b" / "again").symlink_to(tmp_path / "k")

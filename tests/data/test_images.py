@@ -75,6 +75,25 @@ def test_npz_of_wider_integers_and_of_floats(tmp_path):
     np.testing.assert_allclose(to_float(data.x_train), to_float(wide.x_train), atol=1e-6)
 
 
+def test_what_is_transparent_throughout_is_said(tmp_path):
+    clear = np.stack([grey(6)] * 3 + [np.zeros((6, 28, 28), np.uint8)], axis=-1)
+    seen = np.where(np.arange(4) == 3, np.uint8(255), clear)
+    path = save(tmp_path / "a.npz", x_train=seen, x_test=clear)
+    assert load_images(path).report_sentence.endswith("; every pixel to test is alike: 255 255 255")
+    for part, images in (("train", clear), ("test", seen)):
+        (tmp_path / part).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / part / f"{i}.png")
+    sentence = load_images(str(tmp_path), background="#204060").report_sentence
+    assert sentence.endswith("; every pixel to train on is alike: 32 64 96")
+
+
+def test_remarks_on_values_are_in_the_report(tmp_path):
+    path = save(tmp_path / "a.npz", x_train=grey(6), x_test=grey(2) % 9)
+    sentence = load_images(path).report_sentence
+    assert sentence.endswith("; x_test: no pixel is brighter than 8 of 255")
+
+
 @pytest.mark.parametrize(
     ("x_train", "message"),
     [

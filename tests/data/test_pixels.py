@@ -1,14 +1,16 @@
 """Pixels of image files by what they must be, whatever their kind, mode and depth."""
 
+import importlib.util
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tfebm import InvalidInputError
+from tfebm import InvalidInputError, runs
 from tfebm.data import arrays, pixels
 
 BLUE = "#0000ff"
@@ -20,16 +22,19 @@ def encoded(picture, kind="PNG", **options):
     return file.getvalue()
 
 
+def chunked(*chunks):
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
 def png(depth, colour, rows, *chunks):
     """A PNG of a depth that Pillow does not write."""
     body = b"".join(b"\0" + bytes(row) for row in rows)
     width = len(rows[0]) * 8 // depth // {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     head = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
-    chunks = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    return chunked((b"IHDR", head), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b""))
 
 
 def drawing(mode):
@@ -178,8 +183,8 @@ def test_long_texts_are_passed_over():
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html></html>", "no image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
+        (b"<html></html>", "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
         (encoded(Image.new("RGB", (64, 64)), "JPEG")[:200], "its image is damaged"),
         (encoded(Image.new("F", (4, 4)), "TIFF"), "mode F"),
         (encoded(Image.new("I", (4, 4)), "TIFF"), "mode I, 32 bits"),
@@ -197,15 +202,94 @@ def test_what_has_no_pixels_says_why(data, reason):
 
 
 def test_a_huge_image_is_not_unpacked():
-    bomb = png(1, 0, [[0]]).replace(struct.pack(">II", 8, 1), struct.pack(">II", 30000, 30000))
-    with pytest.raises(pixels.UnreadableImage):
+    head = struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0)
+    bomb = chunked((b"IHDR", head), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
+    with pytest.raises(pixels.UnreadableImage, match=r"more than 178,956,970 pixels, .* smaller$"):
         pixels.decode(bomb)
+
+
+def test_large_and_odd_images_are_read_without_a_warning(monkeypatch, recwarn):
+    def seen(module):
+        found = module.decode(data)
+        return found.shape, [str(warning.message) for warning in recwarn.list]
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    data = encoded(Image.new("L", (6, 6)))
+    spec = importlib.util.spec_from_file_location("a_copy", pixels.__file__)
+    copy = importlib.util.module_from_spec(spec)
+    warnings.simplefilter("always")
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.size == (6, 6)
+    assert "DecompressionBombWarning" in str(recwarn.pop())
+    spec.loader.exec_module(copy)  # as the first import does it
+    assert seen(copy) == ((6, 6, 1), [])
+
+
+JUNK = b"not a TIFF file at all"
+
+
+def odd_png(*chunks):
+    return png(8, 0, [[0, 7, 200]], *chunks)
+
+
+def test_exif_data_that_are_junk_do_not_spoil_an_image():
+    for data in (
+        odd_png((b"eXIf", JUNK)),
+        odd_png((b"eXIf", b"MM\0*\0\0\0\x08\xff\xff")),
+        odd_png((b"eXIf", b"")),
+        odd_png((b"tEXt", b"Raw profile type exif\0\nexif\n 4\nzzzz\n")),
+    ):
+        assert pixels.decode(data)[0, :, 0].tolist() == [0, 7, 200]
+    for kind in ("JPEG", "WEBP"):
+        data = encoded(Image.new("RGB", (4, 3), "red"), kind, exif=b"Exif\0\0" + JUNK)
+        assert pixels.decode(data).shape == (3, 4, 3)
+
+
+def test_a_palette_that_is_missing_is_said():
+    body = zlib.compress(b"\0\0\1")
+    head = struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0)
+    for more in ([], [(b"tRNS", b"\0")]):
+        with pytest.raises(pixels.UnreadableImage, match="damaged: its palette is missing"):
+            pixels.decode(chunked((b"IHDR", head), *more, (b"IDAT", body), (b"IEND", b"")))
+
+
+def test_no_reason_speaks_of_the_code_of_a_decoder(monkeypatch):
+    def fail(*_):
+        raise AttributeError("'NoneType' object has no attribute 'mode'")
+
+    monkeypatch.setattr(pixels, "_plain", fail)
+    with pytest.raises(pixels.UnreadableImage, match=r"^its image is damaged$"):
+        pixels.decode(odd_png())
 
 
 def test_the_background_is_a_colour():
     assert pixels.parse_colour("#102030") == (16, 32, 48)
+    assert pixels.parse_colour("hsl(0, 100%, 50%)") == pixels.parse_colour("#f00f") == (255, 0, 0)
     with pytest.raises(InvalidInputError, match=r"Received 'whiet'\. Give a name"):
         pixels.decode(b"", background="whiet")
+
+
+@pytest.mark.parametrize(
+    ("colour", "message"),
+    [
+        ("whiet", "Give a name"),
+        ("rgb(300,0,0)", "which is 300, 0, 0"),
+        ("hsl(0,100%,500%)", "from 0 to 255"),
+        ("hsv(0,0%,200%)", "from 0 to 255"),
+        ("#ff000080", r"transparent\. Give it without alpha, as #ff0000"),
+        ("rgba(1,2,3,0)", "as #010203"),
+        ("#f008", "transparent"),
+    ],
+)
+def test_every_reader_refuses_what_is_no_colour_to_lie_behind(colour, message):
+    clear = np.zeros((2, 4, 4, 4), np.uint8)
+    for use in (
+        lambda: arrays.as_images({"x": clear}, "some", colour),
+        lambda: pixels.decode(odd_png(), background=colour),
+        lambda: runs.check_colour(colour),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            use()
 
 
 class TestArrays:
@@ -242,6 +326,74 @@ class TestArrays:
         with pytest.raises(InvalidInputError, match="almost black"):
             self.load(x=clear.astype(dtype))
 
+    @pytest.mark.parametrize(
+        ("train", "test", "message"),
+        [
+            (lambda x: x, lambda x: x // 129, "x_test: whole-number pixels must .* above 1,"),
+            (lambda x: x, lambda x: x[2:4] // 129, "x_test: whole-number pixels must .* above 1,"),
+            (lambda x: x // 16, lambda x: x, "x_train: whole-number pixels must .* above 15,"),
+            (lambda x: x / 127.5 - 1, lambda x: x / 255, "x_test: float pixels .* none below 0 "),
+            (lambda x: x / 127.5 - 1, lambda x: x[:1] / 255, "x_test: float pixels must span"),
+            (lambda x: x / 127.5 - 1, lambda x: x / 500 + 0.3, r"x_test: float .* \(from 0\.3 to"),
+            (lambda x: x / 255, lambda x: x / 127.5 - 1, "x_train: float pixels must span"),
+            (lambda x: x / 254 - 0.002, lambda x: x / 255, "almost none below 0"),
+            (lambda x: x / 127.5 - 1, lambda x: x / 254 - 0.002, "x_test: .*almost none below 0"),
+        ],
+    )
+    def test_a_part_of_another_scale_is_refused(self, train, test, message):
+        x = np.arange(6 * 64, dtype=np.float64).reshape(6, 8, 8) % 256
+        x[:, 0, 0] = 0
+        parts = {"x_train": train(x), "x_test": test(x)}
+        if "whole" in message:
+            parts = {name: part.astype(np.uint8) for name, part in parts.items()}
+        with pytest.raises(InvalidInputError, match=message):
+            self.load(**parts)
+
+    def test_few_dark_or_bright_images_are_said(self):
+        x = np.arange(6 * 64).reshape(6, 8, 8) % 256
+        remarks = []
+        dark = {"x_train": x, "x_test": x[:3] // 20}
+        arrays.as_images(dark, "some", remarks=remarks)
+        bright = {"x_train": x / 127.5 - 1, "x_test": x[:3] / 600 + 0.3}
+        arrays.as_images(bright, "some", remarks=remarks)
+        assert remarks == [
+            "x_test: no pixel is brighter than 9 of 255",
+            "x_test: no pixel is below 0.3 of [-1, 1]",
+        ]
+
+    @pytest.mark.parametrize("channels", [2, 4])
+    def test_alpha_channels_have_a_range_too(self, channels):
+        x = np.random.default_rng(0).integers(0, 256, (5, 8, 8, channels))
+        ones = x.copy()
+        ones[..., -1] %= 2
+        with pytest.raises(InvalidInputError, match=r"x: alpha .* above 1, .* alpha times 255\."):
+            self.load(x=ones)
+        unit = x / 127.5 - 1
+        unit[..., -1] = x[..., -1] / 255
+        with pytest.raises(InvalidInputError, match=r"alpha .* floats must span .*`2 \* alpha - 1"):
+            self.load(x=unit)
+        unit[..., -1] = 1  # opaque in both ranges
+        np.testing.assert_allclose(self.load(x=unit)["x"], unit[..., :-1], atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("train", "test", "message"),
+        [
+            ((28, 20, 400), (28, 20, 40), r"whose last axes alone differ.*moveaxis\(x, -1, 0\)"),
+            ((28, 28, 400), (28, 28, 40), "whose last axes alone differ"),
+            ((48, 64, 3), (48, 64, 3), "x_train: .* looks like one image with its channels"),
+            ((64, 48, 4), (9, 64, 48), "x_train: .* looks like one image with its channels"),
+        ],
+    )
+    def test_axes_in_another_order(self, train, test, message):
+        x_train, x_test = (np.arange(np.prod(s)).reshape(s) % 256 for s in (train, test))
+        with pytest.raises(InvalidInputError, match=message):
+            self.load(x_train=x_train, x_test=x_test)
+
+    def test_whole_numbers_of_any_size_are_told_how_to_scale(self):
+        for high, remedy in ((65535, r"\(x >> 8\)"), (2**64 - 1, "Scale them to 0 to 255, or")):
+            with pytest.raises(InvalidInputError, match=remedy):
+                self.load(x=np.full((2, 8, 8), high, np.uint64))
+
     def test_floats_and_bytes_of_one_set_become_floats(self):
         x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
         found = self.load(x_train=x / np.float64(127.5) - 1, x_test=x)
@@ -262,3 +414,12 @@ class TestArrays:
         with pytest.raises(InvalidInputError, match=f"Received {message}.*numpy.unique"):
             arrays.check_labels(labels, "some")
         assert arrays.check_labels(np.array([1.0, 2.0]), "some").tolist() == [1, 2]
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("label", [np.inf, -np.inf, np.nan, 1e30, -(2**40), 2**64 - 1])
+    def test_labels_are_of_32_bits(self, label):
+        labels = np.array([0, 1, label], None if isinstance(label, int) else np.float64)
+        with pytest.raises(
+            InvalidInputError, match=r"whole numbers of 32 bits\. Received .*Number"
+        ):
+            arrays.check_labels(labels, "some")

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import sys
+import time
 import unicodedata
 from unittest import mock
 
@@ -139,6 +140,46 @@ def test_what_is_not_a_file_of_sentences_says_what_it_is(what, client, tmp_path)
         message = trained(tmp_path / "a.txt")
         assert what in message
         assert "one sentence a line is needed" in message
+
+
+@pytest.mark.parametrize("name", ["UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
+@pytest.mark.parametrize(
+    "text", ["the cat\nsat\n", "Πού είναι\nη γάτα;\n", "猫坐在那里。\n它很高兴。\n"]
+)
+def test_wide_characters_without_a_mark_are_named(name, text, client, tmp_path):
+    assert compare(client, tmp_path / "a.txt", text.encode(name) * 20) is None
+    assert f"is {name} without a mark" in trained(tmp_path / "a.txt")
+    assert f"iconv -f {name} -t UTF-8" in trained(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "way"),
+    [
+        ('{"text": "a"}\n{"text": "b"}\n', ".text"),
+        ('{\n  "text": "a"\n}\n', ".text"),
+        ('[{"text": "a"}, {"text": "b"}]', ".[].text"),
+        ('[\n  {"text": "a"}\n]\n', ".[].text"),
+        ('[{\n  "text": "a"\n}]\n', ".[].text"),
+        ('[\n  "a",\n  "b"\n]\n', ".[]"),
+        ('["a", "b"]', ".[]"),
+        ('["a", 1]\n["b", 2]\n', ".[0]"),
+        ('[["a", 1], ["b", 2]]', ".[][0]"),
+    ],
+)
+def test_sentences_can_be_taken_out_of_json(content, way, client, tmp_path):
+    assert compare(client, tmp_path / "a.txt", content.encode()) is None
+    assert f"jq -r '{way}' FILE > sentences.txt" in trained(tmp_path / "a.txt")
+    assert f"jq -r '{way}' FILE > sentences.txt" in asked(client, tmp_path / "a.txt")[0]
+
+
+def test_a_long_line_is_put_together_once(monkeypatch):
+    # Of so many chunks that putting each behind the others would take a minute.
+    monkeypatch.setattr(sentences, "_CHUNK", 64)
+    line = b"ab " * 1_000_000
+    content = line + b"\r" + line + b"\r\nc"
+    start = time.process_time()
+    assert list(sentences.read_lines(io.BytesIO(content))) == [line, line, b"c"]
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("name", TABLES)

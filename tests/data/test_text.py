@@ -219,9 +219,46 @@ class TestFolders:
         with pytest.raises(InvalidInputError, match=f"two files for one split: .*{other}"):
             load_text(str(tmp_path))
 
+    def test_a_file_is_of_one_split(self, tmp_path):
+        write(tmp_path / "train.txt", ["a"])
+        write(tmp_path / "valid.txt", ["b"])
+        os.link(tmp_path / "valid.txt", tmp_path / "test.txt")
+        with pytest.raises(InvalidInputError, match=r"are one file.*what is chosen by would be"):
+            load_text(str(tmp_path))
+
     def test_few_lines_leave_nothing_to_hold_out(self, tmp_path):
         loaded = load_text(write(tmp_path / "a.txt.gz", numbered(3)))
         assert (loaded.name, len(loaded.x_train), len(loaded.x_test)) == ("a", 3, 0)
+        assert loaded.report_sentence.endswith("too few sentences to draw valid and test")
+        loaded = load_text(write(tmp_path / "b.txt", numbered(12)))
+        assert (len(loaded.x_valid), len(loaded.x_test)) == (1, 0)
+        said = "valid drawn from the training sentences; too few sentences to draw test"
+        assert loaded.report_sentence.endswith(said)
+        sentence = load_text(write(tmp_path / "c.txt", ["a"])).report_sentence
+        assert sentence.startswith("c: 1 sentence to train on, 0 to")
+
+    @pytest.mark.parametrize("split", ["whitespace", "words"])
+    def test_very_long_lines_are_cut_before_they_become_ids(self, tmp_path, monkeypatch, split):
+        lines = ["a b c . " * 10_000, "x" * 5_000 + " y z " * 5_000, "\u200c " * 900 + "d e", "f"]
+        path = write(tmp_path / "a.txt", lines)
+        tokenizer = WordTokenizer.learn(lines, split=split)
+        whole = tokenizer.tokenize(lines).numpy()[:, :6]
+        whole[lengths(whole) == 6, -1] = END
+        seen = []
+
+        def tokenize(self, text):
+            seen.append(max(map(len, text)))
+            return real(self, text)
+
+        real = WordTokenizer.tokenize
+        monkeypatch.setattr(WordTokenizer, "tokenize", tokenize)
+        loaded = load_text(path, split=split, max_length=6)
+        np.testing.assert_array_equal(loaded.x_train, whole)
+        assert texts(loaded, loaded.x_train)[1].endswith("x y z y z")
+        assert loaded.report["train"]["too_long_cut"] == (2 if split == "words" else 3)
+        seen.clear()
+        load_text(write(tmp_path / "b.txt", lines[:1]), split=split, max_length=6)
+        assert max(seen) < 1_000
 
     def test_marks_and_line_ends_of_editors(self, tmp_path):
         (tmp_path / "a.txt").write_bytes("\ufeffthe cat\r\nthe\u2028end\r\n\r\ncat".encode())
@@ -284,6 +321,22 @@ class TestLabels:
         # Training text as well: learned from.
         assert "new" in loaded.tokenizer.vocabulary
 
+    def test_nothing_that_is_held_out_is_learned(self, tmp_path, folder):
+        alone = write(tmp_path / "alone.txt", numbered(50))
+        (tmp_path / "link.txt").symlink_to("alone.txt")
+        os.link(alone, tmp_path / "hard.txt")
+        for source, more in (
+            (folder, f"{folder}/test.txt"),
+            (folder, f"{folder}/../set/valid.txt.gz"),
+            (alone, alone),
+            (alone, str(tmp_path / "link.txt")),
+            (str(tmp_path / "link.txt"), str(tmp_path / "hard.txt")),
+        ):
+            with pytest.raises(InvalidInputError, match="is a file of the data set itself"):
+                load_text(source, unlabelled=[more])
+        with pytest.raises(InvalidInputError, match=r"link\.txt is in `unlabelled` twice"):
+            load_text(folder, unlabelled=[alone, str(tmp_path / "link.txt")])
+
     def test_further_files_hold_sentences_too(self, tmp_path, folder):
         with pytest.raises(InvalidInputError, match="no sentences in the unlabelled lines"):
             load_text(folder, unlabelled=[write(tmp_path / "blank.txt", [""])])
@@ -296,6 +349,8 @@ class TestLabels:
             (["1.0\ta", "0.0\tb"], True, r"Line 1 is '1\.0\\ta'; line 2 is '0\.0\\tb'"),
             (["good\ta"] * 7, True, r"a whole number, a tab and a sentence.*; and 2 more\. Number"),
             (["1\ta", f"{2**70}\tb"], True, "Line 2 has the label 1180591620717411303424, above"),
+            (["1\ta", f"{'7' * 5_000}\tb"], True, r"Line 2 has the label 7{37}\.\.\., above"),
+            (["1\ta", f"-{2**40}\tb"], True, "Line 2 has the label -1099511627776, above"),
             (["", "1\ta"], False, r"a.txt is a table of labels and sentences.*`labels=True`"),
             (["label\ttext", "1\ta"], True, "first line names its columns.*tail -n"),
             (["label\ttext", "1\ta"], False, "a table of 2 columns with tabs"),
@@ -327,7 +382,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "none").mkdir()
     write(tmp_path / "wrong" / "learn.txt", ["a"])
     for name, message in {
-        "latin.txt": r"latin.txt must be UTF-8. Line 2 is not UTF-8 \(unexpected end of data at",
+        "latin.txt": r"latin.txt must be UTF-8. Line 2 is not UTF-8 \(unexpected end of.*CP1251, ",
         "empty.txt": "empty.txt is empty",
         "cut.txt.gz": "cannot be read: Compressed file ended",
         "damaged.txt.gz": "damaged.txt.gz cannot be read",
@@ -361,6 +416,8 @@ def test_files_without_permission(tmp_path):
         ({"tokenizer": str.split}, "must be a `WordTokenizer` or .* Received a method_descriptor"),
         ({"tokenizer": WordTokenizer(["a"]), "vocabulary": "v"}, "Give one of them"),
         ({"vocabulary": "v", "min_count": 2}, "only where the vocabulary is learned"),
+        ({"vocabulary": "."}, r"\. is a folder, and one file is needed here"),
+        ({"unlabelled": ["."]}, r"\. is a folder, and one file is needed here"),
         ({"vocabulary": "vocabulary.txt"}, "no file or folder 'vocabulary.txt'"),
         ({"unlabelled": "file.txt"}, "`unlabelled` must be a list of files"),
         ({"unlabelled": ["file.txt"]}, "no file or folder 'file.txt'"),
@@ -401,6 +458,8 @@ def test_names_of_any_bytes(tmp_path):
     with pytest.raises(InvalidInputError) as caught:
         load_text(write(path, ["a", "\0"]))
     str(caught.value).encode()
+    loaded = load_text(write(tmp_path / "red\x1b[31m\nline.txt", ["a"]))
+    assert loaded.report_sentence.startswith(r"red\x1b[31m\nline: 1 sentence")
 
 
 def test_public_names():

@@ -218,14 +218,14 @@ def test_damage_of_any_kind_is_left_out(run, module, tmp_path, monkeypatch, caps
     name = os.fsdecode(b"caf\xe9.png")  # as in archives of another age
     for file, colour in {name: "black", "odd.png": "red"}.items():
         Image.new("RGB", (4, 4), colour).save(tmp_path / file)
-    transpose = module.ImageOps.exif_transpose
+    plain = module._plain
 
-    def stumble(picture, in_place):  # as Pillow does over a date where a number should be
+    def stumble(picture, behind):  # as Pillow does over what it has not foreseen
         if picture.getpixel((0, 0)) == (255, 0, 0):
             raise struct.error("required argument is not an integer")
-        return transpose(picture, in_place=in_place)
+        return plain(picture, behind)
 
-    monkeypatch.setattr(module.ImageOps, "exif_transpose", stumble)
+    monkeypatch.setattr(module, "_plain", stumble)
     run("score", "colours", "--input", tmp_path, "--output", tmp_path / "scores.csv")
     assert "1 of 2 images were left out. odd.png: damaged." in capsys.readouterr().err
     _, [[found, *_]] = table((tmp_path / "scores.csv").read_text("utf-8"))

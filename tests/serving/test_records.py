@@ -90,6 +90,7 @@ class TestLines:
             (broken,) = read("text", content, "f")
             assert broken.key == "f:1"
             assert "the file is " in broken.reason
+            assert ", and a sentence a line is needed. " in broken.reason
 
     def test_a_packed_file_that_is_cut_off_says_so(self):
         lines = [b"%d\n" % number for number in np.random.default_rng(0).integers(0, 10**9, 9000)]
@@ -182,16 +183,17 @@ class TestExamples:
     @pytest.mark.parametrize(
         ("data", "reason"),
         [
-            (b"\x01\x02\x03", "no tf.train.Example"),
+            (b"\x01\x02\x03", "not a tf.train.Example"),
             (example(label=3), "no feature 'image'; it has 'label'"),
             (example(image=[0.0] * 35), "36 numbers or an encoded image; it has 35 floats"),
             (example(image=[300] * 36), "within 0 to 255; they lie from 300 to 300"),
             (example(image=[2.0] * 36), "within [-1, 1]"),
             (example(image=[0.0, 255.0] * 18), "they look like 8-bit pixels: save x / 127.5 - 1"),
             (example(image=[0.0, 1.0] * 18), "as if they were scaled to [0, 1]: save 2 * x - 1"),
+            (example(image=[-0.01, 1.0] * 18), "as if they were scaled to [0, 1]: save 2 * x - 1"),
             (example(image=sixteen_bits(4095)), "as if they held fewer bits"),
             (example(image=[b"one", b"two"]), "one string; it has 2"),
-            (example(image=b"GIF but not really"), "no image of a known format"),
+            (example(image=b"GIF but not really"), "not an image of a known format"),
             (example(image=b""), "it is empty"),
             (example(image=png(pixels(64, 64))[:3000]), "its image is damaged"),
             (

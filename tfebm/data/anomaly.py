@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tfebm.data import arrays, checks, folders, pixels
-from tfebm.data.images import ImageData, brightness
+from tfebm.data.images import ImageData, alike, brightness
 from tfebm.errors import InvalidInputError
-from tfebm.files import local_path, printable
+from tfebm.files import check_readable_path, local_path, printable
 
 _NORMAL = ("good", "normal", "ok")  # what folders of normal images among others are called
 _SHOWN = 5  # damaged files in a note, at most
@@ -130,6 +130,8 @@ def load_normal_and_test(
     """
     given = (("normal", normal), ("test", test))
     places = [local_path(folder, f"`{name}`").expanduser() for name, folder in given]
+    for place in places:
+        check_readable_path(place)
     resolved = [place.resolve() for place in places]
     if any(a == b or a in b.parents for a, b in (resolved, resolved[::-1])):
         raise InvalidInputError(
@@ -137,7 +139,7 @@ def load_normal_and_test(
             f"{printable(places[0])} and {printable(places[1])}, one of which holds the other."
         )
     notes = []
-    paths = []
+    wholes = []
     for place, purpose in zip(places, ("normal", "test"), strict=True):
         if not place.is_dir():
             raise InvalidInputError(
@@ -151,11 +153,12 @@ def load_normal_and_test(
                 f"The folder {printable(place)} holds no images"
                 f"{f'; {skipped}' if skipped else ''}. Check the path."
             )
-        paths.append(found.files)
+        wholes.append(found)
         notes += [f"{purpose}: {skipped}"] if skipped else []
-    learned, left_out = _to_learn(places[0], paths[0])
+    learned, left_out = _to_learn(places[0], wholes[0])
     notes += left_out
-    shared = folders.in_both(learned, paths[1])
+    to_judge = wholes[1].files
+    shared = folders.in_both(learned, to_judge)
     if shared:
         raise InvalidInputError(
             f"What is learned from must not be judged. Received {len(shared)} images that are in "
@@ -163,7 +166,7 @@ def load_normal_and_test(
         )
     number = len(learned)
     read = folders.read_files(
-        [*learned, *paths[1]], image_size, background, channels, num_needed=number
+        [*learned, *to_judge], image_size, background, channels, num_needed=number
     )
     height, width = read.images.shape[1:3]
     if height != width:
@@ -172,39 +175,37 @@ def load_normal_and_test(
             "the middle is cut out and resized."
         )
     damaged = {i - number for i in read.damaged}
-    judged = [path for i, path in enumerate(paths[1]) if i not in damaged]
+    judged = [path for i, path in enumerate(to_judge) if i not in damaged]
     if not judged:
         raise InvalidInputError(
-            f"None of the {len(paths[1])} images in {printable(places[1])} can be read. At least "
+            f"None of the {len(to_judge)} images in {printable(places[1])} can be read. At least "
             "one is needed: repair them, or give another folder."
         )
     if damaged:
-        notes.append(_damaged([path for i, path in enumerate(paths[1]) if i in damaged], places[1]))
+        notes.append(_damaged([path for i, path in enumerate(to_judge) if i in damaged], places[1]))
     is_anomaly = _by_folder(places[1], judged)
     name = printable(resolved[1].name)
-    notes.append(brightness(read.images, name))
+    parts = {"x_train": read.images[:number], "x_test": read.images[number:]}
+    notes += [brightness(read.images, name), *alike(parts)]
     images = ImageData(
         name,
-        read.images[:number],
-        read.images[number:],
+        **parts,
         notes=tuple(note for note in notes if note),
     )
     return AnomalyData(images, is_anomaly, [str(path.relative_to(places[1])) for path in judged])
 
 
-def _to_learn(
-    folder: pathlib.Path, files: list[pathlib.Path]
-) -> tuple[list[pathlib.Path], list[str]]:
+def _to_learn(folder: pathlib.Path, whole: folders.Found) -> tuple[list[pathlib.Path], list[str]]:
     """The training part of a folder, and what to say of the rest."""
-    parts = folders.by_split(folder, files)
-    learned = parts.get("train") or parts.get("")
+    parts = folders.by_split(folder, whole.files)
+    learned = parts.get("train") or ([] if whole.shared else parts.get(""))
     if not learned:
-        raise InvalidInputError(
-            f"The folder {printable(folder)} holds no images to learn from: all {len(files)} lie "
-            "in folders named for testing or validation. Give a folder of normal images."
-        )
-    number = len(files) - len(learned)
-    return learned, [f"normal: {number} outside of its training folder left out"] if number else []
+        raise InvalidInputError(folders.nothing_to_learn(folder, whole))
+    notes = [f"normal: {folders.shared_note(whole.shared)}"] if whole.shared else []
+    number = len(whole.files) - len(learned)
+    if number:
+        notes.append(f"normal: {number} outside of its training folder left out")
+    return learned, notes
 
 
 def _damaged(paths: list[pathlib.Path], folder: pathlib.Path) -> str:

@@ -4,9 +4,9 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ HELD_OUT = 10
 """Where there is no test set, one of so many examples is held out."""
 _CHECKPOINTS = ("checkpoints", ".ipynb_checkpoints")
 _HIDDEN = ("__macosx",)
+_WORDS = re.compile(r"[\W_]+")
 _SHOWN = 5  # damaged files in a message, at most
 
 
@@ -37,16 +38,19 @@ class Found(NamedTuple):
     """The image files below a folder."""
 
     files: list[pathlib.Path]
-    """Sorted."""
+    """Sorted. A file that several paths lead to is there once, hard links within one part aside."""
     skipped: collections.Counter
     """How many of each kind were left out: suffixes, or words for other reasons."""
+    shared: int = 0
+    """How many of the files are for training by another path; they are not learned."""
 
 
 def find(folder: pathlib.Path) -> Found:
     """The image files in a folder and in what is below it.
 
     Left out are other kinds of files, hidden ones, folders of checkpoints and of tfebm's runs.
-    Links are followed once: what is reached a second time, by a link, is left out.
+    Links are followed once. Where several paths lead to one file, it is for what a folder on one of
+    them is named for, and for testing rather than for training.
 
     Raises:
         InvalidInputError: A folder that cannot be read, or that is a run's itself.
@@ -57,39 +61,69 @@ def find(folder: pathlib.Path) -> Found:
             "Give the folder of the images that are to be read."
         )
     skipped: collections.Counter = collections.Counter()
-    files: list[pathlib.Path] = []
-    linked: list[pathlib.Path] = []
-    seen = set()
-    folders, later = [folder], []  # links come later: what they lead to has its own place
-    while folders or later:
-        place = folders.pop() if folders else later.pop(0)
-        identity = _identity(place)
-        if identity in seen:
+    found: list[_Path] = []
+    seen: set[tuple] = set()
+    # Links come later: what they lead to has its own place. Each folder is entered once for
+    # each part, since its files are for what the path to them says.
+    places, later = [_Place(folder, "", False, frozenset())], []
+    while places or later:
+        place = places.pop() if places else later.pop(0)
+        identity = _identity(place.path)
+        if identity in place.above or (identity, place.split) in seen:
             skipped["repeated link"] += 1
             continue
-        seen.add(identity)
+        seen.add((identity, place.split))
+        above = place.above | {identity}
         inside = []
-        for entry in _entries(place):
+        for entry in _entries(place.path):
             if entry.name == names.LOCK:
                 continue
+            path, is_link = place.path / entry.name, entry.is_symlink()
             reason = _left_out(entry)
             if reason:
                 skipped[reason] += 1
-            elif entry.is_dir():
-                (later if entry.is_symlink() else inside).append(place / entry.name)
+            elif _is(entry.is_dir):
+                split = place.split or SPLITS.get(entry.name.lower(), "")
+                below = _Place(path, split, place.linked or is_link, above)
+                (later if is_link else inside).append(below)
             else:
-                (linked if entry.is_symlink() else files).append(place / entry.name)
-        folders += inside[::-1]
-    if linked:
-        known = {_identity(path) for path in files}
-        for path in linked:
-            identity = _identity(path)
-            if identity in known:
-                skipped["repeated link"] += 1
-            else:
-                known.add(identity)
-                files.append(path)
-    return Found(sorted(files), skipped)
+                found.append(_Path(path, place.split, place.linked or is_link))
+        places += inside[::-1]
+    by_file: dict[Any, list[_Path]] = collections.defaultdict(list)
+    for one in found:
+        by_file[_identity(one.path)].append(one)
+    files, shared = [], 0
+    for paths in by_file.values():
+        chosen = _chosen(paths) if len(paths) > 1 else paths
+        files += [one.path for one in chosen]
+        if chosen[0].split != "train" and any(one.split == "train" for one in paths):
+            shared += 1
+        else:
+            skipped["repeated link"] += len(paths) - len(chosen)
+    return Found(sorted(files), +skipped, shared)
+
+
+class _Place(NamedTuple):
+    # A folder on the way: its path, the part of the set that this names, whether a link is on
+    # it, and the folders above, to which a link would lead in circles.
+    path: pathlib.Path
+    split: str
+    linked: bool
+    above: frozenset
+
+
+class _Path(NamedTuple):
+    path: pathlib.Path
+    split: str
+    linked: bool
+
+
+def _chosen(paths: Sequence[_Path]) -> list[_Path]:
+    """Of the paths to one file those that count."""
+    splits = {one.split for one in paths}
+    split = next(split for split in ("test", "validation", "train", "") if split in splits)
+    named = [one for one in paths if one.split == split]
+    return [one for one in named if not one.linked] or named[:1]
 
 
 def _entries(place: pathlib.Path) -> list[os.DirEntry]:
@@ -106,7 +140,7 @@ def _entries(place: pathlib.Path) -> list[os.DirEntry]:
 def _left_out(entry: os.DirEntry) -> str | None:
     """Why a file or folder is no part of the set."""
     name = entry.name.lower()
-    is_folder = entry.is_dir()
+    is_folder = _is(entry.is_dir)
     if is_folder and name in _CHECKPOINTS:
         return "checkpoint folder"
     if name.startswith(".") or name in _HIDDEN:
@@ -116,13 +150,23 @@ def _left_out(entry: os.DirEntry) -> str | None:
     suffix = os.path.splitext(name)[1]
     if suffix not in names.IMAGE_SUFFIXES:
         return printable(suffix) if suffix else "file without a suffix"
-    if not entry.is_file():
+    if not _is(entry.is_file):
         return "broken link" if entry.is_symlink() else "special file"
     return None
 
 
-def _identity(path: str | os.PathLike) -> tuple[int, int]:
-    status = os.stat(path)
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link onto itself, or to where nobody may look
+        return False
+
+
+def _identity(path: str | os.PathLike) -> tuple:
+    try:
+        status = os.stat(path)
+    except OSError:  # gone, or in a folder that nobody may enter: reading it says so
+        return (os.fspath(path),)
     return status.st_dev, status.st_ino
 
 
@@ -162,7 +206,7 @@ def by_split(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> dict[str, l
     return found
 
 
-def layout(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> Layout:
+def layout(folder: pathlib.Path, whole: Found) -> Layout:
     """Divides the files below a folder into those to train on and those to test with.
 
     By folders named for it, whichever is the uppermost on a file's path. Without such for training,
@@ -170,22 +214,26 @@ def layout(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> Layout:
     and are else in no part. Where there is neither, a tenth is held out, drawn alike from each
     folder.
 
+    Args:
+        folder: The data set.
+        whole: What `find` has found in it.
+
     Raises:
         InvalidInputError: Nothing to train on.
     """
+    files = whole.files
     found = by_split(folder, files)
-    notes = []
+    notes = _alike(folder, found[""])
     train, test, validation = (found[split] for split in ("train", "test", "validation"))
     loose = found[""]
-    if not train:
+    if whole.shared:
+        notes.append(shared_note(whole.shared))
+    if not train and not whole.shared:
         train = loose
     elif loose:
         notes.append(f"{len(loose)} outside of its training and test folders left out")
     if not train:
-        raise InvalidInputError(
-            f"The folder {printable(folder)} holds no training images: all {len(files)} lie in "
-            "folders named for testing or validation. Put some into a folder named train."
-        )
+        raise InvalidInputError(nothing_to_learn(folder, whole))
     if validation and test:
         notes.append(f"{len(validation)} of validation left out")
     elif validation:
@@ -195,8 +243,44 @@ def layout(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> Layout:
         out = held_out(len(train), [str(path.parent) for path in train])
         test = [path for path, chosen in zip(train, out, strict=True) if chosen]
         train = [path for path, chosen in zip(train, out, strict=True) if not chosen]
-        notes.append("a tenth, drawn by a fixed seed, is held out to test")
+        notes.append(held_out_note(len(test)))
     return Layout(train, test, notes)
+
+
+def nothing_to_learn(folder: pathlib.Path, whole: Found) -> str:
+    """What to say of a folder without training images."""
+    about = f"The folder {printable(folder)} holds no training images: "
+    if whole.shared:
+        return (
+            f"{about}the {whole.shared} in its training folder are held out too, by links. Remove "
+            "the links, or put other images there."
+        )
+    return (
+        f"{about}all {len(whole.files)} lie in folders named for testing or validation. Put some "
+        "into a folder named train."
+    )
+
+
+def shared_note(number: int) -> str:
+    """What to say of files that links put into training and into what is held out."""
+    return f"{number} in training and held out, by links, are not learned"
+
+
+def held_out_note(number: int) -> str:
+    """What to say of a tenth that was held out, of so many."""
+    if not number:
+        return f"no test images: a tenth would be held out of {HELD_OUT} or more"
+    return "a tenth, drawn by a fixed seed, is held out to test"
+
+
+def _alike(folder: pathlib.Path, loose: Sequence[pathlib.Path]) -> list[str]:
+    """A remark on folders whose names only begin or end as those of the parts of a set."""
+    seen = {part for path in loose for part in path.relative_to(folder).parts[:-1]}
+    like = sorted(name for name in seen if SPLITS.keys() & set(_WORDS.split(name.lower())))
+    if not like:
+        return []
+    some = f"{', '.join(map(printable, like[:_SHOWN]))}{', ...' if len(like) > _SHOWN else ''}"
+    return [f"{some}: not named train, test or validation, and so not kept apart"]
 
 
 def held_out(number: int, labels: Sequence | np.ndarray | None = None) -> np.ndarray:

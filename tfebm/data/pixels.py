@@ -4,15 +4,18 @@
 against each other.
 """
 
+import contextlib
 import functools
 import io
 import os
 import re
+import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from tfebm import colours
 from tfebm.errors import InvalidInputError
 
 WHITE = "white"
@@ -27,26 +30,16 @@ _FEW_BITS = re.compile(r"'L;([24])'")
 _LEAST_OF_16_BITS = 2**12  # what holds 12 bits or fewer stays below
 # Programs that make images write their settings into them. The limit for all texts of a file stays.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+# What Pillow warns of, large or odd files, is read or refused here, in a sentence.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class UnreadableImage(InvalidInputError):
     """A file that has no pixels to give; the message is the reason, in words that follow "it"."""
 
 
-@functools.lru_cache
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """Red, green and blue, 0 to 255, of a name such as "white" or of "#rrggbb".
-
-    Raises:
-        InvalidInputError: Not a colour.
-    """
-    try:
-        return ImageColor.getrgb(text)[:3]
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidInputError(
-            f"A background must be a colour. Received {text!r}. Give a name such as white, or red, "
-            "green and blue as #rrggbb."
-        ) from None
+parse_colour = functools.lru_cache(colours.parse_colour)
+"""Red, green and blue of a background, as `tfebm.colours.parse_colour` reads it."""
 
 
 def decode(
@@ -87,13 +80,18 @@ def decode(
             if empty
             else "it is not an image of a known format, or its start is damaged"
         ) from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UnreadableImage(
+            f"it has more than {most:,} pixels, the most that are read; make it smaller"
+        ) from None
     except Exception as error:  # damaged bytes raise whatever their decoder stumbles over
         if isinstance(error, OSError) and error.strerror:
             raise UnreadableImage(f"it cannot be opened: {error.strerror}") from None
-        text = str(error)
-        plain = isinstance(error, OSError) and text
-        reason = text if plain else f"{type(error).__name__}: {text}"
-        raise UnreadableImage(f"its image is damaged: {reason}") from None
+        # Words for a person are in some errors only; others speak of Pillow's own code.
+        words = str(error) if isinstance(error, (OSError, EOFError, SyntaxError)) else ""
+        reason = f": {words}" if words else ""
+        raise UnreadableImage(f"its image is damaged{reason}") from None
 
 
 def _plain(picture: Any, channels: int | None, behind: tuple[int, int, int]) -> Any:
@@ -101,8 +99,12 @@ def _plain(picture: Any, channels: int | None, behind: tuple[int, int, int]) -> 
     layout = str(getattr(picture, "tile", ""))  # which loading clears
     if 0 in picture.size:
         raise UnreadableImage("it has no pixels")
-    ImageOps.exif_transpose(picture, in_place=True)
     picture.load()
+    # EXIF data that are damaged do not turn an image, and it needs no others.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode in ("P", "PA") and picture.palette is None:
+        raise UnreadableImage("its image is damaged: its palette is missing")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
         picture = _eight_bits(picture)
     elif picture.mode in ("I", "F"):

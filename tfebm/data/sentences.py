@@ -7,6 +7,7 @@ what has nothing visible is empty. `savedmodels/client.py` repeats these rules, 
 the two.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -50,6 +51,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"7z\xbc\xaf", "packed with 7-Zip", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "packed with zstd", _UNPACK),
 )
+_NO_TEXT = ("Cc", "Cn", "Co")  # controls, unassigned, private
 _MARKUP = re.compile(rb"\s*<(!doctype\b|html\b|\?xml\b|svg\b)", re.IGNORECASE)
 # Sentences have spaces behind their commas; names of columns have none.
 _NAME = r'"?[A-Za-z_][\w.-]*(?: [\w.-]+)?"?'
@@ -122,22 +124,30 @@ def read_lines(file: BinaryIO, labels: bool | None = False, table: bool = True) 
     except DAMAGED as error:
         late = error
     judge(head, labels, table)
-    rest, chunk = b"", head.removeprefix(_BOM)
+    parts, chunk = [], head.removeprefix(_BOM)
     while chunk:
-        rest += chunk
-        # A line end may go on in the next chunk.
-        held = 1 if rest.endswith(b"\r") else 0
-        parts = rest[: len(rest) - held].splitlines(keepends=True)
-        last = parts.pop() if parts and not parts[-1].endswith((b"\n", b"\r")) else b""
-        yield from (part.rstrip(b"\r\n") for part in parts)
-        rest = last + rest[len(rest) - held :]
+        # A line end may go on in the next chunk; a long line is put together once.
+        ends = b"\n" in chunk or b"\r" in chunk or (parts and parts[-1].endswith(b"\r"))
+        parts.append(chunk)
+        if ends:
+            lines, rest = _divided(b"".join(parts))
+            yield from lines
+            parts = [rest] if rest else []
         if late is not None:
             break
         chunk = file.read1(_CHUNK)
     if late is not None:
         raise late
-    if rest:
-        yield rest.rstrip(b"\r")
+    if parts:
+        yield b"".join(parts).rstrip(b"\r")
+
+
+def _divided(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole lines of some bytes, and what may go on behind them."""
+    held = 1 if data.endswith(b"\r") else 0
+    lines = data[: len(data) - held].splitlines(keepends=True)
+    last = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+    return [line.rstrip(b"\r\n") for line in lines], last + data[len(data) - held :]
 
 
 def decode(line: bytes) -> str:
@@ -185,6 +195,8 @@ def judge(head: bytes, labels: bool | None = False, table: bool = True) -> None:
         raise NotSentencesError(f"{order} without a mark", _CONVERT.format(order))
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if nuls > len(head) // 100 or controls > len(head) // 20:
+        if name := _wide(head):
+            raise NotSentencesError(f"{name} without a mark", _CONVERT.format(name))
         raise NotSentencesError("binary, not text", "Give a text file")
     head = head.removeprefix(_BOM)
     if _MARKUP.match(head):
@@ -196,15 +208,28 @@ def judge(head: bytes, labels: bool | None = False, table: bool = True) -> None:
     if not rows or not table:
         return
     if _is_json(rows):
-        raise NotSentencesError(
-            "JSON", "Write its sentences out first: jq -r .text FILE > sentences.txt, say"
-        )
+        raise NotSentencesError("JSON", _json_way(rows))
     _judge_tabs(rows, labels)
     if _is_csv(rows):
         raise NotSentencesError(
             "a table with commas or semicolons (CSV)",
             "Write its column of sentences into a text file, one a line; Python's `csv` reads it",
         )
+
+
+def _wide(head: bytes) -> str | None:
+    """The encoding of text with two or four bytes a character and without a mark."""
+    found = []
+    for name in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(head)
+        except UnicodeDecodeError:
+            continue
+        odd = sum(unicodedata.category(c) in _NO_TEXT and c not in "\t\n\r" for c in text)
+        if text and odd <= len(text) // 50:
+            # In the wrong order a text is of all of Unicode.
+            found.append((len({ord(c) >> 8 for c in text}), name))
+    return min(found)[1] if found else None
 
 
 def _judge_tabs(rows: Sequence[str], labels: bool | None) -> None:
@@ -247,6 +272,20 @@ def _is_json(rows: Sequence[str]) -> bool:
         # One long line that is cut off here.
         return len(rows) == 1 and re.match(r'\s*(\{|\[\s*\{)\s*"[^"]*"\s*:', rows[0]) is not None
     return all(isinstance(v, dict) or (isinstance(v, list) and len(v) > 1) for v in values)
+
+
+def _json_way(rows: Sequence[str]) -> str:
+    """How to take the sentences out of JSON, which is an object, a list, or one in each line."""
+    first = rows[0].strip()
+    way = ".text"
+    if first.startswith("["):
+        inside = (first[1:] + "".join(rows[1:2])).lstrip()
+        of_lists = ".[][0]" if inside.startswith("[") else ".[]"
+        way = ".[].text" if inside.startswith("{") else of_lists
+        if len(rows) > 1 and first not in ("[", "[{"):
+            way = ".[0]"
+    named = ", with the name of their field for text" if "text" in way else ""
+    return f"Write its sentences out first: jq -r '{way}' FILE > sentences.txt{named}"
 
 
 def _is_csv(rows: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ from tfebm.data import sentences as text_lines
 from tfebm.data.pipeline import steps_per_epoch
 from tfebm.data.small_english import default_grammar
 from tfebm.errors import InvalidInputError
-from tfebm.files import local_path
+from tfebm.files import local_path, printable
 from tfebm.tokenizers import (
     END,
     PAD,
@@ -27,6 +28,7 @@ from tfebm.types import Tensor
 
 GRAMMAR_SIZES = {"train": 10_000, "valid": 1_000, "test": 1_000}
 _CHUNK = 1024  # sentences that are turned into ids at a time
+_CHARACTERS = 64  # of a sentence, for each token it may have, are looked at first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +67,9 @@ class TextData:
             found = {split: counts[count] for split, counts in self.report.items()}
             return ", ".join(f"{split} {number:,}" for split, number in found.items() if number)
 
+        one = self.report.get("train", {}).get("kept") == 1
         uses = {
-            "train": "sentences to train on",
+            "train": "sentence to train on" if one else "sentences to train on",
             "valid": "to validate with",
             "test": "to test with",
             "unlabelled": "more to train on",
@@ -164,12 +167,13 @@ def load_text(
     _check_choices(too_long, max_vocabulary, min_count, vocabulary, tokenizer, unlabelled)
     embedded = source == "grammar"
     if embedded:
-        name, splits, remarks = source, _sample_grammar(seed, labels), ()
+        name, splits, remarks, own = source, _sample_grammar(seed, labels), (), ()
     else:
         found = text_sources.load_splits(str(source), labels, data_dir, text_feature)
-        name, splits, remarks = found
+        name, splits, remarks, own = found
     if unlabelled:
         paths = [local_path(path, "`unlabelled`").expanduser() for path in unlabelled]
+        _check_apart(paths, own)
         files = [text_files.read_sentences(path, None) for path in paths]
         splits["unlabelled"] = text_files.Sentences([s for file in files for s in file.lines])
     needed = {part: splits[part].lines for part in ("train", "unlabelled") if part in splits}
@@ -322,8 +326,7 @@ def _encode(
     rows = np.flatnonzero(full)
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
-        with tf.device("CPU"):
-            ids = tokenizer.tokenize([sentences.lines[row] for row in some]).numpy()
+        ids = _tokenized(tokenizer, [sentences.lines[row] for row in some], max_length)
         long = lengths(ids) > max_length
         num_long += long.sum()
         if too_long == "skip":
@@ -354,6 +357,18 @@ def _encode(
     return x, kept, report
 
 
+def _tokenized(tokenizer: Tokenizer, lines: Sequence[str], max_length: int) -> np.ndarray:
+    """Ids of sentences, of very long ones only those of their beginning, but too many still."""
+    most = _CHARACTERS * max_length
+    short = [line if len(line) <= most else line[:most].rsplit(maxsplit=1)[0] for line in lines]
+    with tf.device("CPU"):
+        ids = tokenizer.tokenize(short).numpy()
+        cut = np.array([len(a) < len(b) for a, b in zip(short, lines, strict=True)])
+        if np.any(cut & (lengths(ids) <= max_length + 4)):  # of long words, or of what is not seen
+            ids = tokenizer.tokenize(lines).numpy()
+    return ids
+
+
 def _read_vocabulary(kind: type[Tokenizer], path: str, split: str) -> Tokenizer:
     file = local_path(path, "The vocabulary").expanduser()
     lines = text_files.read_lines(file, table=False)
@@ -368,6 +383,21 @@ def _read_vocabulary(kind: type[Tokenizer], path: str, split: str) -> Tokenizer:
         return kind(words, split)
     except InvalidInputError as error:
         raise InvalidInputError(f"The vocabulary file {path}: {error}") from None
+
+
+def _check_apart(paths: Sequence[pathlib.Path], own: Sequence[pathlib.Path]) -> None:
+    """Raises `InvalidInputError` where a file of further sentences is the data set's, or twice."""
+    there = [path for path in paths if path.is_file()]  # others are missed when they are read
+    for i, path in enumerate(there):
+        if any(path.samefile(other) for other in own):
+            raise InvalidInputError(
+                f"What is held out must not be learned: {printable(path)} in `unlabelled` "
+                "is a file of the data set itself. Leave it out."
+            )
+        if any(path.samefile(other) for other in there[:i]):
+            raise InvalidInputError(
+                f"The file {printable(path)} is in `unlabelled` twice. Give it once."
+            )
 
 
 def _check_choices(

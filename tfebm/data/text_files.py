@@ -2,13 +2,16 @@
 
 import dataclasses
 import difflib
+import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tfebm.data import sentences
 from tfebm.errors import InvalidInputError
+from tfebm.files import check_readable_path, printable
 
 SUFFIXES = (".txt", ".text")
 """Of files in a folder, packed ones with `.gz` behind."""
@@ -65,8 +68,18 @@ def hold_out(splits: Splits) -> Splits:
     return {**splits, **parts, "train": kept}
 
 
-def load_folder(path: pathlib.Path, labels: bool) -> tuple[Splits, list[str]]:
-    """The splits of a folder, and the names in it that are not read."""
+class Folder(NamedTuple):
+    """What a folder of text files holds."""
+
+    splits: Splits
+    files: list[pathlib.Path]
+    """Of the splits."""
+    others: list[str]
+    """Names in it that are not read."""
+
+
+def load_folder(path: pathlib.Path, labels: bool) -> Folder:
+    """The splits of a folder."""
     files: dict[str, pathlib.Path] = {}
     others = []
     for file in sorted(path.iterdir()):
@@ -77,27 +90,32 @@ def load_folder(path: pathlib.Path, labels: bool) -> tuple[Splits, list[str]]:
             others.append(file.name)
         elif split in files:
             raise InvalidInputError(
-                f"The folder {shown(path)} has two files for one split: {files[split].name} and "
-                f"{file.name}. Leave one of them there, or join them."
+                f"The folder {printable(path)} has two files for one split: "
+                f"{printable(files[split].name)} and {printable(file.name)}. Leave one of "
+                "them there, or join them."
             )
         else:
             files[split] = file
     if "train" not in files:
-        found = [*(file.name for file in files.values()), *others]
+        found = listed([*(file.name for file in files.values()), *others], 8)
         raise InvalidInputError(
-            f"The folder {shown(path)} must hold train.txt or train.txt.gz (and may hold valid and "
-            f"test alike). It holds {listed(found, 8) or 'nothing'}. Name the file to learn from "
+            f"The folder {printable(path)} must hold train.txt or train.txt.gz (and may hold "
+            f"valid and test alike). It holds {found or 'nothing'}. Name the file to learn from "
             "so, or give its path instead of the folder's."
         )
-    for split in ("valid", "test"):
-        if split in files and files[split].samefile(files["train"]):
+    for one, other in itertools.combinations(files, 2):
+        if files[one].samefile(files[other]):
+            learned = "train" in (one, other)
+            remedy = ", and a tenth of the lines is held out" if learned else ""
             raise InvalidInputError(
-                f"In the folder {shown(path)} {files[split].name} is a link to "
-                f"{files['train'].name}: what is learned would be tested. Remove it, and a tenth "
-                "of the lines is held out."
+                f"In the folder {printable(path)} {printable(files[one].name)} and "
+                f"{printable(files[other].name)} are one file, by a link: what is "
+                f"{'learned' if learned else 'chosen by'} would be tested. Remove one of "
+                f"them{remedy}."
             )
     found = {split: files[split] for split in SPLIT_NAMES if split in files}
-    return {split: read_sentences(file, labels) for split, file in found.items()}, others
+    splits = {split: read_sentences(file, labels) for split, file in found.items()}
+    return Folder(splits, list(found.values()), others)
 
 
 def _split_of(name: str) -> str | None:
@@ -118,6 +136,7 @@ def read_lines(path: pathlib.Path, labels: bool | None = False, table: bool = Tr
         InvalidInputError: A file that is missing, empty, damaged, of another kind, or with lines
             that are not UTF-8.
     """
+    check_readable_path(path)
     if not path.is_file():
         raise missing(path)
     lines, bad = [], []
@@ -132,21 +151,22 @@ def read_lines(path: pathlib.Path, labels: bool | None = False, table: bool = Tr
         asked = ", or ask for its labels with `labels=True`"
         more = asked if isinstance(error, sentences.LabelledError) else ""
         raise InvalidInputError(
-            f"{shown(path)} is {error.what}. {_NEEDED} {error.do}{more}."
+            f"{printable(path)} is {error.what}. {_NEEDED} {error.do}{more}."
         ) from None
     except sentences.DAMAGED as error:
         raise InvalidInputError(
-            f"{shown(path)} cannot be read: {error}. {_NEEDED} It may be packed with gzip; copy or "
-            "download it again if it is damaged."
+            f"{printable(path)} cannot be read: {error}. {_NEEDED} It may be packed with gzip; "
+            "copy or download it again if it is damaged."
         ) from None
     if bad:
         raise InvalidInputError(
-            f"{shown(path)} must be UTF-8. {_these_lines(bad)}. Repair "
-            f"{'it' if len(bad) == 1 else 'them'}, or convert the file: iconv -f LATIN1 -t UTF-8, "
-            "say."
+            f"{printable(path)} must be UTF-8. {_these_lines(bad)}. Repair "
+            f"{'it' if len(bad) == 1 else 'them'}, or convert the file from its encoding, such as "
+            "CP1252, CP1251, GB18030 or SHIFT_JIS: iconv -f CP1252 -t UTF-8 FILE > sentences.txt, "
+            "for one."
         )
     if not lines:
-        raise InvalidInputError(f"{shown(path)} is empty. {_NEEDED} Give another one.")
+        raise InvalidInputError(f"{printable(path)} is empty. {_NEEDED} Give another one.")
     return lines
 
 
@@ -167,21 +187,30 @@ def read_sentences(path: pathlib.Path, labels: bool | None) -> Sentences:
     texts, numbers, bad = [], [], []
     for number, line in enumerate(lines, 1):
         match = sentences.LABEL.match(line)
-        label = int(match[1]) if match else 0  # of an empty line, which is left out
+        label = _label(match[1]) if match else 0  # of an empty line, which is left out
         if match is None and sentences.sentence(line):
             bad.append((number, f"is {_quoted(line)}"))
         elif abs(label) > _LARGEST_LABEL:
-            bad.append((number, f"has the label {label}, above {_LARGEST_LABEL}"))
+            bad.append(
+                (number, f"has the label {_short(match[1])}, above {_LARGEST_LABEL} in size")
+            )
         texts.append(sentences.sentence(line[match.end() :]) if match else "")
         numbers.append(label)
     if bad:
         raise InvalidInputError(
-            f"{shown(path)}: a line must be a whole number, a tab and a sentence. "
+            f"{printable(path)}: a line must be a whole number, a tab and a sentence. "
             f"{_these_lines(bad)}. Number the classes, from 0 on, and repair "
             f"{'it' if len(bad) == 1 else 'them'}"
             + (", or do not ask for labels." if labels else ".")
         )
     return Sentences(texts, numbers if labels else None)
+
+
+def _label(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python does not read thousands of digits
+        return _LARGEST_LABEL + 1
 
 
 # ---- Words of messages --------------------------------------------------------------------
@@ -190,32 +219,32 @@ def read_sentences(path: pathlib.Path, labels: bool | None) -> Sentences:
 def stem(path: pathlib.Path) -> str:
     """The name of a file without what says its kind."""
     name = path.name.removesuffix(".gz")
-    return shown(next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name))
-
-
-def shown(path: pathlib.Path | str) -> str:
-    """A path that any terminal can print, whatever bytes it is of."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return printable(next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name))
 
 
 def listed(names: Sequence[str], most: int = _SHOWN) -> str:
     """Names with commas between, the first ones of many."""
-    return ", ".join(map(shown, names[:most])) + (", ..." if len(names) > most else "")
+    return ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def near(name: str, known: Iterable[str]) -> str:
     """A question whether one of the known names that are like this one was meant."""
     found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(shown(n)) for n in found)}?" if found else ""
+    return f" Did you mean {' or '.join(repr(printable(n)) for n in found)}?" if found else ""
 
 
 def missing(path: pathlib.Path) -> InvalidInputError:
     """That there is no such file."""
+    if path.is_dir():
+        return InvalidInputError(
+            f"{printable(path)} is a folder, and one file is needed here. Give the path of a "
+            "text file."
+        )
     folder = path.parent
     hint = near(path.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
     return InvalidInputError(
-        f"There is no file or folder {shown(path)!r}.{hint} Give the path of a text file, or of a "
-        "folder with train.txt or train.txt.gz."
+        f"There is no file or folder {printable(path)!r}.{hint} Give the path of a text file, or "
+        "of a folder with train.txt or train.txt.gz."
     )
 
 
@@ -230,5 +259,8 @@ def _about(why: str) -> str:
 
 
 def _quoted(line: str) -> str:
-    line = line.rstrip("\r\n")
-    return repr(line if len(line) <= 40 else f"{line[:37]}...")
+    return repr(_short(line.rstrip("\r\n")))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."

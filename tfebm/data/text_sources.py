@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tfebm.data import sentences, text_files
 from tfebm.data.text_files import SPLIT_NAMES, Sentences, Splits, near
 from tfebm.errors import InvalidInputError
-from tfebm.files import local_path
+from tfebm.files import check_readable_path, local_path, printable
 
 TFDS_NAMES = ("snli", "imdb_reviews", "ag_news_subset", "lm1b", "yelp_polarity_reviews")
 """Of TensorFlow Datasets; any other of its names that has a text is taken as well."""
@@ -26,6 +26,8 @@ class Source(NamedTuple):
     splits: Splits
     remarks: tuple[str, ...] = ()
     """What was chosen or left out, for a person."""
+    files: tuple[pathlib.Path, ...] = ()
+    """That were read, where there are any."""
 
 
 def load_splits(
@@ -33,17 +35,19 @@ def load_splits(
 ) -> Source:
     """The splits of a folder, a file, or a set of TensorFlow Datasets; missing ones held out."""
     path = local_path(source, "The data set").expanduser()
+    check_readable_path(path)
+    files: list[pathlib.Path] = []
     if text_feature is not None and path.exists():
         raise InvalidInputError(
             "`text_feature` names one of several texts of a set of TensorFlow Datasets. "
-            f"{text_files.shown(path)} is a file or a folder; leave it out."
+            f"{printable(path)} is a file or a folder; leave it out."
         )
     if path.is_dir():
-        splits, others = text_files.load_folder(path, labels)
+        splits, files, others = text_files.load_folder(path, labels)
         remarks = (f"not read: {text_files.listed(others)}",) if others else ()
-        name = text_files.shown(path.resolve().name)
+        name = printable(path.resolve().name)
     elif path.is_file():
-        name, remarks = text_files.stem(path), ()
+        name, remarks, files = text_files.stem(path), (), [path]
         splits = {"train": text_files.read_sentences(path, labels)}
     else:
         in_folder = len(path.parts) > 1 and path.parent.is_dir()
@@ -55,12 +59,20 @@ def load_splits(
         name = source
         splits, remarks = _load_tfds(source, labels, data_dir, text_feature, in_folder)
     drawn = [split for split in ("valid", "test") if split not in splits]
-    if drawn:
-        remarks = (f"{' and '.join(drawn)} drawn from the training sentences", *remarks)
     splits = text_files.hold_out(splits)
+    if drawn:
+        remarks = (*_of_drawn(splits, drawn), *remarks)
     if not labels:
         splits = {part: Sentences(s.lines, None, s.duplicates) for part, s in splits.items()}
-    return Source(name, splits, remarks)
+    return Source(name, splits, remarks, tuple(files))
+
+
+def _of_drawn(splits: Splits, drawn: list[str]) -> list[str]:
+    """What became of the parts that were to be drawn."""
+    some = [split for split in drawn if splits[split].lines]
+    none = [split for split in drawn if not splits[split].lines]
+    said = [f"{' and '.join(some)} drawn from the training sentences"] if some else []
+    return [*said, *([f"too few sentences to draw {' and '.join(none)}"] if none else [])]
 
 
 # ---- TensorFlow Datasets ------------------------------------------------------------------
@@ -174,7 +186,7 @@ def _base(name: str) -> str:
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     return (
-        f"There is no data set, file or folder {text_files.shown(name)!r}."
+        f"There is no data set, file or folder {printable(name)!r}."
         f"{near(name, ['grammar', *known])} Give "
         f"{', '.join(('grammar', *TFDS_NAMES))}, another text set of TensorFlow Datasets, a text "
         "file, or a folder with train.txt."

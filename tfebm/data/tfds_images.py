@@ -64,7 +64,7 @@ def load(
     x_train, y_train = reader.read(train_split)
     if test_split:
         x_test, y_test = reader.read(test_split)
-    values.check()
+    notes += values.check()
     y_train, *rest = _as_numbers(y_train, *([y_test] if test_split else []))
     if test_split:
         y_test = rest[0]
@@ -72,6 +72,7 @@ def load(
         out = folders.held_out(len(x_train), y_train)
         x_test, x_train = x_train[out], x_train[~out]
         y_test, y_train = (None, None) if y_train is None else (y_train[out], y_train[~out])
+        notes.append(folders.held_out_note(len(x_test)))
     return Loaded(x_train, y_train, x_test, y_test, notes)
 
 
@@ -144,9 +145,7 @@ def _choose(name: str, splits: list[str]) -> tuple[str, str | None, list[str]]:
     notes = []
     if train != "train":
         notes.append(f"the training images are its split {train!r}")
-    if test is None:
-        notes.append("a tenth, drawn by a fixed seed, is held out to test")
-    elif test != "test":
+    if test not in (None, "test"):
         notes.append(f"the test images are its split {test!r}")
     return train, test, notes
 

@@ -139,7 +139,7 @@ def write_scores(path: pathlib.Path, data: AnomalyData, scores: dict[str, np.nda
             for row, name in enumerate(data.names):
                 label = [int(data.is_anomaly[row])] if known else []
                 values = (f"{scores[kind][row]:.6g}" for kind in KINDS)
-                table.writerow([files.printable(name), *label, *values])
+                table.writerow([files.storable(name), *label, *values])
 
     files.replace_file(path, write)
 

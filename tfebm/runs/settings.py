@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from tfebm import files
+from tfebm.colours import parse_colour
 from tfebm.errors import InvalidInputError
 from tfebm.names import STRATEGIES
 from tfebm.runs.resuming import to_resume
@@ -259,16 +260,9 @@ class ImageRunSettings(RunSettings, _ImageSource):
 
 def check_colour(text: str) -> None:
     """Raises `InvalidInputError` unless `--background` is a colour."""
-    if text == "white":
+    if text == "white":  # without Pillow
         return
-    from PIL import ImageColor
-
-    try:
-        ImageColor.getrgb(text)
-    except ValueError:
-        raise InvalidInputError(
-            f"--background must be a colour, a name such as white or #rrggbb. Received {text!r}."
-        ) from None
+    parse_colour(text, "--background")
 
 
 def parse(
@@ -373,10 +367,9 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        text = f"{self.prog}: {message}{_suggest(self, message)}"
         # What was typed is part of it, and may hold line ends or a terminal's commands.
-        shown = (c if c.isprintable() else repr(c)[1:-1] for c in text)
-        self.exit(2, f"{''.join(shown)}\n")
+        text = files.printable(f"{self.prog}: {message}{_suggest(self, message)}")
+        self.exit(2, f"{text}\n")
 
 
 class _Formatter(argparse.HelpFormatter):

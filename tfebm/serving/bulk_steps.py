@@ -123,7 +123,7 @@ class Read(beam.DoFn):
     def process(self, encoded_path: bytes) -> Iterator[Any]:
         """The records of a file; those that cannot be read go to "broken"."""
         path = os.fsdecode(encoded_path)
-        name = files.printable(path.removeprefix(self._base))
+        name = files.storable(path.removeprefix(self._base))
         num_read = 0
         for record in self._records(path, name):
             num_read += 1

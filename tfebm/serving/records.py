@@ -101,7 +101,8 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
             key = f"{name}:{number}"
             yield Record(key, item) if isinstance(item, bytes) else Broken(key, str(item))
     except sentences.NotSentencesError as error:
-        yield Broken(f"{name}:1", f"the file is {error.what}, not sentences. {error.do}")
+        reason = f"the file is {error.what}, and a sentence a line is needed. {error.do}"
+        yield Broken(f"{name}:1", reason)
     except _DAMAGED as error:
         yield Broken(f"{name}:{number + 1}", f"the file cannot be read from here on: {error}")
 
@@ -167,8 +168,8 @@ class Decoder:
 
     Images are decoded as `tfebm.data.pixels.decode` does it, with the channels of the model, and
     mapped to [-1, 1]. Whole numbers of a feature are pixels from 0 to 255. Floats are taken as they
-    are; those of an image must lie within [-1, 1], and some of them below 0, since an image without
-    such is most likely scaled to [0, 1].
+    are; those of an image must lie within [-1, 1], and some of them well below 0, since an image
+    without such is most likely scaled to [0, 1].
 
     Args:
         kind: Of `KINDS`.
@@ -282,10 +283,10 @@ def _check_range(array: np.ndarray, kind: str) -> None:
             f"its floats must lie within [-1, 1]; they lie from {low:g} to {high:g}"
             f"{hint if bytes_like else ''}"
         )
-    if 0 <= low < high:
+    if arrays.LEAST_BELOW < low < high:
         raise _Unreadable(
-            f"its floats must span [-1, 1]; none is below 0 (from {low:g} to {high:g}), as if they "
-            "were scaled to [0, 1]: save 2 * x - 1, or whole numbers"
+            f"its floats must span [-1, 1]; none is far below 0 (from {low:g} to {high:g}), as if "
+            "they were scaled to [0, 1]: save 2 * x - 1, or whole numbers"
         )
 
 
