@@ -41,7 +41,7 @@ def latent_ebm(generator=None, energy=None, latent_size=4, sampler=None, **kwarg
 
 
 def flow_ebm():
-    flow = tfebm.FlowModel(tfebm.RealNVP(8))
+    flow = tfebm.FlowModel(tfebm.RealNVP(8, num_couplings=2, hidden_units=(8,)))
     flow.compile()
     flow.fit(X, verbose=0)
     return tfebm.FlowEBM(flow, net(1, 8), num_chains=4, contrastive_steps=0)
@@ -51,7 +51,7 @@ def sentences():
     return tfebm.AutoregressiveGenerator(TOKENIZER, 4, 6)
 
 
-WHOLE = tfebm.FlowModel(tfebm.RealNVP(8))
+WHOLE = tfebm.FlowModel(tfebm.RealNVP(8, num_couplings=2, hidden_units=(8,)))
 NOT_NETWORKS = {
     "a lambda": (lambda z: z, "the function <lambda>.*method `call`"),
     "a class": (keras.Sequential, "the class Sequential, not an instance"),
@@ -310,7 +310,7 @@ class TestCopies:
 MODELS = {
     "LatentEBM": (latent_ebm, X),
     "VAE": (lambda: tfebm.VAE(net(8), net(8, 8), latent_size=4), X),
-    "FlowModel": (lambda: tfebm.FlowModel(tfebm.RealNVP(8)), X),
+    "FlowModel": (lambda: tfebm.FlowModel(tfebm.RealNVP(8, num_couplings=2, hidden_units=(8,))), X),
     "FlowEBM": (flow_ebm, X),
     "LanguageModel": (lambda: tfebm.LanguageModel(sentences()), IDS),
     "text": (lambda: latent_ebm(sentences()), IDS),
