@@ -11,6 +11,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import time
@@ -116,7 +117,7 @@ def test_a_killed_run_ends_like_one_that_was_not(quick, tmp_path, pattern, place
 
 def assert_interrupted(process, code):
     assert code == INTERRUPTED, process.text
-    assert "Interrupted. To finish, go on from the newest checkpoint with --resume." in process.text
+    assert re.search(r"Interrupted. To finish, go on .*with --resume\.", process.text)
     assert "Traceback" not in process.text
 
 
