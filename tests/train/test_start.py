@@ -112,7 +112,7 @@ def test_a_run_whose_reader_goes(tmp_path):
     process.stdout.close()
     error = process.stderr.read()
     assert process.wait() == 141, error
-    assert error.startswith("latent_ebm.py: Nobody reads the output any more. To finish, go on")
+    assert error.startswith("latent_ebm.py: Nobody reads the output any more. To finish, ")
     assert error.count("\n") == 1
 
 
