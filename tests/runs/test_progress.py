@@ -29,7 +29,7 @@ def clock(monkeypatch):
 def columns(monkeypatch):
     def set_to(number):
         monkeypatch.setattr(
-            progress.shutil, "get_terminal_size", lambda _: os.terminal_size((number, 24))
+            progress.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((number, 24))
         )
 
     set_to(80)
