@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     what = "cut and resample images of another size"
     scored.add_argument("--resize", action="store_true", help=what)
     what = "behind transparent pixels, a name or #rrggbb (default: white)"
-    scored.add_argument("--background", type=colour, default="white", metavar="COLOUR", help=what)
+    scored.add_argument("--background", type=_colour, default="white", metavar="COLOUR", help=what)
     pictures = "grid.png for images, standard output for sentences"
     for command, written in ((drawn, pictures), (scored, "standard output")):
         add, seeds = command.add_argument, _number(int, -(2**31), 2**31 - 1)
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def colour(text: str) -> str:
+def _colour(text: str) -> str:
     # argparse makes a sentence of a ValueError.
     if len(values := ImageColor.getrgb(text)) != 3 or not all(0 <= v <= 255 for v in values):
         raise ValueError
@@ -350,6 +350,7 @@ def read_images(
     resize: bool,
     left_out: dict[str, str],
     background: str = "white",
+    others: collections.Counter | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels, float32 `[height, width, channels]` in [-1, 1], of an image or of all
     images under a folder, but for hidden files and the folders of checkpoints and runs.
@@ -360,11 +361,12 @@ def read_images(
         resize: Whether the middle of images of another size is cut out and resampled.
         left_out: Takes the names of files that cannot be read, and why.
         background: The colour behind transparent pixels.
+        others: Counts the files of other kinds in a folder, by suffix.
 
     Raises:
         ClientError: No images, or one of another size.
     """
-    files = [source] if source.is_file() else find_images(source)
+    files = [source] if source.is_file() else find_images(source, others)
     if not files:
         raise ClientError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     height, width, channels = shape
@@ -395,25 +397,16 @@ def _why_unreadable(error: Exception) -> str:
         return "not an image of a known format"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the most that are read"
-    if isinstance(error, OSError | ValueError) and (text := getattr(error, "strerror", None)):
-        return text
-    return str(error) if isinstance(error, OSError | ValueError) else "damaged"
+    if isinstance(error, OSError | ValueError):  # others speak of Pillow's own code
+        return getattr(error, "strerror", None) or str(error)
+    return "damaged"
 
 
-def other_kinds(folder: pathlib.Path) -> collections.Counter:
-    """How many files of other kinds, by suffix, lie beside the images of a folder."""
-    places = {path.parent for path in find_images(folder)} | {folder}
-    names = [path for place in places for path in place.iterdir() if path.is_file()]
-    names = [path for path in names if not path.name.startswith(".")]
-    return collections.Counter(
-        path.suffix.lower() or "files without a suffix"
-        for path in names
-        if path.suffix.lower() not in IMAGE_SUFFIXES
-    )
-
-
-def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The image files under a folder; what a link leads to a second time is left out."""
+def find_images(
+    folder: pathlib.Path, others: collections.Counter | None = None
+) -> list[pathlib.Path]:
+    """The image files under a folder; what a link leads to a second time is left out. `others`
+    counts the files of other kinds by suffix, but for hidden ones."""
     found, seen = [], {os.path.realpath(folder)}
 
     def is_new(path: str) -> bool:
@@ -425,8 +418,12 @@ def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
         paths = [os.path.join(place, name) for name in sorted(folders)]
         paths = [path for path in sorted(paths, key=os.path.islink) if is_new(path)]
         folders[:] = [os.path.basename(path) for path in paths if not _is_left_out(path)]
-        files = [os.path.join(place, name) for name in sorted(names)]
-        files = [path for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+        images = [name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES)]
+        if others is not None:
+            kinds = (os.path.splitext(name)[1].lower() for name in names if name[0] != ".")
+            kinds = (kind or "files without a suffix" for kind in kinds)
+            others.update(kind for kind in kinds if kind not in IMAGE_SUFFIXES)
+        files = [os.path.join(place, name) for name in images]
         files = [path for path in sorted(files, key=os.path.islink) if os.path.isfile(path)]
         found += [pathlib.Path(path) for path in files if is_new(path)]
     return sorted(found)
@@ -745,6 +742,7 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
     inputs, _ = model.shapes("score")
     source = arguments.input
     left_out: dict[str, str] = {}
+    others: collections.Counter = collections.Counter()
     if not source.exists():
         raise ClientError(f"There is no {str(source)!r}. Check the path.")
     is_text = _kind(model, inputs) == "text"
@@ -752,12 +750,13 @@ def _score(model: ServedModel, arguments: argparse.Namespace) -> None:
         read_sentences(source, left_out)
         if is_text
         else read_images(
-            source, inputs["image"][1:], arguments.resize, left_out, arguments.background
+            *(source, inputs["image"][1:], arguments.resize, left_out),
+            *(arguments.background, others),
         )
     )
     columns, table = score(model, rows, arguments.seed, arguments.batch_size)
-    if not is_text and source.is_dir() and (skipped := other_kinds(source)):
-        kinds = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common())
+    if others:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common())
         print(f"Skipped {kinds}.", file=sys.stderr)
     if left_out:
         what = "lines" if is_text else "images"

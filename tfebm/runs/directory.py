@@ -258,20 +258,17 @@ class RunDirectory:
 
 
 def _kept(found: Mapping[str, Any]) -> list[str]:
-    """The stages of which a record says that there are checkpoints."""
-    listed = found.get("kept")
-    listed = listed if isinstance(listed, list) else []
-    return [stage for stage in listed if stage == "" or stage in _names(found, "kept")]
+    """The stages of which a record says that there are checkpoints; "" is the only one of a run."""
+    return _names(found, "kept", but=(".", ".."))
 
 
-def _names(found: Mapping[str, Any], entry: str) -> list[str]:
+def _names(
+    found: Mapping[str, Any], entry: str, but: tuple[str, ...] = ("", ".", "..")
+) -> list[str]:
     """What a record lists under `entry`, but for what is not the name of a file in the folder."""
     listed = found.get(entry)
-    return [
-        name
-        for name in (listed if isinstance(listed, list) else [])
-        if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
-    ]
+    names = listed if isinstance(listed, list) else []
+    return [name for name in names if isinstance(name, str) and name not in but and "/" not in name]
 
 
 @dataclasses.dataclass(frozen=True)
