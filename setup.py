@@ -49,11 +49,15 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["tfebm", "tfebm.*"]),
+    package_data={"tfebm": ["py.typed"]},
     python_requires=">=3.11,<3.13",
     install_requires=INSTALL_REQUIRES,
     extras_require={
         # Tracing graphs keeps one core busy, and is most of what the tests do: two at a time.
-        "test": ["pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1", *CLIENT, *DOCS],
+        "test": [
+            *("pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1", "mypy>=2.4,<3"),
+            *("import-linter>=2.5,<3", *CLIENT, *DOCS),
+        ],
         "client": CLIENT,
         # Other runtimes that take exports, with the versions that were tried.
         "interop": ["openvino>=2026.4,<2027", "onnxruntime>=1.32,<2", "tf2onnx>=1.17,<1.18"],

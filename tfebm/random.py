@@ -24,12 +24,30 @@ from tfebm.types import Seed, Tensor
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA  # Threefish key schedule constant, lower word
-# Steps of a chain count streams from 0 upwards; what else a seed is used for lies below.
+
+# ---- The table of streams: whatever draws noise has its place here, so that no two draw the same.
+# Streams of a row, the `stream` of `row_normal`. The steps of a chain have 0, 1, ... upwards, and
+# what else a row's seed is used for lies below.
 _FOLD_STREAM = -1
 START_STREAM = -2
-"""The stream of a chain's start; its steps have the streams 0, 1, ... of the same seed."""
+"""A chain's start."""
 DEQUANTIZE_STREAM = -3
-"""The stream of the noise that fills the gaps between the values of 8-bit pixels."""
+"""The noise that fills the gaps between the values of 8-bit pixels."""
+
+# Children of a row's seed, the `data` of `fold_in`. Parts of a latent behind the first have 1, 2,
+# ... of the seed of their chain.
+PRIOR, POSTERIOR, DROPOUT, WRITING = 0, 1, 2, 3
+"""Of an example: its two chains, the masks of its generator, the words that are drawn for it."""
+CONTRAST, CHAIN, RESTART = 0, 1, 2
+"""Of an example or a chain of a tilted generator: samples to compare with, the chain, its fresh
+starts."""
+ACCEPT = 1 << 20
+"""Of a chain with a Metropolis step: what accepts."""
+PROBES = 0x6C6F6764
+"""Of a chain: the probes of its log-determinant."""
+IMPORTANCE = 0x6C61706C
+"""Of an example: importance samples around the ends of its chains."""
+
 # Whole SIMD packets per row: a row's scalar tail would otherwise be evaluated by other code
 # than its body, and its last bit would depend on the batch around it.
 _PACKET = 16

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.metrics import anomaly_detection, rank_lost_scores
 
 Scores = Callable[[keras.Model], Mapping[str, np.ndarray]]

@@ -5,8 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.metrics import chains
 from tfebm.models import FlowEBM
 from tfebm.samplers import HMC

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.metrics import FeatureMoments, features, frechet, frechet_distance, kernel_distance
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tfebm import files
-from tfebm.data import checks, to_float
+from tfebm import checks, files
+from tfebm.data import to_float
 from tfebm.errors import InvalidInputError
 from tfebm.models import tune_step_size, workers
 from tfebm.samplers import Tuning, step_size

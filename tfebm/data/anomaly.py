@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import arrays, checks, folders, pixels
+from tfebm import checks
+from tfebm.data import arrays, folders, pixels
 from tfebm.data.images import ImageData, alike, brightness
 from tfebm.errors import InvalidInputError
 from tfebm.files import check_readable_path, local_path, printable

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 
 Rules = Mapping[str, Sequence[tuple[float, Sequence[str]]]]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tfebm.data import arrays, checks, folders, pixels, tfds_images
+from tfebm import checks
+from tfebm.data import arrays, folders, pixels, tfds_images
 from tfebm.errors import InvalidInputError
 from tfebm.files import check_readable_path, local_path, printable
 from tfebm.names import IMAGE_SUFFIXES

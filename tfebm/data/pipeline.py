@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.data.images import ImageData
 from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor

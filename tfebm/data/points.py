@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from tfebm.data import checks, toy
+from tfebm import checks
+from tfebm.data import toy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from tfebm.data import checks, text_files, text_sources
+from tfebm import checks
 from tfebm.data import sentences as text_lines
+from tfebm.data import text_files, text_sources
 from tfebm.data.pipeline import steps_per_epoch
 from tfebm.data.small_english import default_grammar
 from tfebm.errors import InvalidInputError

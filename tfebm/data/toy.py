@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 
 

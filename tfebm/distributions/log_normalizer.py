@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.types import EnergyFn, Tensor
 
 tfd = tfp.distributions

@@ -5,8 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError, received
 from tfebm.generators.decoding import Decoding, Greedy, write
 from tfebm.generators.projection import token_nll

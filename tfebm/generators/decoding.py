@@ -11,8 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 

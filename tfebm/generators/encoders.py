@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.multilayer import ResidualBlock, gelu
 from tfebm.types import Tensor

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.generators.recurrent import lstm
 from tfebm.types import Tensor
 

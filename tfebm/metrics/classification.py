@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 
 _RATE = 1.0

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 from tfebm.metrics.classification import check_features, check_labels
 

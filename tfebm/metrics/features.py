@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 
 Extract = Callable[[np.ndarray], np.ndarray]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 from tfebm.metrics import frechet
 

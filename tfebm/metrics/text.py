@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import checks, lengths
+from tfebm import checks
+from tfebm.data import lengths
 from tfebm.errors import InvalidInputError
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError, received
 from tfebm.types import Tensor
 

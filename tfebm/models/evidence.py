@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
 from tfebm.models.inference import check_eager
 from tfebm.models.latent_variable import LatentVariableModel
-from tfebm.models.posterior_chain import POSTERIOR, PosteriorChainModel
+from tfebm.models.posterior_chain import PosteriorChainModel
 from tfebm.models.vae import VAE
 from tfebm.samplers import ShortRunLangevin, Tuning, log_det, step_size
 from tfebm.types import Seed
@@ -149,7 +148,7 @@ def tune_step_size(
     if num_chains is None:
         num_chains = chains_for(criterion, report, model.total_latent_size)
     checks.check_count("num_chains", num_chains)
-    start, seeds = model.start(random.as_row_seeds(seed, len(x) * num_chains), POSTERIOR)
+    start, seeds = model.start(random.as_row_seeds(seed, len(x) * num_chains), random.POSTERIOR)
     found = step_size.tune(
         *(model.posterior_sampler, model.joint_energy, start, x),
         seed=seeds,
@@ -186,7 +185,7 @@ def check_stability(model: PosteriorChainModel, x: Any, seed: Seed = 0) -> float
     check_eager()
     _check_has_chain(model)
     x = model.trim_rows(model.as_rows(x)[:8])
-    start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
+    start, seeds = model.start(random.as_row_seeds(seed, len(x)), random.POSTERIOR)
     return step_size.check_stability(
         *(model.posterior_sampler, model.joint_energy, start, x),
         seed=seeds,
@@ -358,7 +357,7 @@ def evidence_sampler(
     x = model.as_rows(x)
     if not len(x):
         raise InvalidInputError("The chain is chosen by examples. Received none.")
-    start, seeds = model.start(random.as_row_seeds(seed, len(x)), POSTERIOR)
+    start, seeds = model.start(random.as_row_seeds(seed, len(x)), random.POSTERIOR)
     sampler = ShortRunLangevin(num_steps, 0.1, 0.0)
     found = step_size.tune(
         *(sampler, model.joint_energy, start, model.trim_rows(x)),

@@ -10,15 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
 from tfebm.generators.likelihoods import GaussianLikelihood
 from tfebm.models import arguments, batches, networks
 from tfebm.types import Latents, Tensor
-
-# Children of a row's stream, behind those of the chains.
-DROPOUT, WRITING = 2, 3
 
 
 class Arrays:
@@ -184,7 +180,7 @@ class Sentences:
     def render(self, z: Latents, seeds: Tensor | None, decoding: Any) -> Tensor:
         if seeds is None:
             seeds = random.content_seeds(self._seed, z)
-        ids = self._generator.write(z, random.fold_in(seeds, WRITING), decoding)
+        ids = self._generator.write(z, random.fold_in(seeds, random.WRITING), decoding)
         return self._generator.tokenizer.detokenize(ids)
 
 

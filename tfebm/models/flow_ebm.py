@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
 from tfebm.models import arguments, compiling, networks, replicas

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm import objectives, random
-from tfebm.data import checks
+from tfebm import checks, objectives, random
 from tfebm.errors import InvalidInputError, received
 from tfebm.flows import Flow
 from tfebm.models import batches, networks, replicas

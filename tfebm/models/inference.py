@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
 from tfebm.models import latents, networks
 from tfebm.samplers import compilation

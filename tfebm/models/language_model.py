@@ -10,7 +10,6 @@ from tfebm import objectives, random
 from tfebm.errors import InvalidInputError
 from tfebm.generators import Sampled
 from tfebm.models import arguments, networks, replicas
-from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
 from tfebm.types import Latents, Seed, Tensor
 
@@ -103,7 +102,7 @@ class LanguageModel(LatentVariableModel):
         """Gradients of the mean of -log p(x), and the metrics updated with the batch."""
         x, seeds, weights = replicas.fill_empty(x, seeds)
         count = replicas.global_sum(tf.reduce_sum(weights))
-        masks = random.fold_in(seeds, DROPOUT)
+        masks = random.fold_in(seeds, random.DROPOUT)
         networks.forget_losses(self.generator, of=self)
         with tf.GradientTape() as tape:
             nll = self.likelihood.error(self.examples.outputs(_no_latent(x), x, training, masks), x)

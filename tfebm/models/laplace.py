@@ -22,7 +22,6 @@ tfd = tfp.distributions
 # Of the samples come from N(0, prior_scale**2 I): no weight exceeds p(x | z) exp(-E(z)) / 0.1.
 _PRIOR_SHARE = 0.1
 _WIDENING = 1.5  # of the covariance: tails that are too light cost more than width
-_SAMPLES = 0x6C61706C  # folded into a row's seed, as the parts of a latent fold 1, 2, ...
 
 
 def log_weights(
@@ -56,7 +55,7 @@ def log_weights(
     from_prior = max(1, round(_PRIOR_SHARE * num_samples))
     counts = [len(range(j, num_samples - from_prior, num_chains)) for j in range(num_chains)]
     log_shares = tf.math.log(tf.constant([from_prior, *counts], tf.float32) / num_samples)
-    streams = random.fold_in(seeds, _SAMPLES)
+    streams = random.fold_in(seeds, random.IMPORTANCE)
 
     def sample(m: Tensor) -> tuple[Tensor, Tensor]:
         noise = random.row_normal(streams, m, size)

@@ -6,15 +6,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfebm import objectives, random
-from tfebm.data import checks
+from tfebm import checks, objectives, random
 from tfebm.distributions import LogNormalizer, NormalizerBounds
 from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
 from tfebm.errors import InvalidInputError
 from tfebm.models import arguments, latents, networks, replicas
 from tfebm.models.inference import check_eager
 from tfebm.models.latent_variable import gradients, row_norms
-from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
+from tfebm.models.posterior_chain import PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
 from tfebm.types import Latents, Tensor
 
@@ -205,7 +204,7 @@ class LatentEBM(PosteriorChainModel):
 
     def _prior_chain(self, seeds: Tensor, compiled: bool = True) -> tuple[Latents, Latents]:
         """Start and end of the chain on U_prior."""
-        start, seeds = self.start(seeds, PRIOR)
+        start, seeds = self.start(seeds, random.PRIOR)
         chain = self.prior_sampler if compiled else self.prior_sampler.run
         return start, chain(self.prior_energy, start, seed=seeds)
 

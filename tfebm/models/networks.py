@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm.data import checks
+from tfebm import checks
 from tfebm.errors import InvalidInputError, received
 from tfebm.models import latents
 from tfebm.models.latents import LatentSize

@@ -5,16 +5,11 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from tfebm import objectives, random
-from tfebm.data import checks
+from tfebm import checks, objectives, random
 from tfebm.models import arguments, latents, networks
-from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients, row_norms
 from tfebm.samplers import ShortRunLangevin, log_det
 from tfebm.types import Latents, Tensor
-
-# Children of a row's stream: the noises of the two chains are independent.
-PRIOR, POSTERIOR = range(2)
 
 
 class PosteriorChainModel(LatentVariableModel):
@@ -117,8 +112,8 @@ class PosteriorChainModel(LatentVariableModel):
         self, x: Tensor, seeds: Tensor, compiled: bool = True, training: bool = False
     ) -> tuple[Latents, Latents]:
         """Start and end of the chain on U_post."""
-        masks = random.fold_in(seeds, DROPOUT)
-        start, seeds = self.start(seeds, POSTERIOR)
+        masks = random.fold_in(seeds, random.DROPOUT)
+        start, seeds = self.start(seeds, random.POSTERIOR)
         chain = self.posterior_sampler if compiled else self.posterior_sampler.run
         step_size = self.current_step_size()
         options = {} if step_size is None else {"step_size": step_size}
@@ -169,7 +164,9 @@ class PosteriorChainModel(LatentVariableModel):
         with tf.GradientTape() as tape:
             tape.watch(z)
             # The masks of the step behind the chain's last.
-            masks = random.fold_in(random.fold_in(seeds, DROPOUT), self.posterior_sampler.num_steps)
+            masks = random.fold_in(
+                random.fold_in(seeds, random.DROPOUT), self.posterior_sampler.num_steps
+            )
             outputs = self.examples.outputs(z, x, training, masks)
             error = likelihood.error(outputs, x)
             loss = loss_scale * objectives.mean_over_global_batch(error, weights, count)
@@ -237,7 +234,7 @@ class PosteriorChainModel(LatentVariableModel):
         """
         chain = sampler or self.posterior_sampler
         log_det.check_short_run(chain)
-        start, streams = self.start(seeds, POSTERIOR)
+        start, streams = self.start(seeds, random.POSTERIOR)
         end, found = log_det.log_det_of_map(
             *(chain, self.joint_energy, start, x),
             seed=streams,

@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
+from tfebm import random
 from tfebm.models import arguments, latents, replicas
-from tfebm.models.posterior_chain import PRIOR, PosteriorChainModel
+from tfebm.models.posterior_chain import PosteriorChainModel
 from tfebm.samplers import ShortRunLangevin
 from tfebm.types import Latents, Tensor
 
@@ -132,7 +133,7 @@ class ShortRunModel(PosteriorChainModel):
 
     def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
         """Draws of N(0, prior_scale**2 I) for the streams `seeds`, int32 `[B, 2]`."""
-        return self.start(seeds, PRIOR)[0]
+        return self.start(seeds, random.PRIOR)[0]
 
     def learn(self, x: Tensor, seeds: Tensor, training: bool) -> tuple[dict[str, list], dict]:
         """The generator's gradients at fresh z+, and the metrics updated with the batch."""

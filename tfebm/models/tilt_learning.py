@@ -10,11 +10,9 @@ from tfebm.models import batches, networks, replicas
 from tfebm.models.flow_model import dequantize, log_bin_width
 from tfebm.models.latent_ebm import LatentEBM
 from tfebm.models.optimizers import OptimizersModel
-from tfebm.models.tilted import CHAIN, TiltedGenerator
+from tfebm.models.tilted import TiltedGenerator
 from tfebm.types import Tensor
 
-# Children of a row's stream beside `CHAIN`: noise samples of the contrast, restarts of chains.
-_CONTRAST, _RESTART = 0, 2
 _ADAPTATION_RATE = 0.2  # of the log step size, per update and unit of acceptance
 
 
@@ -98,7 +96,7 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
 
     def _noise(self, seeds: Tensor) -> Tensor:
         """A sample of the backbone for each stream."""
-        streams = random.fold_in(seeds, _CONTRAST)
+        streams = random.fold_in(seeds, random.CONTRAST)
         if isinstance(self.backbone, LatentEBM):
             z = self.backbone.sample_prior(streams)
         else:
@@ -128,7 +126,7 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
 
         def move() -> tuple[Tensor, Tensor]:
             z = self._restart(own, streams)
-            streams_here = random.fold_in(streams, CHAIN)
+            streams_here = random.fold_in(streams, random.CHAIN)
             if not self.adapts:
                 return self.sampler(self.latent_energy, z, seed=streams_here), tf.constant(1.0)
             size = self.step_size.value
@@ -168,7 +166,7 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
         first = context.replica_id_in_sync_group * number if replicas_in_sync > 1 else 0
         rows = tf.cast(first, tf.int32) + tf.range(number)
         root = random.fold_in(random.root_seed(self.seed), step)
-        return rows, random.fold_in(random.fold_in(root, -1 - CHAIN), rows)
+        return rows, random.fold_in(random.fold_in(root, -1 - random.CHAIN), rows)
 
     def _restart(self, z: Tensor, streams: Tensor) -> Tensor:
         """Offers each chain a fresh start from N(0, I), a Metropolis step of its own.
@@ -177,14 +175,14 @@ class TiltLearning(TiltedGenerator, OptimizersModel):
         cannot cross between modes are carried over by it; without, the shares of the modes that
         they began with would pass for the model's, and the energy would run after them.
         """
-        streams = random.fold_in(streams, _RESTART)
+        streams = random.fold_in(streams, random.RESTART)
         fresh = self._start(streams)
         if not self.persistent:
             return fresh
         if not self.restart_probability:
             return z
         log_ratio = self._tilt_of_start(z) - self._tilt_of_start(fresh)
-        uniform = random.row_uniform(random.fold_in(streams, _RESTART), 0, 2)
+        uniform = random.row_uniform(random.fold_in(streams, random.RESTART), 0, 2)
         taken = tf.math.log(uniform[:, 0]) < log_ratio
         taken &= uniform[:, 1] < self.restart_probability
         return tf.where(taken[:, tf.newaxis], fresh, z)

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
-from tfebm.data import checks
+from tfebm import checks, random
 from tfebm.distributions import (
     ExponentialTilting,
     LogNormalizer,
@@ -24,9 +23,6 @@ from tfebm.models.inference import RowInference, check_eager
 from tfebm.models.latent_ebm import LatentEBM
 from tfebm.samplers import HMC, Chain
 from tfebm.types import Seed, Tensor
-
-# A child of a row's stream: the noise of its chain.
-CHAIN = 1
 
 
 class TiltedGenerator(RowInference):
@@ -249,7 +245,7 @@ class TiltedGenerator(RowInference):
 
     def sample_latents(self, seeds: Tensor, compiled: bool = True) -> Tensor:
         """z for the streams `seeds`, int32 `[B, 2]`: a chain from N(0, I), `[B, d]`."""
-        seeds = random.fold_in(seeds, CHAIN)
+        seeds = random.fold_in(seeds, random.CHAIN)
         sampler = self.generation_sampler
         chain = sampler if compiled else sampler.run
         adapted = {"step_size": self.step_size.value} if self.adapts else {}

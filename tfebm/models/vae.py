@@ -7,15 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfebm import objectives, random
-from tfebm.data import checks
+from tfebm import checks, objectives, random
 from tfebm.errors import InvalidInputError
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.sentence_encoder import SentenceEncoder
 from tfebm.models import arguments, compiling, gaussians, latents, networks, replicas
-from tfebm.models.examples import DROPOUT
 from tfebm.models.latent_variable import LatentVariableModel, gradients
-from tfebm.models.posterior_chain import POSTERIOR, PRIOR
 from tfebm.types import Latents, Seed, Tensor
 
 INFERENCE = ("mean_field", "ladder")
@@ -198,7 +195,7 @@ class VAE(LatentVariableModel):
     def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
         """Draws of N(0, I) for the streams `seeds`, int32 `[B, 2]`. No chain runs: `compiled` is
         here for the interface that all models have in common."""
-        return latents.standard_normal(random.fold_in(seeds, PRIOR), self.latent_size)
+        return latents.standard_normal(random.fold_in(seeds, random.PRIOR), self.latent_size)
 
     def encode(self, x: Tensor, training: bool | None = None) -> list[tuple[Tensor, Tensor]]:
         """What the encoder says of each layer: means and log-variances, float32 `[B, d_l]`."""
@@ -228,7 +225,7 @@ class VAE(LatentVariableModel):
     ) -> tuple[Latents, Tensor, list[Tensor]]:
         """`posterior_pass` with the KL of every unit, `[B, d_l]`."""
         encoded = self.encode(x, training)
-        seeds = random.fold_in(seeds, POSTERIOR)
+        seeds = random.fold_in(seeds, random.POSTERIOR)
         noise = tf.nest.flatten(latents.standard_normal(seeds, self.latent_size))
         draws, divergences = [], []
 
@@ -251,7 +248,7 @@ class VAE(LatentVariableModel):
         for moments in encoded:
             draw(*moments)
         u = latents.pack(draws, self.latent_size)
-        masks = random.fold_in(seeds, DROPOUT)
+        masks = random.fold_in(seeds, random.DROPOUT)
         return u, self.examples.outputs(u, x, training, masks), divergences
 
     # ---- Row functions ------------------------------------------------------------------

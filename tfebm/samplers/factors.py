@@ -11,8 +11,6 @@ from tfebm import random
 from tfebm.samplers import chain
 from tfebm.types import EnergyFn, Latents, Tensor
 
-PROBE_STREAM = 0x6C6F6764
-"""Folded into a row's seed for its probes: the parts of a latent fold 1, 2, ..."""
 # In machine epsilons of the matrix' size: a Lanczos residual below is rounding, and the vectors so
 # far span all that the probe reaches.
 _BREAKDOWN = 100.0
@@ -212,7 +210,7 @@ def lanczos(
         differentiable: Also the derivatives.
     """
     d, m = factors.size, min(num_lanczos, factors.size)
-    streams = random.fold_in(seeds, PROBE_STREAM)
+    streams = random.fold_in(seeds, random.PROBES)
 
     def spectra(index: Tensor) -> Spectra:
         factor_index, probe = index // num_probes, index % num_probes

@@ -9,8 +9,6 @@ from tfebm import random
 from tfebm.samplers import chain
 from tfebm.types import Tensor
 
-_ACCEPT = 1 << 20  # the child of a row's stream that accepts; the parts of latents count from 0
-
 
 class RowHMCResults(NamedTuple):
     """The state of a chain beside its position."""
@@ -86,7 +84,7 @@ class RowHMC(tfp.mcmc.TransitionKernel):
         before, seeds = previous_kernel_results, self._parameters["seeds"]
         draw = chain.drawn_noise(current_state, seeds)
         momentum = [draw(before.step, i) for i in range(len(current_state))]
-        uniform = random.row_uniform(random.fold_in(seeds, _ACCEPT), before.step, 2)
+        uniform = random.row_uniform(random.fold_in(seeds, random.ACCEPT), before.step, 2)
         steps = before.step_size * (1.0 + self._parameters["jitter"] * (2.0 * uniform[:, 1] - 1.0))
         proposal, end_momentum, energy, grads = self._leapfrog(
             current_state, momentum, before, steps

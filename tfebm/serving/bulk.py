@@ -25,8 +25,8 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-from tfebm import files
-from tfebm.data import checks, pixels
+from tfebm import checks, files
+from tfebm.data import pixels
 from tfebm.errors import InvalidInputError, JobFailed
 from tfebm.serving import records, served
 

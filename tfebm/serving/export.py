@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import keras
 
-from tfebm import files
-from tfebm.data import checks
+from tfebm import checks, files
 from tfebm.errors import InvalidInputError
 from tfebm.serving import extras, signatures
 from tfebm.serving.signatures import Exportable, Signature

@@ -18,8 +18,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
-from tfebm import files
-from tfebm.data import checks
+from tfebm import checks, files
 from tfebm.errors import InvalidInputError
 from tfebm.serving import served
 from tfebm.types import Tensor
