@@ -8,6 +8,7 @@ from tfebm import (
     callbacks,
     data,
     distributions,
+    endpoints,
     energies,
     flows,
     generators,
@@ -19,6 +20,7 @@ from tfebm import (
     samplers,
     serving,
     tokenizers,
+    types,
 )
 from tfebm.energies import EnergyConv, EnergyMLP, QuadraticEnergy
 from tfebm.errors import InvalidInputError, JobFailed, TrainingDiverged, WorkerLost, WriteFailed
@@ -74,6 +76,7 @@ __all__ = [
     "callbacks",
     "data",
     "distributions",
+    "endpoints",
     "energies",
     "flows",
     "generators",
@@ -86,4 +89,5 @@ __all__ = [
     "samplers",
     "serving",
     "tokenizers",
+    "types",
 ]

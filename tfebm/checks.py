@@ -1,5 +1,7 @@
 """What can be learned from: shapes, types and ranges, each refused in a sentence."""
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,24 +12,78 @@ from tfebm.errors import InvalidInputError
 _ROWS = 4096  # rows that are checked at a time, so that a large array is not copied whole
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises `InvalidInputError` unless `value` is a whole number of at least `least`."""
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether `value` is a whole number of at least `least`; True and False are not."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
+    return whole and bool(value >= least)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int; raises `InvalidInputError` unless it is whole and at least `least`."""
+    if not is_whole(value, least):
         raise InvalidInputError(
             f"`{name}` must be a whole number of at least {least}. Received {value!r}."
         )
+    return int(value)
 
 
-def check_number(name: str, value: Any, least: float = 0.0, above: bool = False) -> None:
-    """Raises `InvalidInputError` unless `value` is a finite number of at least `least`, or above
-    it."""
+def check_counts(name: str, values: Any, least: int = 1, of: str = "") -> tuple[int, ...]:
+    """`values` as a tuple of ints, each checked as `check_count` does.
+
+    `of` says what each of them is for, such as ", one per hidden layer".
+    """
+    several = isinstance(values, (tuple, list))
+    if not several or not all(is_whole(value, least) for value in values):
+        shown = tuple(values) if several else repr(values)
+        raise InvalidInputError(
+            f"`{name}` must be whole numbers of at least {least}{of}. Received {shown}."
+        )
+    return tuple(int(value) for value in values)
+
+
+def check_number(
+    name: str, value: Any, least: float = 0.0, above: bool = False, most: float = math.inf
+) -> float:
+    """`value` as a float; raises `InvalidInputError` unless it is finite, at least `least`, or
+    above it, and at most `most`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not (real and np.isfinite(value) and (value > least if above else value >= least)):
+    fits = real and math.isfinite(value) and (value > least if above else value >= least)
+    if not fits or value > most:
         wanted = f"a number of at least {least:g}"
         if above:
             wanted = "a positive number" if least == 0 else f"a number above {least:g}"
+        limit = f" and at most {most:g}" if most < math.inf else ""
+        raise InvalidInputError(f"`{name}` must be {wanted}{limit}. Received {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises `InvalidInputError` unless `value` is one of `choices`."""
+    known = tuple(choices)
+    if value not in known:
+        listed = [repr(choice) for choice in known]
+        wanted = " or ".join(listed) if len(listed) < 3 else f"one of {', '.join(listed)}"
         raise InvalidInputError(f"`{name}` must be {wanted}. Received {value!r}.")
+
+
+def check_per_step(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
+    """`value` as a float or nested list of floats (JSON's types): one number, one for each of
+    `num_steps` steps, or for `max_rank` 2 also a table of them; finite and at least 0."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray(np.nan)  # text, or rows of several lengths
+    if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise InvalidInputError(
+            f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
+            f"Received {value!r}."
+        )
+    if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):
+        raise InvalidInputError(
+            f"`{name}` must be one number or one per step. Received {array.shape[0]} of them "
+            f"for {num_steps} steps."
+        )
+    return array.tolist()
 
 
 def as_examples(x: Any, data_shape: tuple[int, ...]) -> np.ndarray:
@@ -56,16 +112,8 @@ def check_training_data(
     other iterator nothing is known before it is read. Models show their first batches too.
     """
     if isinstance(x, tf.data.Dataset):
-        spec = x.element_spec
-        spec = spec[0] if isinstance(spec, tuple) else spec
-        if not isinstance(spec, tf.TensorSpec):
-            raise InvalidInputError(
-                "A data set must yield batches x or (x, y) of tensors. Received elements of "
-                f"{type(spec).__name__}."
-            )
-        _check_floats(spec.dtype)
-        if spec.shape.rank is not None:
-            _check_shape(tuple(spec.shape), data_shape)
+        spec = _spec_of(x, "batches x or (x, y) of tensors")
+        check_batch(spec.dtype, spec.shape, data_shape)
         return
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         return
@@ -111,11 +159,8 @@ def check_values(x: np.ndarray, value_range: tuple[float, float] | None) -> None
 
 
 def as_labels(labels: Any, number: int, where: str) -> np.ndarray:
-    """Labels of images, `[number]` or, as Keras' sets have them, `[number, 1]`, as `[number]`.
-
-    Raises:
-        InvalidInputError: Another shape; the sentence begins with `where`.
-    """
+    """Labels of images, `[number]` or, as Keras' sets have them, `[number, 1]`, as `[number]`;
+    raises `InvalidInputError` for others, in a sentence that begins with `where`."""
     labels = np.asarray(labels)
     if labels.shape not in ((number,), (number, 1)):
         raise InvalidInputError(
@@ -152,12 +197,7 @@ def check_token_data(x: Any, vocabulary_size: int) -> None:
     type and shape of its batches are checked.
     """
     if isinstance(x, tf.data.Dataset):
-        spec = x.element_spec
-        spec = spec[0] if isinstance(spec, tuple) else spec
-        if not isinstance(spec, tf.TensorSpec):
-            raise InvalidInputError(
-                f"A data set must yield batches of ids. Received elements of {type(spec).__name__}."
-            )
+        spec = _spec_of(x, "batches of ids")
         check_token_batch(spec.dtype, spec.shape)
         return
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
@@ -183,6 +223,17 @@ def of_ids(vocabulary_size: int, received: str) -> str:
         f"Ids must lie within [0, {vocabulary_size - 1}], the generator's vocabulary. Received "
         f"{received}. Use the model's own tokenizer: `model.generator.tokenizer`."
     )
+
+
+def _spec_of(data: tf.data.Dataset, needed: str) -> tf.TensorSpec:
+    """Of the examples in a batch."""
+    spec = data.element_spec
+    spec = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(spec, tf.TensorSpec):
+        raise InvalidInputError(
+            f"A data set must yield {needed}. Received elements of {type(spec).__name__}."
+        )
+    return spec
 
 
 def _check_ids(x: np.ndarray, vocabulary_size: int) -> None:
@@ -232,7 +283,7 @@ def _check_floats(dtype: Any) -> None:
         raise InvalidInputError(f"Examples must be floats. Received {name}. {remedy}")
 
 
-def _check_shape(shape: tuple, data_shape: tuple[int, ...]) -> None:
+def _check_shape(shape: tuple[int | None, ...], data_shape: tuple[int, ...]) -> None:
     fits = len(shape) == len(data_shape) + 1 and all(
         found in (None, needed) for found, needed in zip(shape[1:], data_shape, strict=True)
     )

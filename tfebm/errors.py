@@ -1,4 +1,7 @@
-"""The ways in which a run ends early and is not a bug."""
+"""The ways in which a run ends early and is not a bug, and words for their messages."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InvalidInputError(ValueError):
@@ -40,6 +43,12 @@ class WriteFailed(OSError):
 
     What was there under its name before is there still, whole. Command lines exit with code 3.
     """
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A question whether one of the known names that are like this one was meant; or ""."""
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def received(value: object) -> str:

@@ -26,7 +26,7 @@ _STEERING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]
 _REASONS = {os.strerror(code) for code in errno.errorcode}
 
 
-def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
+def local_path(path: str | os.PathLike[str], what: str) -> pathlib.Path:
     """A path on this machine; a URL would else become a folder named "gs:" here.
 
     Args:
@@ -62,7 +62,7 @@ def local_path(path: str | os.PathLike, what: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
-def _address(text: str, url: re.Match) -> str:
+def _address(text: str, url: re.Match[str]) -> str:
     # `pathlib` makes one slash of several.
     return text if text[url.end(1) :].startswith("://") else f"{url[1]}://{text[url.end() :]}"
 
@@ -73,7 +73,7 @@ def _shown(value: object) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raises `WriteFailed`, one sentence, for what keeps `path` from being written."""
     try:
         yield
@@ -98,7 +98,7 @@ def is_tensorflows(error: BaseException) -> bool:
     return errors is not None and isinstance(error, errors.OpError)
 
 
-def _write_failed(path: str | os.PathLike, reason: str) -> WriteFailed:
+def _write_failed(path: str | os.PathLike[str], reason: str) -> WriteFailed:
     return WriteFailed(f"{os.fspath(path)} cannot be written: {reason}.")
 
 
@@ -126,7 +126,7 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def printable(path: str | os.PathLike) -> str:
+def printable(path: str | os.PathLike[str]) -> str:
     """A path or a name as text of one line for a terminal.
 
     Bytes that are not UTF-8 and characters that steer a terminal are escaped.
@@ -134,7 +134,7 @@ def printable(path: str | os.PathLike) -> str:
     return _STEERING.sub(lambda found: repr(found[0])[1:-1], storable(path))
 
 
-def storable(path: str | os.PathLike) -> str:
+def storable(path: str | os.PathLike[str]) -> str:
     """A path or a name as text that any file takes: bytes that are not UTF-8 are escaped."""
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -252,7 +252,7 @@ def read_json(path: pathlib.Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def is_run(folder: str | os.PathLike) -> bool:
+def is_run(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is a run's: it has a record as a run writes it."""
     try:
         found = read_json(pathlib.Path(os.fsdecode(folder), RUN_RECORD))

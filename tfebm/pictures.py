@@ -38,7 +38,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return picture
 
 
-def save_grid(path: str | os.PathLike, images: np.ndarray, columns: int) -> None:
+def save_grid(path: str | os.PathLike[str], images: np.ndarray, columns: int) -> None:
     """Writes images `[N, H, W, C]` in [-1, 1] as a grid; PNG."""
     picture = grid(np.asarray(images), min(columns, len(images)))
     short, long = sorted(picture.shape[:2])
@@ -54,7 +54,7 @@ def _as_image(pixels: np.ndarray) -> Any:
 
 
 def save_captioned(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     images: Sequence[np.ndarray],
     captions: Sequence[str],
     columns: int,
@@ -108,7 +108,7 @@ def _shortened(line: str, width: float, font: Any) -> str:
 
 
 def save_curves(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     epochs: Sequence[dict[str, Any]] | dict[str, Sequence[dict[str, Any]]],
     panels: dict[str, Sequence[str]],
 ) -> None:

@@ -65,7 +65,7 @@ def _shift_right(x: Tensor, bits: Tensor, mask: Tensor) -> Tensor:
     return tf.bitwise.bitwise_and(tf.bitwise.right_shift(x, bits), mask)
 
 
-def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple:
+def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Threefry-2x32 with 20 rounds, as Random123 defines it.
 
     Args:
@@ -88,7 +88,9 @@ def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> 
 @functools.partial(
     tf.function, autograph=False, input_signature=[tf.TensorSpec(None, tf.int32)] * 4
 )
-def _traced_threefry(key_0: Tensor, key_1: Tensor, counter_0: Tensor, counter_1: Tensor) -> tuple:
+def _traced_threefry(
+    key_0: Tensor, key_1: Tensor, counter_0: Tensor, counter_1: Tensor
+) -> tuple[Tensor, Tensor]:
     key, counter = (key_0, key_1), (counter_0, counter_1)
     xor = tf.bitwise.bitwise_xor
     # Made once for all rounds: tracing is most of the cost of a graph's first step.
@@ -273,7 +275,7 @@ def content_seeds(seed: Seed, x: Tensor) -> Tensor:
     # differ in a few high bits only (black and white ones) do not collide.
     hashes = threefry2x32((columns, tf.zeros_like(columns)), (bits, tf.zeros_like(bits)))
     if x.dtype.is_integer:
-        hashes = [tf.where(bits == 0, 0, word) for word in hashes]
+        hashes = tuple(tf.where(bits == 0, 0, word) for word in hashes)
     digest = tf.stack([tf.reduce_sum(word, axis=1) for word in hashes], axis=1)  # [B, 2]
     high, low = tf.unstack(root_seed(seed))
     return fold_in(fold_in(digest, high), low)
