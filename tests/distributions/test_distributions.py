@@ -108,7 +108,9 @@ class TestLogNormalizer:
         ("energy", "exact"), [(linear, LINEAR_LOG_Z), (quadratic, QUADRATIC_LOG_Z)]
     )
     def test_importance_sampling(self, energy, exact):
-        estimate = importance_log_normalizer(energy, BASE, 20_000, seed=1, batch_size=7000)
+        estimate = importance_log_normalizer(
+            energy, BASE, seed=1, batch_size=7000, num_samples=20_000
+        )
         assert estimate.reliable
         assert estimate.num_samples == 20_000
         assert abs(estimate.value - exact) < 5.5 * estimate.standard_error
@@ -116,13 +118,13 @@ class TestLogNormalizer:
 
     def test_its_effective_sample_size(self):
         """exp(1.25 / 2)**2 / exp(2 * 1.25) of the samples: 29 percent; 5 percent of room."""
-        estimate = importance_log_normalizer(linear, BASE, 20_000)
+        estimate = importance_log_normalizer(linear, BASE, num_samples=20_000)
         expected = 20_000 * np.exp(-np.sum(SHIFT**2))
         assert estimate.effective_sample_size == pytest.approx(expected, rel=0.15)
 
     def test_a_poor_estimate_warns_with_its_effective_sample_size(self):
         with pytest.warns(UserWarning, match=r"are worth \d+\.\d of the tilt"):
-            estimate = importance_log_normalizer(lambda x: 10.0 * linear(x), BASE, 1000)
+            estimate = importance_log_normalizer(lambda x: 10.0 * linear(x), BASE, num_samples=1000)
         assert not estimate.reliable
 
     def test_annealing_brackets_it(self):

@@ -41,7 +41,7 @@ def test_kernel_stein_is_zero_on_the_target_and_grows_with_the_error(d, wrong):
     found = []
     for shift, scale in zip(*wrong, strict=True):
         z = (shift + scale * rng.normal(size=(200 * chains, d))).astype("float32")
-        values = criteria.kernel_stein(z, z, chains).numpy()  # target N(0, I)
+        values = criteria.kernel_stein(z, z, num_chains=chains).numpy()  # target N(0, I)
         found.append(criteria.mean_and_error(values))
     (zero, error), (more, error_more), (most, _) = found
     assert abs(zero) < 5 * error
@@ -54,7 +54,7 @@ def test_the_entropy_of_gaussian_draws_is_unbiased():
     rng = np.random.default_rng(0)
     root = np.tril(rng.normal(size=(d, d))) + 2 * np.eye(d)
     z = rng.normal(size=(examples * chains, d)) @ root.T
-    minus_entropy = criteria.entropy_kl(z, np.zeros(len(z)), chains).numpy()
+    minus_entropy = criteria.entropy_kl(z, np.zeros(len(z)), num_chains=chains).numpy()
     expected = -(0.5 * d * np.log(2 * np.pi * np.e) + np.linalg.slogdet(root)[1])
     mean, error = criteria.mean_and_error(minus_entropy)
     assert abs(mean - expected) < 5 * error
@@ -66,7 +66,9 @@ def test_the_conditional_kl_of_no_chain_is_that_of_the_start():
     d, c, n = 3, 1.5, 200_000
     z = c * np.random.default_rng(0).normal(size=(n, d))
     energy = 0.5 * np.sum(z**2, 1) + d / 2 * np.log(2 * np.pi)
-    values = criteria.conditional_kl((z[:, :1], z[:, 1:]), np.zeros(n), energy, c).numpy()
+    values = criteria.conditional_kl(
+        (z[:, :1], z[:, 1:]), np.zeros(n), energy, start_scale=c
+    ).numpy()
     mean, error = criteria.mean_and_error(values)
     assert abs(mean - d * ((c**2 - 1) / 2 - np.log(c))) < 5 * error
 
@@ -79,9 +81,9 @@ def test_all_are_differentiable_and_survive_chains_that_coincide():
             tape.watch(start)
             energy = 0.5 * tf.reduce_sum(start**2, 1)
             found = [
-                criteria.conditional_kl(start, energy, energy, 1.0),
-                criteria.kernel_stein(start, start, 4),
-                criteria.entropy_kl(start, energy, 4),
+                criteria.conditional_kl(start, energy, energy, start_scale=1.0),
+                criteria.kernel_stein(start, start, num_chains=4),
+                criteria.entropy_kl(start, energy, num_chains=4),
             ]
         slopes = [tape.gradient(values, start) for values in found]
         assert all(np.all(np.isfinite(slope)) for slope in slopes)
@@ -91,6 +93,6 @@ def test_all_are_differentiable_and_survive_chains_that_coincide():
 def test_too_few_chains():
     z = np.zeros((8, 4), "float32")
     with pytest.raises(ValueError, match=r"num_chains=4.* at least 5"):
-        criteria.entropy_kl(z, z[:, 0], 4)
+        criteria.entropy_kl(z, z[:, 0], num_chains=4)
     with pytest.raises(ValueError, match="at least 2"):
-        criteria.kernel_stein(z, z, 1)
+        criteria.kernel_stein(z, z, num_chains=1)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tfebm
-from tfebm.samplers import schedules, tuning
+from tfebm.samplers import candidates, search
 from tfebm.samplers.step_size import check_stability, step_table, tune
 
 
@@ -156,17 +156,17 @@ def test_gradients_against_finite_differences(problem, criterion, method, per_pa
 
     _, _, starts, data = problem
     of_log_det = tfebm.samplers.log_det.Options(method, 2, 8, max_rows=50)
-    batch = tuning.Problem(
+    batch = candidates.Problem(
         tfebm.ShortRunLangevin(3, 0.1),
         *(energy, starts(3, 6, split=True), (data(3),), 0),
-        tuning.Options((criterion,), 6, 1.0, 1.0, of_log_det),
+        candidates.Options((criterion,), 6, 1.0, 1.0, of_log_det),
         max_invalid=1.0,
     )
-    table = step_table([0.05, 0.04, 0.03], 3, factors=[1.0, 1.3 if per_part else 1.0])
+    table = step_table([0.05, 0.04, 0.03], num_steps=3, factors=[1.0, 1.3 if per_part else 1.0])
     _, gradient = batch.evaluate_with_gradient(table)
     move = np.random.default_rng(1).normal(size=(3, 2 if per_part else 1)) * 1e-6
     there, back = (batch.evaluate_with_gradient(table + s * move)[0] for s in (1, -1))
-    difference = (there.value(criterion) - back.value(criterion)) / 2
+    difference = (there.score(criterion) - back.score(criterion)) / 2
     assert np.sum(gradient * move) == pytest.approx(difference, rel=1e-5)
     assert np.all(gradient != 0)
 
@@ -191,13 +191,14 @@ def test_the_gradient_search_finds_the_minimum_and_stays_where_it_is_valid(probl
 
 def test_tables_of_the_families():
     np.testing.assert_allclose(
-        step_table(0.4, 3, 0.5, [1, 2]), [[0.4, 0.8], [0.2, 0.4], [0.1, 0.2]]
+        step_table(0.4, num_steps=3, ratio=0.5, factors=[1, 2]),
+        [[0.4, 0.8], [0.2, 0.4], [0.1, 0.2]],
     )
-    np.testing.assert_allclose(step_table([0.3, 0.1], 2), [[0.3], [0.1]])
-    assert schedules.directions("constant", False, 4, 2).shape == (1, 4, 2)
-    assert schedules.directions("geometric", True, 4, 2).shape == (4, 4, 2)
-    assert schedules.directions("free", True, 4, 2).shape == (6, 4, 2)
-    assert schedules.directions("geometric", True, 1, 1).shape == (1, 1, 1)
+    np.testing.assert_allclose(step_table([0.3, 0.1], num_steps=2), [[0.3], [0.1]])
+    assert search.directions("constant", False, 4, 2).shape == (1, 4, 2)
+    assert search.directions("geometric", True, 4, 2).shape == (4, 4, 2)
+    assert search.directions("free", True, 4, 2).shape == (6, 4, 2)
+    assert search.directions("geometric", True, 1, 1).shape == (1, 1, 1)
 
 
 def test_stability(problem):
@@ -225,7 +226,7 @@ def test_stability(problem):
         ({"values": [-0.1]}, "list of positive step sizes"),
         ({"values": 0.1}, "list of positive step sizes"),
         ({"num_values": 0}, "num_values"),
-        ({"span": 0.5}, "`span` must be above 1"),
+        ({"span": 0.5}, "`span` must be a number above 1"),
         ({"search": "gradient", "num_iterations": 0}, "num_iterations"),
         ({"around": np.ones((3, 3))}, r"`around` must be.*Received shape \(3, 3\)"),
         ({"around": 0.0}, "`around` must be a positive"),

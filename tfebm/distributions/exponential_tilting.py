@@ -9,10 +9,10 @@ import tensorflow_probability as tfp
 from tfebm.errors import InvalidInputError
 from tfebm.types import EnergyFn, Tensor
 
-tfb, tfd = tfp.bijectors, tfp.distributions
 
-
-def pull_back(energy_fn: EnergyFn, bijector: tfb.Bijector | Callable[[], tfb.Bijector]) -> EnergyFn:
+def pull_back(
+    energy_fn: EnergyFn, bijector: tfp.bijectors.Bijector | Callable[[], tfp.bijectors.Bijector]
+) -> EnergyFn:
     """The energy `z -> E(g(z))` on the latent space of `x = g(z)`.
 
     Tilting the base of a flow by it is the same as tilting the flow by E: the Jacobian cancels,
@@ -37,14 +37,14 @@ def pull_back(energy_fn: EnergyFn, bijector: tfb.Bijector | Callable[[], tfb.Bij
     """
 
     def energy_of_latents(z: Tensor) -> Tensor:
-        g = bijector if isinstance(bijector, tfb.Bijector) else bijector()
+        g = bijector if isinstance(bijector, tfp.bijectors.Bijector) else bijector()
         # A copy: a bijector that is kept would answer for the same tensor from its cache.
         return energy_fn(g.forward(tf.identity(z)))
 
     return energy_of_latents
 
 
-class ExponentialTilting(tfd.Distribution):
+class ExponentialTilting(tfp.distributions.Distribution):
     """p(x) = exp(-E(x)) * base(x) / Z, with Z = E_base[exp(-E(x))].
 
     `unnormalized_log_prob` is `log base(x) - E(x)`; `log_prob` needs `log_normalizer`, for
@@ -72,7 +72,7 @@ class ExponentialTilting(tfd.Distribution):
 
     def __init__(
         self,
-        base: tfd.Distribution,
+        base: tfp.distributions.Distribution,
         energy_fn: EnergyFn,
         sampler: Any = None,
         log_normalizer: Tensor | float | None = None,
@@ -89,7 +89,7 @@ class ExponentialTilting(tfd.Distribution):
         self.log_normalizer = log_normalizer
         super().__init__(
             dtype=base.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            reparameterization_type=tfp.distributions.NOT_REPARAMETERIZED,
             validate_args=False,
             allow_nan_stats=True,
             parameters=parameters,
@@ -97,7 +97,7 @@ class ExponentialTilting(tfd.Distribution):
         )
 
     @classmethod
-    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict:
+    def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
         return {}
 
     def _batch_shape(self) -> tf.TensorShape:
@@ -154,5 +154,5 @@ class ExponentialTilting(tfd.Distribution):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def _default_event_space_bijector(self) -> tfb.Bijector:
+    def _default_event_space_bijector(self) -> tfp.bijectors.Bijector:
         return self.base.experimental_default_event_space_bijector()

@@ -11,8 +11,6 @@ import tensorflow_probability as tfp
 from tfebm import checks, random
 from tfebm.types import EnergyFn, Tensor
 
-tfd = tfp.distributions
-
 LEAST_ESS = 100.0
 """An importance estimate with a lower effective sample size is not to be trusted."""
 
@@ -69,19 +67,20 @@ class NormalizerBounds(NamedTuple):
 
 def importance_log_normalizer(
     energy_fn: EnergyFn,
-    base: tfd.Distribution,
-    num_samples: int = 10_000,
+    base: tfp.distributions.Distribution,
+    *,
     seed: int = 0,
     batch_size: int = 1000,
+    num_samples: int = 10_000,
 ) -> LogNormalizer:
     """log Z = log E_base[exp(-E(x))] by samples of the base.
 
     Args:
         energy_fn: E, `[B, ...]` to `[B]`.
         base: The distribution that is tilted.
-        num_samples: How many.
         seed: Of the samples.
         batch_size: Samples at a time.
+        num_samples: How many.
 
     Returns:
         The estimate with its standard error and effective sample size; a `UserWarning` comes
@@ -130,12 +129,13 @@ def log_mean_weight(log_weights: np.ndarray) -> LogNormalizer:
 
 def annealed_log_normalizer(
     energy_fn: EnergyFn,
-    base: tfd.Distribution,
+    base: tfp.distributions.Distribution,
     target_samples: Tensor,
+    *,
+    seed: int = 0,
     num_temperatures: int = 1000,
     step_size: float = 0.1,
     num_leapfrog_steps: int = 3,
-    seed: int = 0,
     jit_compile: bool = False,
 ) -> NormalizerBounds:
     """log Z bracketed by annealed importance sampling in both directions.
@@ -149,10 +149,10 @@ def annealed_log_normalizer(
         base: The distribution that is tilted; for a flow its latent base, with
             `pull_back(energy_fn, flow.bijector)`, where chains mix.
         target_samples: Samples of the tilt, `[C, ...]`; C is also the number of chains forward.
+        seed: Of all noise.
         num_temperatures: Steps from 0 to 1.
         step_size: Of the HMC transition at every temperature.
         num_leapfrog_steps: Of the same.
-        seed: Of all noise.
         jit_compile: Compile with XLA.
 
     References: R. Neal. Annealed importance sampling. Statistics and Computing, 2001. The bound

@@ -37,7 +37,7 @@ class QuadraticEnergy(keras.layers.Layer):
         super().__init__(**kwargs)
         self.initial_value = None if initial_value is None else np.asarray(initial_value).tolist()
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         if self.built:
             return
         size = input_shape[-1]
@@ -61,7 +61,7 @@ class QuadraticEnergy(keras.layers.Layer):
     def call(self, z: Tensor) -> Tensor:
         return 0.5 * tf.reduce_sum(z * tf.matmul(z, self.matrix), axis=-1)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return (input_shape[0],)
 
     def get_config(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class EnergyConv(keras.layers.Layer):
         ]
         self.head = keras.layers.Conv2D(1, 4, data_format="channels_last", dtype="float32")
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         if self.built:  # loading a model builds its layers twice
             return
         image = tuple(input_shape[1:])
@@ -87,7 +87,7 @@ class EnergyConv(keras.layers.Layer):
             x = layer(x)
         return keras.ops.sum(self.head(x), axis=(1, 2, 3))  # [B]
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return (input_shape[0],)
 
     def get_config(self) -> dict[str, Any]:

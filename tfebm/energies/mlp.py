@@ -48,7 +48,7 @@ class EnergyMLP(keras.layers.Layer):
     def __init__(
         self,
         hidden_units: Sequence[int] = (200, 200),
-        activation: str | Callable = "gelu",
+        activation: str | Callable[[Tensor], Tensor] = "gelu",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -70,7 +70,7 @@ class EnergyMLP(keras.layers.Layer):
         ]
         self.head = dense(1, dtype="float32")
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         if self.built:  # loading a model builds its layers twice
             return
         for layer in [*self.hidden, self.head]:
@@ -83,7 +83,7 @@ class EnergyMLP(keras.layers.Layer):
             z = layer(z)
         return keras.ops.squeeze(self.head(z), axis=-1)  # [B]
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return (input_shape[0],)
 
     def get_config(self) -> dict[str, Any]:

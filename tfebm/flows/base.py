@@ -12,15 +12,13 @@ import tensorflow_probability as tfp
 from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
 
-tfb, tfd = tfp.bijectors, tfp.distributions
-
 
 class Flow(keras.layers.Layer):
     """An invertible map x = g(z) with a tractable Jacobian, of a latent vector z ~ N(0, I).
 
         log q(x) = log N(g^-1(x); 0, I) + log |det dg^-1(x)/dx|
 
-    A `tfb.Bijector` does not report the variables of Keras 3 layers, and a Keras 3 model does
+    A TFP bijector does not report the variables of Keras 3 layers, and a Keras 3 model does
     not look into a bijector: one that holds a bijector trains and saves none of its weights,
     without a word. Here the layer owns the networks, and `bijector()` makes a fresh view of
     them at each call, since a bijector that is kept answers from a cache after its weights
@@ -37,6 +35,7 @@ class Flow(keras.layers.Layer):
     """
 
     event_shape: tuple[int, ...]
+    built: bool
 
     def __init__(self, **kwargs: Any) -> None:
         # Whatever Keras' default is: fewer bits do not invert, and the models hand over float32.
@@ -75,17 +74,19 @@ class Flow(keras.layers.Layer):
         )
         self.built = True
 
-    def bijector(self) -> tfb.Bijector:
+    def bijector(self) -> tfp.bijectors.Bijector:
         """A fresh `tfb.Bijector` from `[..., d]` to `[..., *event_shape]`."""
         return FlowBijector(self)
 
-    def distribution(self) -> tfd.Distribution:
+    def distribution(self) -> tfp.distributions.Distribution:
         """q(x), a fresh `tfd.TransformedDistribution` of a standard Gaussian."""
-        return tfd.TransformedDistribution(self.base_distribution(), self.bijector())
+        return tfp.distributions.TransformedDistribution(self.base_distribution(), self.bijector())
 
-    def base_distribution(self) -> tfd.Distribution:
+    def base_distribution(self) -> tfp.distributions.Distribution:
         """q0(z) = N(0, I)."""
-        return tfd.MultivariateNormalDiag(tf.zeros([self.latent_size], self.compute_dtype))
+        return tfp.distributions.MultivariateNormalDiag(
+            tf.zeros([self.latent_size], self.compute_dtype)
+        )
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log q(x), in nats, `[B]`: that of `distribution()`, by a single inverse pass."""
@@ -95,7 +96,7 @@ class Flow(keras.layers.Layer):
     def call(self, z: Tensor) -> Tensor:
         return self.forward(z)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: tuple[Any, ...]) -> tuple[Any, ...]:
         return (input_shape[0], *self.event_shape)
 
     @property
@@ -103,7 +104,7 @@ class Flow(keras.layers.Layer):
         """Whether the flow has seen data."""
         return bool(self.initialized.numpy())
 
-    def check_inverse(self, x: Any, tolerance: float = 1e-3) -> float:
+    def check_inverse(self, x: Any, *, tolerance: float = 1e-3) -> float:
         """The largest error of g(g^-1(x)), in standard deviations of x.
 
         Args:
@@ -134,7 +135,7 @@ class Flow(keras.layers.Layer):
         return error
 
 
-class FlowBijector(tfb.Bijector):
+class FlowBijector(tfp.bijectors.Bijector):
     """A TFP view of a flow with the weights as they are; make a new one when they change.
 
     `serial` keeps views of one flow apart: TFP's cache is common to bijectors of equal parameters,
@@ -156,7 +157,7 @@ class FlowBijector(tfb.Bijector):
         )
 
     @classmethod
-    def _parameter_properties(cls, dtype: Any) -> dict:
+    def _parameter_properties(cls, dtype: Any) -> dict[str, Any]:
         return {}
 
     def _forward(self, z: Tensor) -> Tensor:
@@ -175,7 +176,7 @@ class FlowBijector(tfb.Bijector):
         return tf.reshape(x, [-1, *self._flow.event_shape])
 
     @staticmethod
-    def _restore(rows: Tensor, like: Tensor, event_ndims: int, event: tuple) -> Tensor:
+    def _restore(rows: Tensor, like: Tensor, event_ndims: int, event: tuple[int, ...]) -> Tensor:
         """The leading axes of `like`, then `event`."""
         leading = like.shape[: like.shape.rank - event_ndims]
         shape = tf.concat([tf.shape(like)[: len(leading)], list(event)], axis=0)

@@ -35,7 +35,7 @@ class CouplingFlow(base.Flow):
         size: int,
         num_couplings: int,
         hidden_units: Sequence[int],
-        activation: str | Callable,
+        activation: str | Callable[[Tensor], Tensor],
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -170,7 +170,7 @@ class RealNVP(CouplingFlow):
         size: int,
         num_couplings: int = 8,
         hidden_units: Sequence[int] = (64, 64),
-        activation: str | Callable = "tanh",
+        activation: str | Callable[[Tensor], Tensor] = "tanh",
         log_scale_bound: float = 3.0,
         **kwargs: Any,
     ) -> None:
@@ -234,7 +234,7 @@ class SplineFlow(CouplingFlow):
         num_bins: int = 16,
         bound: float = 4.0,
         hidden_units: Sequence[int] = (64, 64),
-        activation: str | Callable = "relu",
+        activation: str | Callable[[Tensor], Tensor] = "relu",
         **kwargs: Any,
     ) -> None:
         if int(num_bins) != num_bins or num_bins < 2 or not 0 < bound < math.inf:

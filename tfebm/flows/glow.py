@@ -93,7 +93,8 @@ class Glow(base.Flow):
         self._parts.append((height, width, channels))
 
     def build_weights(self) -> None:
-        for layer in [*self.flow_steps, *self.splits]:
+        layers: list[keras.layers.Layer] = [*self.flow_steps, *self.splits]
+        for layer in layers:
             layer.build()
 
     def inverse_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,6 +170,8 @@ def _shift_and_log_scale(outputs: Tensor, bound: float) -> tuple[Tensor, Tensor]
 
 class _Step(keras.layers.Layer):
     """Activation normalisation, 1 x 1 convolution, coupling."""
+
+    built: bool
 
     def __init__(self, shape: tuple[int, int, int], flow: Glow, seed: int, name: str) -> None:
         super().__init__(name=name, dtype=flow.dtype_policy)
@@ -251,6 +254,8 @@ class _Step(keras.layers.Layer):
 
 class _Split(keras.layers.Layer):
     """Normalises the channels that leave as z, given those that go on."""
+
+    built: bool
 
     def __init__(self, shape: tuple[int, int, int], flow: Glow, name: str) -> None:
         super().__init__(name=name, dtype=flow.dtype_policy)

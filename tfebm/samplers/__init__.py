@@ -1,22 +1,25 @@
 """Chains over any energy function, and what is known about them; they know no model."""
 
 from tfebm.samplers import criteria, log_det, step_size
-from tfebm.samplers.chain import Chain
+from tfebm.samplers.calls import Call
+from tfebm.samplers.candidates import NoStepSize, Tuning
+from tfebm.samplers.chain import Chain, ChainTrace, StepInfo
+from tfebm.samplers.hmc import HMC, MALA, MetropolisTrace
+from tfebm.samplers.langevin import ShortRunLangevin
 from tfebm.samplers.log_det import LogDet
-from tfebm.samplers.metropolis import HMC, MALA, MetropolisTrace, check_acceptance
-from tfebm.samplers.short_run import ChainTrace, ShortRunLangevin
-from tfebm.samplers.step_size import Tuning
 
 __all__ = [
     "HMC",
     "MALA",
+    "Call",
     "Chain",
     "ChainTrace",
     "LogDet",
     "MetropolisTrace",
+    "NoStepSize",
     "ShortRunLangevin",
+    "StepInfo",
     "Tuning",
-    "check_acceptance",
     "criteria",
     "log_det",
     "step_size",

@@ -1,12 +1,114 @@
 """Compiled functions of energies, kept no longer than the energies themselves."""
 
 import collections
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from tfebm.types import EnergyFn
+import tensorflow as tf
+
+from tfebm.samplers import calls, compilation
+from tfebm.types import EnergyFn, Latents, Tensor
+
+# Compiled chains kept per sampler; the least recently used one is dropped. A model needs one.
+_CACHE_SIZE = 8
+
+
+class SamplerSettings:
+    """Settings as plain data, with the functions that were compiled for them beside.
+
+    Every argument of a subclass' `__init__` is an attribute of the same name.
+    """
+
+    _names: ClassVar[tuple[str, ...]]
+
+    def __init__(self) -> None:
+        self._functions = FunctionCache(_CACHE_SIZE)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._names = tuple(inspect.signature(cls).parameters)
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, as JSON: every argument of `__init__` by its name."""
+        return {name: getattr(self, name) for name in self._names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: what was compiled cannot be copied, and is compiled again."""
+        return {k: v for k, v in self.__dict__.items() if k != "_functions"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._functions = FunctionCache(_CACHE_SIZE)
+
+    @property
+    def num_traces(self) -> int:
+        """How often the cached functions were traced: at most once per kind of input."""
+        return sum(f.experimental_get_tracing_count() for f in self._functions.values())
+
+    def forget(self) -> None:
+        """Drops what was compiled, for energies that have changed behind their function."""
+        self._functions.clear()
+
+    @tf.autograph.experimental.do_not_convert
+    def compiled(
+        self,
+        loop: Callable[..., Any],
+        energy_fn: EnergyFn,
+        arguments: tuple[Any, ...],
+        static: tuple[Any, ...],
+        jit_compile: compilation.JitCompile,
+    ) -> tf.types.experimental.PolymorphicFunction:
+        """`loop(energy_fn, *static, ...)`, compiled for the kind of `arguments` of the energy."""
+        key = (static, repr(self.get_config()), _kinds(arguments), compilation.situation())
+
+        def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
+            def grads(position: Latents, *context: Tensor) -> tuple[Tensor, list[Tensor]]:
+                return calls.energy_and_grads(energy_fn, position, context)
+
+            jit = compilation.resolve_jit_compile(jit_compile, energy_fn, arguments, grads)
+            return _graph_of(functools.partial(loop, energy_fn, *static), jit)
+
+        return self._functions.get(energy_fn, key, make)
+
+    @tf.autograph.experimental.do_not_convert
+    def plain_graph(
+        self,
+        loop: Callable[..., Any],
+        energy_fn: EnergyFn,
+        arguments: tuple[Any, ...],
+        static: tuple[Any, ...],
+    ) -> tf.types.experimental.PolymorphicFunction:
+        """`loop(self, energy_fn, *static, ...)` as a graph without XLA, cached with the chains.
+
+        For computations about the chain that are handed their step sizes: changing those of
+        the settings makes no new function.
+        """
+        settings = {k: v for k, v in self.get_config().items() if k != "step_size"}
+        key = (loop, static, repr(settings), _kinds(arguments))
+
+        def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
+            bound = functools.partial(loop, self, energy_fn, *static)
+            return _graph_of(bound, jit_compile=False)
+
+        return self._functions.get(energy_fn, key, make)
+
+
+def _kinds(arguments: tuple[Any, ...]) -> str:
+    """What a function may depend on; only the batch size differs within one."""
+    return repr([(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)])
+
+
+def _graph_of(
+    function: Callable[..., Any], jit_compile: bool
+) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
 
 
 class FunctionCache:
@@ -22,7 +124,7 @@ class FunctionCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._functions: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+        self._functions: collections.OrderedDict[tuple[Any, ...], Any] = collections.OrderedDict()
 
     def __len__(self) -> int:
         return len(self._functions)
@@ -35,7 +137,8 @@ class FunctionCache:
             key: What else the function depends on.
             make: Makes it from a stand-in for the energy, which does not keep it alive.
         """
-        owner, part = energy_fn, None
+        owner: Any = energy_fn
+        part = None
         if inspect.ismethod(energy_fn):
             owner, part = energy_fn.__self__, energy_fn.__func__
         whole = (id(owner), part, key)
@@ -46,7 +149,7 @@ class FunctionCache:
         self._functions.move_to_end(whole)
         return self._functions[whole]
 
-    def values(self) -> list:
+    def values(self) -> list[Any]:
         """All functions."""
         return list(self._functions.values())
 

@@ -1,25 +1,42 @@
-"""What all chains share: how they are called, compiled and cached, and how energies are read."""
+"""The one loop of all samplers: calls, compilation, caches, noise, traces and settings."""
 
-import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError, received
-from tfebm.samplers import compilation
-from tfebm.samplers.cache import FunctionCache
-from tfebm.types import EnergyFn, Latents, Tensor
-
-# Compiled chains kept per sampler; the least recently used one is dropped. A model needs one.
-_CACHE_SIZE = 8
+from tfebm.samplers import calls, compilation
+from tfebm.samplers.cache import SamplerSettings
+from tfebm.samplers.calls import Call
+from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
 
-class Chain:
-    """The contract of all samplers.
+class ChainTrace(NamedTuple):
+    """What happened along a chain of K steps, in float64 for latents in float64, else float32."""
+
+    energy: Tensor
+    """`[K + 1, B]`: the energy at z_0, ..., z_K."""
+    grad_norm: Tensor
+    """`[K, B]`: |dE/dz| of each step, over all latent parts."""
+    displacement: Tensor
+    """`[K, B]`: |z_k - z_0| for k = 1, ..., K, over all latent parts."""
+    draws: Latents = None
+    """z_1, ..., z_K, `[K, B, ...]` for each part; None unless asked for."""
+
+
+class StepInfo(NamedTuple):
+    """What a step saw where it began; a trace records it, and the loop does not carry it."""
+
+    energy: Tensor
+    """`[B]`."""
+    grads: list[Tensor]
+    """dE/dz, a list of the parts."""
+
+
+class Chain(SamplerSettings):
+    """The contract of all samplers, and everything of them but the step.
 
         z = sampler(energy_fn, position, *context, seed=seed)
         z, trace = sampler(energy_fn, position, *context, seed=seed, trace=True)
@@ -27,207 +44,338 @@ class Chain:
     `__call__` compiles once per `energy_fn`; `run` is the same chain as plain operations. Noise
     is a function of (seed of the row, step) alone, so that a row's chain depends neither on its
     batch-mates, nor on the number of replicas, nor on compilation (but for a step size that adapts
-    within the call, to all rows together). A sampler is serialisable
-    settings: it holds no weights and no state.
+    within the call, to all rows together). A sampler is plain data: it holds settings, no weights
+    and no state, and copies, pickles and serialises whatever it has run.
+
+    **A new sampler** is a subclass with two pure functions over a NamedTuple of tensors, whose
+    field `position` is the list of the latent parts:
+
+        def init(self, call, position): ...         # -> state
+        def step(self, call, k, state): ...         # -> state, StepInfo
+
+    Every argument of its `__init__` is an attribute of the same name, which makes its config.
+    `call` (see `tfebm.samplers.calls.Call`) has the energy, its gradients, the noise of step k and
+    the settings of the call. What else it can do it says by the attributes below. A trace of other
+    things than `ChainTrace` holds takes `recorded`, `record` and `trace_of`.
     """
 
     num_steps: int
     """K, the steps (or transitions) of one call."""
-    gradients_per_step: int = 1
-    """Gradients of the energy per step."""
+    num_adaptation_steps: int = 0
+    """Transitions before the K, in which the sampler adapts itself."""
+    step_size: Any
+    noise_scale: float | list[float] = 1.0
+    accepts: ClassVar[frozenset[str]] = frozenset()
+    """Settings that a call may replace: of "step_size", "noise_scale", "noise", "with_step"."""
+    adapts: ClassVar[bool] = False
+    """Whether `step_size` is one number that can follow `target_acceptance`; its trace then has
+    the field `acceptance`."""
+    target_acceptance: float
+    is_differentiable: ClassVar[bool] = False
+    """Whether a step is `z - (step_size**2 / 2) dE(z)/dz` plus what does not depend on z. Then the
+    end is a differentiable map of the start, with `path`, log-determinants and step sizes that
+    can be tuned."""
+    recorded: ClassVar[tuple[Any, ...]] = (tf.float32,) * 3
+    """Types of what `record` returns; float32 stands for float64 where the latents are in it."""
     jit_compile: compilation.JitCompile
 
-    def __init__(self, num_steps: int, jit_compile: compilation.JitCompile) -> None:
-        self.num_steps = whole_number("num_steps", num_steps)
+    def __init__(self, num_steps: int, jit_compile: compilation.JitCompile = "auto") -> None:
+        super().__init__()
+        checks.check_count("num_steps", num_steps, least=0)
+        self.num_steps = int(num_steps)
         self.jit_compile = compilation.check_jit_compile(jit_compile)
-        self._functions = FunctionCache(_CACHE_SIZE)
 
-    @property
-    def num_traces(self) -> int:
-        """How often the cached chains were traced: at most once per kind of input."""
-        return sum(f.experimental_get_tracing_count() for f in self._functions.values())
+    # ---- What a sampler is ----------------------------------------------------------------
 
-    def forget(self) -> None:
-        """Drops what was compiled, for energies that have changed behind their function."""
-        self._functions.clear()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The settings alone: what was compiled cannot be copied, and is compiled again."""
-        return {k: v for k, v in self.__dict__.items() if k != "_functions"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._functions = FunctionCache(_CACHE_SIZE)
-
-    def get_config(self) -> dict[str, Any]:
-        """The settings, as JSON."""
+    def init(self, call: Call, position: list[Tensor]) -> Any:
+        """The state before the first step."""
         raise NotImplementedError
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Chain":
-        return cls(**config)
+    def step(self, call: Call, k: Tensor, state: Any) -> tuple[Any, Any]:
+        """The state after step `k` (from 0), and what `record` needs beside it."""
+        raise NotImplementedError
 
-    @tf.autograph.experimental.do_not_convert
-    def _compiled(
-        self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
-    ) -> tf.types.experimental.PolymorphicFunction:
-        """`loop(energy_fn, *static, ...)`, compiled for the kind of `arguments` of the energy."""
-        check_energy_fn(energy_fn)
-        key = (static, repr(self.get_config()), _kinds(arguments), compilation.situation())
+    def record(self, first: Any, state: Any, info: Any) -> tuple[Tensor, ...]:
+        """What a trace keeps of a step, `[B]` each.
 
-        def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
-            def compiled(position: Latents, *context: Tensor) -> tuple:
-                return energy_and_grads(energy_fn, position, context)
-
-            jit = compilation.resolve_jit_compile(self.jit_compile, energy_fn, arguments, compiled)
-            return _graph_of(functools.partial(loop, energy_fn, *static), jit)
-
-        return self._functions.get(energy_fn, key, make)
-
-    @tf.autograph.experimental.do_not_convert
-    def plain_graph(
-        self, loop: Callable, energy_fn: EnergyFn, arguments: tuple, static: tuple
-    ) -> tf.types.experimental.PolymorphicFunction:
-        """`loop(self, energy_fn, *static, ...)` as a graph without XLA, cached with the chains.
-
-        For computations about the chain that are handed their step sizes: changing those of
-        the settings makes no new function.
+        Args:
+            first: The state before the first step.
+            state: The state after the step.
+            info: Of the step.
         """
-        settings = {k: v for k, v in self.get_config().items() if k != "step_size"}
-        key = (loop, static, repr(settings), _kinds(arguments))
+        pairs = zip(state.position, first.position, strict=True)
+        return info.energy, calls.row_norm(info.grads), calls.row_norm([z - z0 for z, z0 in pairs])
 
-        def make(energy_fn: EnergyFn) -> tf.types.experimental.PolymorphicFunction:
-            bound = functools.partial(loop, self, energy_fn, *static)
-            return _graph_of(bound, jit_compile=False)
+    def trace_of(self, call: Call, first: Any, last: Any, records: list[Tensor]) -> Any:
+        """The trace, a NamedTuple with a field `draws`, from the records `[K, B]` of all steps."""
+        energy, grad_norm, displacement = records
+        end = call.energy(tf.constant(self.num_steps), last.position)
+        energy = tf.concat([energy, tf.cast(end, energy.dtype)[tf.newaxis]], axis=0)
+        return ChainTrace(energy, grad_norm, displacement)
 
-        return self._functions.get(energy_fn, key, make)
+    def check(self, state: Any) -> None:
+        """Raises `InvalidInputError` for a chain that went wrong; runs outside of graphs."""
 
+    # ---- Calls ----------------------------------------------------------------------------
 
-def _kinds(arguments: tuple) -> str:
-    """What a function may depend on; only the batch size differs within one."""
-    return repr([(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)])
+    def __call__(
+        self,
+        energy_fn: EnergyFn,
+        position: Latents,
+        *context: Tensor,
+        seed: Seed | None = None,
+        step_size: Tensor | None = None,
+        noise_scale: Tensor | None = None,
+        noise: Latents | None = None,
+        with_step: bool = False,
+        trace: bool = False,
+        draws: bool = False,
+    ) -> Latents | tuple[Latents, Any]:
+        """Runs the chain, compiled once per `energy_fn` and cached.
 
+        Pass the same function object each time: a lambda written at the call is a new function
+        and compiles anew. What changes from call to call (an observation) goes into `context`.
 
-def _graph_of(function: Callable, jit_compile: bool) -> tf.types.experimental.PolymorphicFunction:
-    return tf.function(function, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+        Args:
+            energy_fn: `energy_fn(position, *context) -> [B]`.
+            position: z_0: a float tensor `[B, ...]` or a tuple of them with one common B.
+            *context: Tensors handed to `energy_fn` unchanged.
+            seed: An integer, or int32 `[B, 2]`, one stream per row. A chain that draws noise
+                needs it.
+            step_size: Replaces the setting for this call: a tensor of shape `[]`, `[K]` (one
+                per step), `[1, P]` or `[K, P]` for P latent parts; where the sampler adapts, a
+                scalar. It is data of the graph: other values, as a variable takes while it is
+                tuned, never compile anew. Values are not checked.
+            noise_scale: Replaces the setting for this call: a scalar tensor, data of the graph
+                likewise, as an annealed temperature is.
+            noise: Replaces the drawn noise: the structure of `position`, each part with a
+                leading axis of K.
+            with_step: Hand the number of the step, an int32 scalar from 0, to `energy_fn` as its
+                keyword `step`, which needs a default: for an energy that draws noise of its own,
+                such as a fresh dropout mask at every step.
+            trace: Also return what happened along the chain.
+            draws: Keep the positions after all steps in it (implies `trace`).
 
+        Returns:
+            z_K in the structure of `position`; with `trace`, the pair (z_K, trace).
 
-def whole_number(name: str, value: Any, least: int = 0) -> int:
-    """`value` as an int of at least `least`, or a sentence."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise InvalidInputError(
-            f"`{name}` must be a whole number of at least {least}. Received {value!r}."
+        Raises:
+            InvalidInputError: A setting that is not in `accepts`, no source of noise, a step size
+                or noise of another shape, or an energy that is not one value per row; outside
+                of graphs also a chain that went wrong.
+        """
+        arguments, static = self._arguments(
+            *(position, context, seed, step_size, noise_scale, noise, with_step, trace, draws)
         )
-    return int(value)
+        kinds = (arguments[0], *arguments[1])
+        calls.check_energy_fn(energy_fn)
+        function = self.compiled(self._loop, energy_fn, kinds, (static,), self.jit_compile)
+        state, found = function(*arguments)
+        if tf.executing_eagerly():
+            self.check(state)
+        end = tf.nest.pack_sequence_as(arguments[0], state.position)
+        return end if found is None else (end, found)
 
+    def run(
+        self, energy_fn: EnergyFn, position: Latents, *context: Tensor, **options: Any
+    ) -> Latents | tuple[Latents, Any]:
+        """The same chain as plain TensorFlow operations, compiled by nobody.
 
-def to_tensors(*structures: Any) -> list:
-    """Tensors in tuples stay in them; a list is one tensor's rows."""
-    tensors = []
-    for structure in structures:
-        structure = tf.convert_to_tensor(structure) if isinstance(structure, list) else structure
-        tensors.append(
-            tf.nest.map_structure(
-                lambda x: None if x is None else tf.convert_to_tensor(x), structure
+        For eager debugging, for use inside a graph that is compiled as a whole, and for
+        exports: a stock TensorFlow Serving refuses functions that must be compiled with XLA.
+        Arguments and results are those of `__call__`.
+        """
+        calls.check_energy_fn(energy_fn)
+        arguments, static = self._arguments(position, context, **options)
+        state, found = self._loop(energy_fn, static, *arguments)
+        end = tf.nest.pack_sequence_as(arguments[0], state.position)
+        return end if found is None else (end, found)
+
+    def path(
+        self, energy_fn: EnergyFn, position: Latents, *context: Tensor, **options: Any
+    ) -> Latents:
+        """Every position of the chain, z_0, ..., z_K, as plain operations.
+
+        Numbers, arguments and errors are those of `run`. Unlike there, gradients flow: a tape
+        around the call differentiates every position in `step_size`, in the start and in the
+        weights, through the gradients of the energy as well. Memory grows with K.
+
+        Returns:
+            The structure of `position`, each part `[K + 1, B, ...]`.
+
+        Raises:
+            InvalidInputError: As in `run`, or a sampler that is not differentiable.
+
+        Example:
+
+            >>> s = tf.Variable(0.1)
+            >>> with tf.GradientTape() as tape:
+            ...     end = sampler.path(energy, z_0, seed=0, step_size=s)[-1]
+            ...     loss = tf.reduce_mean(energy(end))
+            >>> tape.gradient(loss, s)
+        """
+        check_differentiable(self)
+        calls.check_energy_fn(energy_fn)
+        arguments, (_, _, with_step) = self._arguments(position, context, **options)
+        call = self._call(energy_fn, with_step, *arguments)
+        first = tf.nest.flatten(call.position)
+        *_, way = self._follow(call, first, trace=False, draws=True)
+        pairs = zip(first, way, strict=True)
+        return call.pack([tf.concat([z[tf.newaxis], after], axis=0) for z, after in pairs])
+
+    def step_table(self, step_size: Tensor | None, position: Latents) -> Tensor:
+        """The step sizes that a call with these arguments uses, as one table.
+
+        Args:
+            step_size: The call's; None is the setting.
+            position: z_0.
+
+        Returns:
+            `[K, P]`, float64 for latents in float64, else float32.
+
+        Raises:
+            InvalidInputError: A shape that is none of `[]`, `[K]`, `[1, P]`, `[K, P]`.
+        """
+        if step_size is None:
+            return calls.step_table(self.step_size, self.num_steps, position, "the settings")
+        return calls.step_table(step_size, self.num_steps, position, "a call")
+
+    def _arguments(
+        self,
+        position: Latents,
+        context: tuple[Any, ...],
+        seed: Seed | None = None,
+        step_size: Tensor | None = None,
+        noise_scale: Tensor | None = None,
+        noise: Latents | None = None,
+        with_step: bool = False,
+        trace: bool = False,
+        draws: bool = False,
+    ) -> tuple[tuple[Any, ...], tuple[bool, bool, bool]]:
+        """(position, context, seeds, noise, step size, noise scale), tensors or None; and the
+        switches (trace, draws, with step)."""
+        settings = {"step_size": step_size, "noise_scale": noise_scale, "noise": noise}
+        given = {name: value is not None for name, value in settings.items()}
+        for name, is_given in {**given, "with_step": with_step}.items():
+            if is_given and name not in self.accepts:
+                known = ", ".join(f"`{known}`" for known in sorted(self.accepts)) or "none"
+                raise InvalidInputError(
+                    f"A call of {type(self).__name__} does not take `{name}`. Of the settings of a "
+                    f"call it takes {known}. Leave it out, or use another sampler, such as "
+                    "`ShortRunLangevin`."
+                )
+        position, context, noise = calls.to_tensors(position, context, noise)
+        calls.check_position(position)
+        seeds = None
+        if noise is not None:
+            calls.check_noise(position, noise, self.num_steps)
+        elif self._draws_noise(noise_scale):
+            if seed is None:
+                other = " or `noise`" if "noise" in self.accepts else ""
+                without = (
+                    "; for a chain without noise set `noise_scale=0` in the sampler's settings"
+                    if "noise_scale" in self.accepts
+                    else ""
+                )
+                raise InvalidInputError(
+                    "The chain draws noise and needs `seed` (an integer, or int32 `[B, 2]`, one "
+                    f"stream per row){other}. Received None{without}."
+                )
+            rows = tf.nest.flatten(position)[0].shape[0]
+            seeds = random.as_row_seeds(seed, calls.num_rows(position) if rows is None else rows)
+        if self.adapts:
+            step_size = self.step_size if step_size is None else step_size
+            step_size = tf.ensure_shape(tf.cast(step_size, tf.float32), [])
+        elif step_size is not None:
+            step_size = self.step_table(step_size, position)
+        if noise_scale is not None:
+            noise_scale = tf.cast(noise_scale, calls.float_dtype(position))
+            noise_scale = tf.ensure_shape(noise_scale, [])
+        arguments = position, context, seeds, noise, step_size, noise_scale
+        return arguments, (bool(trace or draws), bool(draws), bool(with_step))
+
+    def _draws_noise(self, noise_scale: Tensor | None) -> bool:
+        some = noise_scale is not None or bool(np.any(np.asarray(self.noise_scale) != 0))
+        return some and self.num_steps + self.num_adaptation_steps > 0
+
+    def _call(
+        self,
+        energy_fn: EnergyFn,
+        with_step: bool,
+        position: Latents,
+        context: tuple[Any, ...],
+        seeds: Tensor | None,
+        noise: Latents | None,
+        step_size: Tensor | None,
+        noise_scale: Tensor | None,
+    ) -> Call:
+        dtype = calls.float_dtype(position)
+        if step_size is None:
+            step_size = self.step_table(None, position)
+        scale = np.asarray(self.noise_scale) if noise_scale is None else noise_scale
+        scales = tf.broadcast_to(tf.cast(scale, dtype), [self.num_steps])
+        return Call(energy_fn, context, position, seeds, noise, step_size, scales, with_step)
+
+    # ---- The loop -------------------------------------------------------------------------
+
+    def _loop(
+        self,
+        energy_fn: EnergyFn,
+        static: tuple[bool, bool, bool],
+        position: Latents,
+        *arguments: Any,
+    ) -> tuple[Any, Any]:
+        """The last state and the trace, as constants to whoever differentiates later."""
+        trace, draws, with_step = static
+        start = tf.nest.map_structure(tf.stop_gradient, position)
+        call = self._call(energy_fn, with_step, start, *arguments)
+        first, last, records, kept = self._follow(call, tf.nest.flatten(start), trace, draws)
+        last, records, kept = tf.nest.map_structure(tf.stop_gradient, (last, records, kept))
+        if not trace:
+            return last, None
+        found = self.trace_of(call, first, last, records)
+        return last, found._replace(draws=call.pack(kept) if draws else None)
+
+    def _follow(
+        self, call: Call, position: list[Tensor], trace: bool, draws: bool
+    ) -> tuple[Any, Any, list[Tensor], list[Tensor]]:
+        """First and last state, the records `[K, B]` and the positions `[K, B, ...]` between."""
+        first = self.init(call, position)
+        float_dtype, rows = calls.float_dtype(call.position), first.position[0].shape[0]
+        types = self.recorded if trace else ()
+        specs = [(float_dtype if t == tf.float32 else t, [rows]) for t in types]
+        specs += [(z.dtype, z.shape) for z in first.position] if draws else []
+        arrays = [tf.TensorArray(t, self.num_steps, element_shape=shape) for t, shape in specs]
+
+        def body(k: Tensor, state: Any, arrays: list[Any]) -> tuple[Tensor, Any, list[Any]]:
+            state, info = self.step(call, k, state)
+            values = [*self.record(first, state, info)] if trace else []
+            values += state.position if draws else []
+            pairs = zip(arrays, values, strict=True)
+            return k + 1, state, [a.write(k, tf.cast(v, a.dtype)) for a, v in pairs]
+
+        last = first
+        if self.num_steps:  # XLA traces the body even of a loop that never runs
+            _, last, arrays = tf.while_loop(
+                lambda k, *_: k < self.num_steps,
+                body,
+                (tf.constant(0), first, arrays),
+                maximum_iterations=self.num_steps,
+                parallel_iterations=1,
             )
-        )
-    return tensors
+            found = [array.stack() for array in arrays]
+        else:
+            count = calls.num_rows(first.position)
+            found = [tf.zeros([0, count, *shape[1:]], t) for t, shape in specs]
+        return first, last, found[: len(types)], found[len(types) :]
 
 
-def check_position(position: Latents) -> None:
-    """Raises `InvalidInputError` unless a chain can move in `position`."""
-    parts = tf.nest.flatten(position)
-    for part in parts:
-        if not part.dtype.is_floating or part.shape.rank == 0:
-            raise InvalidInputError(
-                "A chain moves in floats with one row per chain, shape `[B, ...]`. Received a "
-                f"position of dtype {part.dtype.name} and shape {part.shape}. Cast it "
-                "(`tf.cast(position, tf.float32)`), or give it a leading axis."
-            )
-        if part.shape.rank is None or None in part.shape[1:]:
-            raise InvalidInputError(
-                f"A position must have a known shape behind its rows. Received {part.shape}. Set "
-                "it with `tf.ensure_shape`."
-            )
-    if not parts:
-        raise InvalidInputError("The position holds no tensor. Give one, or a tuple of them.")
-
-
-def num_rows(position: Latents) -> Tensor:
-    """B, of a tensor or a tuple of them."""
-    return tf.shape(tf.nest.flatten(position)[0])[0]
-
-
-def drawn_noise(parts: Sequence[Tensor], seeds: Tensor) -> Callable[[Tensor, int], Tensor]:
-    """Standard normal noise as a function of (step, part), in the shape of the part."""
-    # A single part uses the row's own stream, further parts children of it.
-    streams = [seeds if i == 0 else random.fold_in(seeds, i) for i in range(len(parts))]
-
-    def draw(k: Tensor, i: int) -> Tensor:
-        flat = random.row_normal(streams[i], k, math.prod(parts[i].shape[1:]))
-        return tf.cast(tf.reshape(flat, tf.shape(parts[i])), parts[i].dtype)
-
-    return draw
-
-
-def check_energy_fn(energy_fn: Any) -> None:
-    """Raises `InvalidInputError` unless it can be called."""
-    if not callable(energy_fn) or isinstance(energy_fn, type):
+def check_differentiable(sampler: Any) -> None:
+    """Raises `InvalidInputError` unless `sampler` is a chain that `is_differentiable`."""
+    if not getattr(sampler, "is_differentiable", False):
         raise InvalidInputError(
-            "`energy_fn` must be a function of positions to energies `[B]`. Received "
-            f"{received(energy_fn)}. Give a function, a "
-            "method such as `model.prior_energy`, or a Keras layer."
+            "A path with gradients, a log-determinant and tuned step sizes need a chain whose end "
+            f"is a known smooth function of its start. Received {received(sampler)}, which is not "
+            "one: it may reject proposals, or carry more than a position. Pass a "
+            "`ShortRunLangevin`."
         )
-
-
-def row_energy(energy_fn: EnergyFn, latents: Latents, context: tuple) -> Tensor:
-    """`energy_fn(latents, *context)`, checked to be `[B]`."""
-    energy = tf.convert_to_tensor(energy_fn(latents, *context))
-    if energy.shape.rank is None:  # as `tf.numpy_function` leaves it
-        energy = tf.ensure_shape(energy, [None])
-    if energy.shape.rank != 1:
-        shapes = [tuple(part.shape) for part in tf.nest.flatten(latents)]
-        raise InvalidInputError(
-            "`energy_fn` must return one energy per row, shape `[B]`. Received shape "
-            f"{tuple(energy.shape)} for latents of shape {', '.join(map(str, shapes))}. Sum or "
-            "squeeze the other axes."
-        )
-    return energy
-
-
-def energy_and_grads(energy_fn: EnergyFn, latents: Latents, context: tuple) -> tuple:
-    """Energies `[B]` and their gradients, one per part of the latents."""
-    parts = tf.nest.flatten(latents)
-    # Only the latents are watched: no gradient towards weights is ever built in a chain.
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(parts)
-        energy = row_energy(energy_fn, tf.nest.pack_sequence_as(latents, parts), context)
-        total = tf.reduce_sum(energy)
-    grads = tape.gradient(total, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return energy, grads
-
-
-def row_norm(parts: Sequence[Tensor]) -> Tensor:
-    """`[B]`: the Euclidean norm over all parts of a row."""
-    flat = [tf.reshape(tf.cast(p, tf.float32), [-1, math.prod(p.shape[1:])]) for p in parts]
-    return tf.norm(tf.concat(flat, axis=1), axis=1)
-
-
-def schedule(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
-    """`value` as a float or nested list of floats (JSON's types), checked."""
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        array = np.asarray(np.nan)  # text, or rows of several lengths
-    if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise InvalidInputError(
-            f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
-            f"Received {value!r}."
-        )
-    if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):
-        raise InvalidInputError(
-            f"`{name}` must be one number or one per step. Received {array.shape[0]} of them "
-            f"for {num_steps} steps."
-        )
-    return array.tolist()

@@ -57,7 +57,7 @@ def accelerator_present() -> bool:
     return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
 
 
-def runs_plain_on_cpu(fn: Callable[..., Any], arguments: tuple) -> bool:
+def runs_plain_on_cpu(fn: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
     """Whether the graph of `fn(*arguments)` holds a convolution or a loop, in nested functions
     too."""
     specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), arguments)
@@ -69,7 +69,7 @@ def runs_plain_on_cpu(fn: Callable[..., Any], arguments: tuple) -> bool:
     return any(kind in node.op for node in nodes for kind in _PLAIN_ON_CPU)
 
 
-def why_not_xla(fn: Callable[..., Any], arguments: tuple) -> str | None:
+def why_not_xla(fn: Callable[..., Any], arguments: tuple[Any, ...]) -> str | None:
     """What keeps XLA from compiling `fn(*arguments)`, in TensorFlow's words; None if nothing does.
 
     The graph is translated for XLA and not compiled. None also where that cannot be tried, since
@@ -110,7 +110,7 @@ def _with_arguments_for(
     del graph.node[:]
     graph.node.extend(nodes)
 
-    def function(*values: Any) -> list:
+    def function(*values: Any) -> list[Any]:
         given, lifted = list(values[: len(values) - number]), list(values[len(values) - number :])
         capture = tf.compat.v1.get_default_graph().capture
         given += [capture(x) if _is_eager(x) else lifted.pop(0) for x in traced.captured_inputs]
@@ -141,7 +141,7 @@ def _in_short(message: str) -> str:
     return message.strip().splitlines()[0].removeprefix(_FAILED)[:200]
 
 
-def situation() -> tuple:
+def situation() -> tuple[bool, ...]:
     """What compilation depends on beside the function and its arguments; it is part of the
     identity of what is compiled."""
     return _plain.on, tf.config.functions_run_eagerly(), bool(eager_context.context().op_callbacks)
@@ -170,7 +170,7 @@ def without_xla() -> Iterator[None]:
 def resolve_jit_compile(
     jit_compile: JitCompile,
     energy_fn: Callable[..., Any],
-    arguments: tuple,
+    arguments: tuple[Any, ...],
     compiled_fn: Callable[..., Any] | None = None,
 ) -> bool:
     """Applies the rule at the top of this file to `energy_fn(*arguments)`.

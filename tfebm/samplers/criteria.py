@@ -16,7 +16,9 @@ from tfebm.errors import InvalidInputError
 from tfebm.types import Latents, Tensor
 
 
-def conditional_kl(start: Latents, log_det: Tensor, energy: Tensor, start_scale: float) -> Tensor:
+def conditional_kl(
+    start: Latents, log_det: Tensor, energy: Tensor, *, start_scale: float
+) -> Tensor:
     """Q: minus a lower bound on the log-evidence, from one chain with its noise held fixed.
 
         Q = log p0(z_0) - log |det dz_K/dz_0| + U(z_K),    p0 = N(0, start_scale**2 I)
@@ -47,7 +49,7 @@ def conditional_kl(start: Latents, log_det: Tensor, energy: Tensor, start_scale:
     return log_start - tf.cast(log_det, tf.float64) + tf.cast(energy, tf.float64)
 
 
-def entropy_kl(end: Latents, energy: Tensor, num_chains: int) -> Tensor:
+def entropy_kl(end: Latents, energy: Tensor, *, num_chains: int) -> Tensor:
     """The marginal KL, up to log Z, of a Gaussian with the chains' sample covariance.
 
         mean U(z_K) - H,
@@ -95,7 +97,7 @@ def entropy_kl(end: Latents, energy: Tensor, num_chains: int) -> Tensor:
     return means - entropy
 
 
-def kernel_stein(end: Latents, grads: Latents, num_chains: int, scale: float = 1.0) -> Tensor:
+def kernel_stein(end: Latents, grads: Latents, *, num_chains: int, scale: float = 1.0) -> Tensor:
     """The squared kernel Stein discrepancy, unbiased: a mean over pairs of an example's chains.
 
     With scores b = -grad U and the inverse multiquadric kernel k = (c**2 + |x - y|**2)**(-1/2),

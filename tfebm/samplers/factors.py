@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfebm import random
-from tfebm.samplers import chain
+from tfebm.samplers import calls
 from tfebm.types import EnergyFn, Latents, Tensor
 
 # In machine epsilons of the matrix' size: a Lanczos residual below is rounding, and the vectors so
@@ -34,8 +34,8 @@ class Spectra(NamedTuple):
 class Rows(NamedTuple):
     """Some factors I - sigma**2 M / 2, with what M times a vector takes."""
 
-    parts: list
-    context: tuple
+    parts: list[Tensor]
+    context: tuple[Any, ...]
     steps: Tensor
     """`[n, P]`."""
     scale: Tensor
@@ -57,7 +57,9 @@ class Factors:
         steps: `[K, P]`.
     """
 
-    def __init__(self, energy_fn: EnergyFn, path: Latents, context: tuple, steps: Tensor) -> None:
+    def __init__(
+        self, energy_fn: EnergyFn, path: Latents, context: tuple[Any, ...], steps: Tensor
+    ) -> None:
         self._energy_fn, self._like, self._context = energy_fn, path, context
         parts = tf.nest.flatten(path)
         self.batch = tf.shape(parts[0])[1]
@@ -101,7 +103,7 @@ class Factors:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(at.parts)
             latents = tf.nest.pack_sequence_as(self._like, at.parts)
-            _, grads = chain.energy_and_grads(self._energy_fn, latents, at.context)
+            _, grads = calls.energy_and_grads(self._energy_fn, latents, at.context)
             along = tf.reduce_sum(self._join(grads) * vectors)
         return self._join(
             tape.gradient(along, at.parts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -127,12 +129,12 @@ def exact(factors: Factors, max_rows: int, differentiable: bool) -> Spectra:
         matrix, repeated = _matrix(factors, at, n, width)
         curvatures, vectors, factor = _eigen(matrix, at.sigma, differentiable)
         log_det = tf.reduce_sum(tf.math.log(tf.abs(factor)), axis=1)
-        grads = _no_grads(n, factors.dtype)
+        grads: Any = _no_grads(n, factors.dtype)
         if differentiable:
             inverse = tf.matmul(vectors / factor[:, tf.newaxis], vectors, transpose_b=True)
             inverse = tf.cast(inverse, factors.dtype)
 
-            def traces(first: Tensor) -> tuple[Tensor, Tensor]:
+            def traces(first: Tensor) -> tuple[Tensor, ...]:
                 right = _units(factors, n, first, width)
                 left = tf.matmul(tf.reshape(right, [n, width, d]), inverse)
                 of_all = factors.grads(repeated, tf.reshape(left, [-1, d]), right)
@@ -149,7 +151,9 @@ def exact(factors: Factors, max_rows: int, differentiable: bool) -> Spectra:
     return _in_chunks(spectra, factors.number, max(1, max_rows // d), _signature(factors))
 
 
-def hessians(energy_fn: EnergyFn, position: Latents, context: tuple, max_rows: int) -> Tensor:
+def hessians(
+    energy_fn: EnergyFn, position: Latents, context: tuple[Any, ...], max_rows: int
+) -> Tensor:
     """H of every row over all its parts together, `[B, d, d]`, symmetric.
 
     Args:
@@ -224,7 +228,7 @@ def lanczos(
         weights = vectors[:, 0]  # of the probe in the Ritz vectors
         # 0 log 0 = 0: after a breakdown Ritz values of no weight are left over.
         terms = tf.math.multiply_no_nan(tf.math.log(tf.abs(factor)), weights**2)
-        grads = _no_grads(tf.shape(index)[0], factors.dtype)
+        grads: Any = _no_grads(tf.shape(index)[0], factors.dtype)
         if differentiable:
             solution = tf.einsum("nij,nj->in", vectors, weights / factor)
             solution = tf.cast(math.sqrt(d) * solution, factors.dtype)
@@ -247,7 +251,15 @@ def _krylov(
     tolerance = _BREAKDOWN * float(np.finfo(start.dtype.as_numpy_dtype).eps)
     zeros = tf.zeros([tf.shape(start)[0], num_steps], start.dtype)
 
-    def step(j, q, alive, size, basis, diagonal, coupling):
+    def step(
+        j: Tensor,
+        q: Tensor,
+        alive: Tensor,
+        size: Tensor,
+        basis: Tensor,
+        diagonal: Tensor,
+        coupling: Tensor,
+    ) -> tuple[Tensor, ...]:
         here = tf.one_hot(j, num_steps, dtype=start.dtype)
         basis += here[:, tf.newaxis, tf.newaxis] * q
         w = product(q)
@@ -286,7 +298,7 @@ def _krylov(
     return basis, matrix
 
 
-def _eigen(matrix: Tensor, sigma: Tensor, with_vectors: bool) -> tuple:
+def _eigen(matrix: Tensor, sigma: Tensor, with_vectors: bool) -> tuple[Tensor, Any, Tensor]:
     """Ascending eigenvalues, vectors (or None), and those of I - sigma**2 / 2 times it; float64.
 
     All NaN where the matrix is not finite.
@@ -323,7 +335,7 @@ def _in_chunks(function: Callable[[Tensor], Any], total: Tensor, size: int, sign
     )
 
 
-def _map_rows(function: Callable[[Tensor], Tensor], structure: tuple) -> tuple:
+def _map_rows(function: Callable[[Tensor], Tensor], structure: Any) -> Any:
     """Over tensors that have rows; a scalar belongs to all of them."""
     return tf.nest.map_structure(lambda x: x if x.shape.rank == 0 else function(x), structure)
 

@@ -17,10 +17,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import chain, factors
-from tfebm.samplers.short_run import ShortRunLangevin
+from tfebm.samplers import calls, chain, factors
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
 _RANDOM = 1e-3  # relative; two evaluations of one energy differ by far less, a dropout mask by more
@@ -64,12 +63,12 @@ class Options(NamedTuple):
                 f"`method` must be 'exact' or 'lanczos'. Received {self.method!r}."
             )
         for name in self._fields[1:]:
-            chain.whole_number(name, getattr(self, name), least=1)
+            checks.check_count(name, getattr(self, name))
         return self
 
 
 def log_det_of_map(
-    sampler: ShortRunLangevin,
+    sampler: chain.Chain,
     energy_fn: EnergyFn,
     position: Latents,
     *context: Tensor,
@@ -94,7 +93,7 @@ def log_det_of_map(
     Compiled once per `energy_fn` and cached in the sampler; other step sizes never compile anew.
 
     Args:
-        sampler: A `ShortRunLangevin`.
+        sampler: A chain that `is_differentiable`, such as `ShortRunLangevin`.
         energy_fn: `energy_fn(position, *context) -> [B]`, twice differentiable, without dropout.
         position: z_0: a float tensor `[B, ...]` or a tuple of them.
         *context: Tensors with one row per row of `position`, or scalars.
@@ -124,10 +123,10 @@ def log_det_of_map(
     2020. Lanczos quadrature: S. Ubaru, J. Chen, Y. Saad. Fast Estimation of tr(f(A)) via
     Stochastic Lanczos Quadrature. SIAM J. Matrix Anal. Appl. 2017.
     """
-    check_short_run(sampler)
+    chain.check_differentiable(sampler)
     options = Options(method, num_probes, num_lanczos, max_rows).checked()
-    position, context, noise = chain.to_tensors(position, context, noise)
-    num_rows = chain.num_rows(position)
+    position, context, noise = calls.to_tensors(position, context, noise)
+    num_rows = calls.num_rows(position)
     seeds = None if seed is None else random.as_row_seeds(seed, num_rows)
     function = sampler.plain_graph(_log_det_of_map, energy_fn, (position, *context), (options,))
     end, log_det, is_random = function(
@@ -143,11 +142,11 @@ def log_det_of_map(
 
 
 def _log_det_of_map(
-    sampler: ShortRunLangevin,
+    sampler: chain.Chain,
     energy_fn: EnergyFn,
     options: Options,
     position: Latents,
-    context: tuple,
+    context: tuple[Any, ...],
     seeds: Tensor | None,
     noise: Latents | None,
     steps: Tensor,
@@ -162,7 +161,7 @@ def _log_det_of_map(
 def log_det_of_path(
     energy_fn: EnergyFn,
     path: Latents,
-    context: tuple,
+    context: tuple[Any, ...],
     steps: Tensor,
     seeds: Tensor,
     options: Options,
@@ -226,9 +225,9 @@ def log_det_of_path(
     return LogDet(value, error, smallest, tf.reduce_max(spectra.curvature, axis=[0, 2]))
 
 
-def energy_is_random(energy_fn: EnergyFn, position: Latents, context: tuple) -> Tensor:
+def energy_is_random(energy_fn: EnergyFn, position: Latents, context: tuple[Any, ...]) -> Tensor:
     """Bool scalar: whether two evaluations at one point differ by more than rounding."""
-    first, second = (chain.row_energy(energy_fn, position, context) for _ in range(2))
+    first, second = (calls.row_energy(energy_fn, position, context) for _ in range(2))
     return tf.reduce_any(tf.abs(first - second) > _RANDOM * (1.0 + tf.abs(first)))
 
 
@@ -239,16 +238,6 @@ def check_not_random(is_random: Tensor) -> None:
             "`energy_fn` gave two energies for one point. The log-determinant is that of a map "
             "with fixed noise: the energy must be a function of the latents alone. Switch dropout "
             "off (`training=False`)."
-        )
-
-
-def check_short_run(sampler: Any) -> None:
-    """The sentence for a chain that is not a differentiable map of its start."""
-    if not isinstance(sampler, ShortRunLangevin):
-        raise InvalidInputError(
-            "The log-determinant is defined for `ShortRunLangevin`, whose end is a smooth function "
-            f"of its start. Received {type(sampler).__name__}: a chain that may reject its "
-            "proposals has no such function. Pass a `ShortRunLangevin`."
         )
 
 

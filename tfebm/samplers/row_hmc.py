@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfebm import random
-from tfebm.samplers import chain
+from tfebm.samplers.calls import Call
 from tfebm.types import Tensor
 
 
@@ -28,28 +28,19 @@ class RowHMCResults(NamedTuple):
 
 
 class RowHMC(tfp.mcmc.TransitionKernel):
-    """One HMC transition with noise per row; for `tfp.mcmc`'s drivers and adaptations.
+    """One HMC transition with noise per row; for `tfp.mcmc`'s adaptations.
 
     Args:
-        energy_and_grads: `f(*parts)` to energies `[B]` and a list of gradients.
-        seeds: int32 `[B, 2]`, one stream per row.
-        step_size: e, a scalar.
+        call: The energy, the noise and the step size e.
         num_leapfrog_steps: L.
         jitter: Half width of the range of steps, as a share of e.
     """
 
-    def __init__(
-        self,
-        energy_and_grads: Any,
-        seeds: Tensor,
-        step_size: Tensor,
-        num_leapfrog_steps: int,
-        jitter: float = 0.0,
-    ) -> None:
+    def __init__(self, call: Call, num_leapfrog_steps: int, jitter: float = 0.0) -> None:
+        self._call, self._num_steps, self._jitter = call, num_leapfrog_steps, jitter
+        # TFP makes a kernel anew of these.
         self._parameters = {
-            "energy_and_grads": energy_and_grads,
-            "seeds": seeds,
-            "step_size": step_size,
+            "call": call,
             "num_leapfrog_steps": num_leapfrog_steps,
             "jitter": jitter,
         }
@@ -59,21 +50,17 @@ class RowHMC(tfp.mcmc.TransitionKernel):
         return self._parameters
 
     @property
-    def step_size(self) -> Tensor:
-        return self._parameters["step_size"]
-
-    @property
     def is_calibrated(self) -> bool:
         return True
 
     def bootstrap_results(self, init_state: list[Tensor]) -> RowHMCResults:
-        energy, grads = self._parameters["energy_and_grads"](*init_state)
+        energy, grads = self._call.energy_and_grads(tf.constant(0), init_state)
         return RowHMCResults(
             energy,
             grads,
             tf.zeros_like(energy),
             tf.ones_like(energy, tf.bool),
-            tf.convert_to_tensor(self.step_size),
+            tf.convert_to_tensor(self._call.step_sizes),
             tf.constant(0),
         )
 
@@ -81,11 +68,10 @@ class RowHMC(tfp.mcmc.TransitionKernel):
         self, current_state: list[Tensor], previous_kernel_results: RowHMCResults, seed: Any = None
     ) -> tuple[list[Tensor], RowHMCResults]:
         """One transition; `seed` is not used, the rows have streams of their own."""
-        before, seeds = previous_kernel_results, self._parameters["seeds"]
-        draw = chain.drawn_noise(current_state, seeds)
-        momentum = [draw(before.step, i) for i in range(len(current_state))]
-        uniform = random.row_uniform(random.fold_in(seeds, random.ACCEPT), before.step, 2)
-        steps = before.step_size * (1.0 + self._parameters["jitter"] * (2.0 * uniform[:, 1] - 1.0))
+        before, momentum = previous_kernel_results, self._call.noise(previous_kernel_results.step)
+        streams = random.fold_in(self._call.seeds, random.ACCEPT)
+        uniform = random.row_uniform(streams, before.step, 2)
+        steps = before.step_size * (1.0 + self._jitter * (2.0 * uniform[:, 1] - 1.0))
         proposal, end_momentum, energy, grads = self._leapfrog(
             current_state, momentum, before, steps
         )
@@ -118,9 +104,7 @@ class RowHMC(tfp.mcmc.TransitionKernel):
         momentum: list[Tensor],
         before: RowHMCResults,
         step_sizes: Tensor,
-    ) -> tuple:
-        function = self._parameters["energy_and_grads"]
-        steps = self._parameters["num_leapfrog_steps"]
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, list[Tensor]]:
         # [B, 1, ...] for every part.
         sizes = [
             tf.reshape(tf.cast(step_sizes, z.dtype), [-1, *[1] * (z.shape.rank - 1)])
@@ -130,17 +114,19 @@ class RowHMC(tfp.mcmc.TransitionKernel):
         def kick(momentum: list[Tensor], grads: list[Tensor], scale: float) -> list[Tensor]:
             return [p - scale * e * g for p, e, g in zip(momentum, sizes, grads, strict=True)]
 
-        def step(i: Tensor, z: list, p: list, energy: Tensor, grads: list) -> tuple:
+        def step(
+            i: Tensor, z: list[Tensor], p: list[Tensor], energy: Tensor, grads: list[Tensor]
+        ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, list[Tensor]]:
             z = [a + e * b for a, e, b in zip(z, sizes, p, strict=True)]
-            energy, grads = function(*z)
+            energy, grads = self._call.energy_and_grads(i, z)
             return i + 1, z, kick(p, grads, 1.0), energy, grads
 
         momentum = kick(momentum, before.grads, 0.5)
         _, position, momentum, energy, grads = tf.while_loop(
-            lambda i, *_: i < steps,
+            lambda i, *_: i < self._num_steps,
             step,
             (tf.constant(0), position, momentum, before.energy, before.grads),
-            maximum_iterations=steps,
+            maximum_iterations=self._num_steps,
             parallel_iterations=1,
         )
         # The last kick was a whole one; half of it is taken back.

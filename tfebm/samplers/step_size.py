@@ -24,20 +24,30 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from tfebm import random
+from tfebm import checks, random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import chain, schedules, tuning
-from tfebm.samplers.log_det import LogDet, Method, Options, check_short_run, log_det_of_map
-from tfebm.samplers.short_run import ShortRunLangevin
-from tfebm.samplers.tuning import CRITERIA, Candidate, Criterion, Tuning
+from tfebm.samplers import calls, log_det
+from tfebm.samplers import search as searches
+from tfebm.samplers.candidates import (
+    CRITERIA,
+    Candidate,
+    Criterion,
+    NoStepSize,
+    Options,
+    Problem,
+    Tuning,
+    choose,
+)
+from tfebm.samplers.chain import Chain, check_differentiable
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
 __all__ = ["CRITERIA", "Candidate", "Tuning", "check_stability", "step_table", "tune"]
 
 Family = Literal["constant", "geometric", "free"]
 
-_DECAYS = (1.0, 0.5, 0.25, 0.125)  # of a geometric schedule, last step over first
-_TILTS = (0.5, 1.0, 2.0)  # the same around a schedule that is given
+# Of a geometric schedule, last step over first; and around a schedule that is given.
+_DECAYS: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+_TILTS: tuple[float, ...] = (0.5, 1.0, 2.0)
 _FACTORS = (0.5, 2**-0.5, 2**0.5, 2.0)  # of a part, in a sweep
 _NUM_VALUES, _NUM_AROUND = 10, 5
 _DECADES = 2.0  # of the default grid, down from the limit of stability
@@ -47,6 +57,7 @@ _PROBED_ROWS, _PROBE_LANCZOS = 8, 16  # of an estimate of the curvature
 
 def step_table(
     scale: float | Sequence[float],
+    *,
     num_steps: int,
     ratio: float = 1.0,
     factors: float | Sequence[float] = 1.0,
@@ -74,7 +85,7 @@ def step_table(
 
 
 def tune(
-    sampler: ShortRunLangevin,
+    sampler: Chain,
     energy_fn: EnergyFn,
     position: Latents,
     *context: Tensor,
@@ -89,7 +100,7 @@ def tune(
     span: float = 2.0,
     num_chains: int = 1,
     report: Literal["chosen", "all"] = "chosen",
-    method: Method = "lanczos",
+    method: log_det.Method = "lanczos",
     num_probes: int = 1,
     num_lanczos: int = 8,
     max_rows: int = 1024,
@@ -111,7 +122,7 @@ def tune(
     `check_stability`.
 
     Args:
-        sampler: A `ShortRunLangevin`: K and the noise scale.
+        sampler: A chain that `is_differentiable`, with its K and noise scale.
         energy_fn: U. `energy_fn(position, *context) -> [rows]`, without dropout.
         position: z_0 ~ N(0, start_scale**2 I), `[num_examples * num_chains, ...]` or a tuple; the
             chains of an example next to each other.
@@ -158,17 +169,17 @@ def tune(
         >>> found = tune(sampler, model.posterior_energy, z_0, x, seed=0)
         >>> z = sampler(model.posterior_energy, z_0, x, seed=1, step_size=found.table)
     """
-    check_short_run(sampler)
+    check_differentiable(sampler)
     _check_choices(criterion, search, family, report, num_chains)
     _check_numbers(values, num_values, span, num_iterations, learning_rate)
-    options = tuning.Options(
+    options = Options(
         criteria=(criterion, *(c for c in CRITERIA if c != criterion and report == "all")),
         num_chains=num_chains,
         start_scale=float(start_scale),
         kernel_scale=float(kernel_scale),
-        log_det=Options(method, num_probes, num_lanczos, max_rows).checked(),
+        log_det=log_det.Options(method, num_probes, num_lanczos, max_rows).checked(),
     )
-    problem = tuning.Problem(sampler, energy_fn, position, context, seed, options, max_invalid)
+    problem = Problem(sampler, energy_fn, position, context, seed, options, max_invalid)
     num_steps, num_parts = sampler.num_steps, len(tf.nest.flatten(problem.position))
     if not num_steps:
         raise InvalidInputError("A chain of 0 steps has no step size to tune. Received K = 0.")
@@ -186,31 +197,33 @@ def tune(
 
     if search == "gradient":
         base = widened(limit() / 2 if around is None else around)
-        directions = schedules.directions(family, per_part, num_steps, num_parts)
-        candidates = schedules.by_gradient(problem, base, directions, num_iterations, learning_rate)
+        directions = searches.directions(family, per_part, num_steps, num_parts)
+        candidates = searches.by_gradient(problem, base, directions, num_iterations, learning_rate)
     else:
-        decays = (1.0,)
-        if values is None and around is not None:
+        decays = _DECAYS
+        if values is not None:
+            bases = [widened(float(value)) for value in values]
+        elif around is not None:
             ladder = np.geomspace(1 / span, span, num_values or _NUM_AROUND)
             bases = [widened(around) * value for value in ladder]
             decays = _TILTS if np.ndim(around) else _DECAYS
         else:
-            if values is None:
-                top = limit()
-                values = np.geomspace(top / 10**_DECADES, top, num_values or _NUM_VALUES)
-            bases, decays = [widened(float(value)) for value in values], _DECAYS
+            top = limit()
+            ladder = np.geomspace(top / 10**_DECADES, top, num_values or _NUM_VALUES)
+            bases = [widened(value) for value in ladder]
         if family == "constant":
             decays = (1.0,)
         ratios = [decay ** (1 / max(1, num_steps - 1)) for decay in decays]
-        tables = [base * step_table(1.0, num_steps, ratio) for ratio in ratios for base in bases]
+        profiles = [step_table(1.0, num_steps=num_steps, ratio=ratio) for ratio in ratios]
+        tables = [base * profile for profile in profiles for base in bases]
         candidates = [problem.evaluate(table) for table in tables]
         if per_part and num_parts > 1:
-            candidates = schedules.sweep_parts(problem, candidates, _FACTORS)
-    return tuning.choose(criterion, family, candidates, max_invalid)
+            candidates = searches.sweep_parts(problem, candidates, _FACTORS)
+    return choose(criterion, family, candidates, max_invalid)
 
 
 def check_stability(
-    sampler: ShortRunLangevin,
+    sampler: Chain,
     energy_fn: EnergyFn,
     position: Latents,
     *context: Tensor,
@@ -224,7 +237,7 @@ def check_stability(
     they go; it is a lower bound, and elsewhere the energy may be steeper.
 
     Args:
-        sampler: A `ShortRunLangevin`.
+        sampler: A chain that `is_differentiable`, such as `ShortRunLangevin`.
         energy_fn: As the sampler's, without dropout.
         position: z_0.
         *context: One row per row of `position`, or scalars.
@@ -242,8 +255,8 @@ def check_stability(
 
         >>> check_stability(model.posterior_sampler, model.posterior_energy, z_0, x, seed=0)
     """
-    check_short_run(sampler)
-    position, context = chain.to_tensors(position, context)
+    check_differentiable(sampler)
+    position, context = calls.to_tensors(position, context)
     table = sampler.step_table(step_size, position)
     found = _probe(sampler, energy_fn, position, context, seed, table)
     stiffness = 2.0 * (1.0 - found.smallest_eigenvalue.numpy())  # s**2 l
@@ -274,21 +287,21 @@ def check_stability(
 
 
 def _probe(
-    sampler: ShortRunLangevin,
+    sampler: Chain,
     energy_fn: EnergyFn,
     position: Latents,
-    context: tuple,
+    context: tuple[Any, ...],
     seed: Seed,
     table: Tensor,
-) -> LogDet:
+) -> log_det.LogDet:
     """Spectra along the chains of the first few rows."""
 
     def few(x: Tensor) -> Tensor:
         return x if x.shape.rank == 0 else x[:_PROBED_ROWS]
 
-    seeds = random.as_row_seeds(seed, chain.num_rows(position))
+    seeds = random.as_row_seeds(seed, calls.num_rows(position))
     position, context, seeds = tf.nest.map_structure(few, (position, context, seeds))
-    _, found = log_det_of_map(
+    _, found = log_det.log_det_of_map(
         *(sampler, energy_fn, position, *context),
         seed=seeds,
         step_size=table,
@@ -299,7 +312,7 @@ def _probe(
     return found
 
 
-def _limit(sampler: ShortRunLangevin, energy_fn: EnergyFn, problem: tuning.Problem) -> float:
+def _limit(sampler: Chain, energy_fn: EnergyFn, problem: Problem) -> float:
     """2 / sqrt(largest curvature), at the starts and where a cautious chain goes."""
     position, context = problem.first_chains()
     seeds = problem.seeds[:: problem.options.num_chains]
@@ -311,7 +324,7 @@ def _limit(sampler: ShortRunLangevin, energy_fn: EnergyFn, problem: tuning.Probl
         curvature = found.largest_curvature.numpy()
         largest = max(largest, np.max(curvature[np.isfinite(curvature)], initial=0.0))
     if largest <= 0:
-        raise tuning.NoStepSize(
+        raise NoStepSize(
             "The energy has no positive curvature where the chains start, so that there is no "
             "range of step sizes to take. Give `values`, or `around`."
         )
@@ -329,7 +342,7 @@ def _check_choices(criterion: str, search: str, family: str, report: str, num_ch
             raise InvalidInputError(
                 f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received {value!r}."
             )
-    chain.whole_number("num_chains", num_chains, least=1)
+    checks.check_count("num_chains", num_chains)
     if family == "free" and search == "grid":
         raise InvalidInputError(
             "A grid over K free step sizes has no end. Received `family='free'` with "
@@ -347,11 +360,10 @@ def _check_numbers(
                 f"`values` must be a list of positive step sizes. Received {values!r}."
             )
     if num_values is not None:
-        chain.whole_number("num_values", num_values, least=1)
-    chain.whole_number("num_iterations", num_iterations, least=1)
-    for name, value, least in (("span", span, 1.0), ("learning_rate", learning_rate, 0.0)):
-        if not (math.isfinite(value) and value > least):
-            raise InvalidInputError(f"`{name}` must be above {least:g}. Received {value!r}.")
+        checks.check_count("num_values", num_values)
+    checks.check_count("num_iterations", num_iterations)
+    checks.check_number("span", span, least=1.0, above=True)
+    checks.check_number("learning_rate", learning_rate, above=True)
 
 
 def _check_around(around: Any, num_steps: int, num_parts: int) -> None:

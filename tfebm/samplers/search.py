@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfebm.samplers.tuning import Candidate, Problem
+from tfebm.samplers.candidates import Candidate, Problem
 
 _BETA_1, _BETA_2 = 0.9, 0.99  # of Adam
 
@@ -68,7 +68,7 @@ def sweep_parts(
         usable = [c for c in candidates if c.usable]
         if not usable:
             break
-        table = min(usable, key=lambda c: c.value(criterion)).table
+        table = min(usable, key=lambda c: c.score(criterion)).table
         for factor in factors:
             changed = table.copy()
             changed[:, part] *= factor

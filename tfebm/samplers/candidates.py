@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import chain, criteria, log_det
-from tfebm.samplers.short_run import ShortRunLangevin
+from tfebm.samplers import calls, criteria, log_det
+from tfebm.samplers.chain import Chain
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
 
@@ -18,8 +18,8 @@ class NoStepSize(InvalidInputError):
     """No candidate may be chosen."""
 
 
-CRITERIA = ("kl", "entropy", "ksd")
 Criterion = Literal["kl", "entropy", "ksd"]
+CRITERIA: tuple[Criterion, ...] = ("kl", "entropy", "ksd")
 
 
 class Candidate(NamedTuple):
@@ -40,9 +40,10 @@ class Candidate(NamedTuple):
     ksd: float | None = None
     ksd_error: float | None = None
 
-    def value(self, criterion: Criterion) -> float | None:
-        """The mean of a criterion."""
-        return getattr(self, criterion)
+    def score(self, criterion: Criterion) -> float:
+        """The mean of a criterion; infinite where it is not known."""
+        value = getattr(self, criterion)
+        return math.inf if value is None else float(value)
 
     def to_record(self) -> dict[str, Any]:
         """JSON: no NaN; an invalid Q is None, with the share of invalid examples next to it."""
@@ -96,17 +97,17 @@ class Problem:
 
     def __init__(
         self,
-        sampler: ShortRunLangevin,
+        sampler: Chain,
         energy_fn: EnergyFn,
         position: Latents,
-        context: tuple,
+        context: tuple[Any, ...],
         seed: Seed,
         options: Options,
         max_invalid: float,
     ) -> None:
         self._sampler, self._energy_fn, self._max_invalid = sampler, energy_fn, max_invalid
-        position, self.context = chain.to_tensors(position, context)
-        rows, chains = int(chain.num_rows(position)), options.num_chains
+        position, self.context = calls.to_tensors(position, context)
+        rows, chains = int(calls.num_rows(position)), options.num_chains
         if not rows or rows % chains:
             raise InvalidInputError(
                 f"`position` must hold the {chains} chains of every example, `num_examples * "
@@ -130,7 +131,7 @@ class Problem:
         self.position, self.seeds = position, seeds
         self.options = options._replace(criteria=tuple(kept), num_chains=chains)
 
-    def first_chains(self) -> tuple[Latents, tuple]:
+    def first_chains(self) -> tuple[Latents, tuple[Any, ...]]:
         """z_0 of the first chain of every example, with the context."""
         chains = self.options.num_chains
         return tf.nest.map_structure(lambda z: z[::chains], self.position), self.context
@@ -154,7 +155,7 @@ class Problem:
         kept = chains * (self._sampler.num_steps if gradient else 1)
         pieces = min(num_examples, -(-num_examples * kept // options.log_det.max_rows))
         ends = [num_examples * i // pieces for i in range(pieces + 1)]
-        found, slope = [], 0.0
+        found, slope = [], np.zeros(table.shape)
         for a, b in itertools.pairwise(ends):
             rows = slice(a * chains, b * chains)
             context = tf.nest.map_structure(
@@ -178,8 +179,8 @@ class Problem:
             share = float(np.mean(values["valid"]))
             numbers["valid_share"] = share
             if 1.0 - share > self._max_invalid:  # no bound: the number must not be taken for one
-                for name in ("kl", "kl_error"):
-                    numbers.pop(name, None)
+                numbers.pop("kl", None)
+                numbers.pop("kl_error", None)
         usable = self.options.criteria[0] in numbers
         return Candidate(np.array(table, np.float64), usable, **numbers)
 
@@ -201,17 +202,17 @@ def choose(
             f"None of the {len(candidates)} step sizes tried, from {tables.min():.3g} to "
             f"{tables.max():.3g}, can be chosen: {reason}. Try smaller `values`."
         )
-    chosen = min(usable, key=lambda i: candidates[i].value(criterion))
+    chosen = min(usable, key=lambda i: candidates[i].score(criterion))
     return Tuning(criterion, family, tuple(candidates), chosen)
 
 
 def _evaluate(
-    sampler: ShortRunLangevin,
+    sampler: Chain,
     energy_fn: EnergyFn,
     options: Options,
     gradient: bool,
     position: Latents,
-    context: tuple,
+    context: tuple[Any, ...],
     seeds: Tensor,
     steps: Tensor,
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -225,9 +226,9 @@ def _evaluate(
         path = sampler.path(energy_fn, position, *rows, seed=seeds, step_size=steps)
         end = tf.nest.map_structure(lambda z: z[-1], path)
         if "ksd" in options.criteria:
-            energy, grads = chain.energy_and_grads(energy_fn, end, rows)
+            energy, grads = calls.energy_and_grads(energy_fn, end, rows)
         else:
-            energy = chain.row_energy(energy_fn, end, rows)
+            energy = calls.row_energy(energy_fn, end, rows)
         values = {}
         if "kl" in options.criteria:
             first = tf.nest.map_structure(lambda z: z[:, ::chains], path)
@@ -237,20 +238,22 @@ def _evaluate(
             )
             start = tf.nest.map_structure(lambda z: z[0], first)
             values["kl"] = criteria.conditional_kl(
-                start, found.value, energy[::chains], options.start_scale
+                start, found.value, energy[::chains], start_scale=options.start_scale
             )
             values["valid"] = found.valid
         if "entropy" in options.criteria:
-            values["entropy"] = criteria.entropy_kl(end, energy, chains)
+            values["entropy"] = criteria.entropy_kl(end, energy, num_chains=chains)
         if "ksd" in options.criteria:
             grads = tf.nest.pack_sequence_as(end, grads)
-            values["ksd"] = criteria.kernel_stein(end, grads, chains, options.kernel_scale)
+            values["ksd"] = criteria.kernel_stein(
+                end, grads, num_chains=chains, scale=options.kernel_scale
+            )
         total = tf.reduce_sum(values[options.criteria[0]])
     slope = tape.gradient(total, steps) if gradient else tf.zeros_like(steps)
     return values, slope, is_random
 
 
-def _repeated(context: tuple, chains: int) -> tuple:
+def _repeated(context: tuple[Any, ...], chains: int) -> tuple[Any, ...]:
     if chains == 1:
         return context
     return tf.nest.map_structure(
@@ -266,7 +269,7 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _compressed(table: np.ndarray) -> float | list:
+def _compressed(table: np.ndarray) -> float | list[Any]:
     """The table in the shortest form that the setting `step_size` of a sampler takes."""
     if np.all(table == table[:, :1]):
         return float(table[0, 0]) if np.all(table == table[:1]) else table[:, 0].tolist()

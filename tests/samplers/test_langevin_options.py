@@ -6,7 +6,6 @@ import tensorflow as tf
 
 import tfebm
 from tfebm import random
-from tfebm.samplers import compilation
 
 JIT = pytest.mark.parametrize("jit", [False, True])
 
@@ -154,41 +153,3 @@ class TestNumberOfTheStep:
             expected = expected - 0.08 * masks[-1] ** 2 * expected
         assert len(np.unique(masks, axis=0)) == 5
         np.testing.assert_allclose(z, expected, rtol=1e-5)
-
-
-class TestCompilationOfLoops:
-    """The rule of `tfebm.samplers.compilation` for energies with a loop in them."""
-
-    def recurrent(self, z):
-        _, end = tf.while_loop(
-            lambda t, _: t < 3, lambda t, h: (t + 1, tf.sin(h + z)), (0, z), maximum_iterations=3
-        )
-        return tf.reduce_sum(end, axis=1)
-
-    def nested(self, z):
-        return tf.function(self.recurrent)(z)
-
-    def resolve(self, energy, jit="auto"):
-        return compilation.resolve_jit_compile(jit, energy, (tf.zeros([2, 4]),))
-
-    def test_on_a_cpu_they_run_plain(self, monkeypatch):
-        monkeypatch.setattr(compilation, "accelerator_present", lambda: False)
-        assert not self.resolve(self.recurrent)
-        assert not self.resolve(self.nested)
-        assert self.resolve(quadratic)
-
-    def test_on_an_accelerator_they_are_compiled(self, monkeypatch):
-        monkeypatch.setattr(compilation, "accelerator_present", lambda: True)
-        assert self.resolve(self.recurrent)
-
-    def test_the_switch_wins(self):
-        assert self.resolve(self.recurrent, jit=True)
-        assert not self.resolve(self.nested, jit=False)
-
-    def test_compiled_and_plain_chains_agree(self):
-        z0 = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
-        compiled, automatic = (
-            tfebm.ShortRunLangevin(3, 0.3, jit_compile=jit)(self.recurrent, z0, seed=0)
-            for jit in (True, "auto")
-        )
-        np.testing.assert_allclose(compiled, automatic, atol=1e-5)
