@@ -260,7 +260,7 @@ def test_masks_are_refused_and_dark_sets_are_noted(tmp_path):
 
 def test_validation_is_said(tmp_path):
     write(tmp_path, *numbered(20))
-    sentence = validation_split(load_images(str(tmp_path)), 5).report_sentence
+    sentence = validation_split(load_images(str(tmp_path)), num_examples=5).report_sentence
     assert (
         "13 to train on, 5 to validate with, 8 x 8 x 1; the 2 images to test left out" in sentence
     )

@@ -387,7 +387,7 @@ class TestTensorFlowDatasets:
 
 class TestBatches:
     def epoch(self, images, first_step=0, count=4, batch_size=4, seed=0):
-        batches = training_batches(images, batch_size, seed, first_step)
+        batches = training_batches(images, seed=seed, batch_size=batch_size, first_step=first_step)
         return [batch.numpy() for batch in batches.take(count)]
 
     def images(self, num=10):

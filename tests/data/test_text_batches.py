@@ -26,7 +26,7 @@ def without_padding(x):
 
 class TestBatches:
     def epoch(self, x, first_step=0, count=6, batch_size=4, seed=0):
-        batches = sentence_batches(x, batch_size, seed, first_step)
+        batches = sentence_batches(x, seed=seed, batch_size=batch_size, first_step=first_step)
         return [batch.numpy() for batch in batches.take(count)]
 
     def test_lengths_and_trim(self):
@@ -78,12 +78,15 @@ class TestBatches:
         assert [len(b) for b in self.epoch(x, batch_size=10, count=2)] == [3, 3]
 
     def test_specification(self):
-        for batches in (sentence_batches(some_ids(), 4, 0), evaluation_batches(some_ids(), 4)):
+        for batches in (
+            sentence_batches(some_ids(), seed=0, batch_size=4),
+            evaluation_batches(some_ids(), batch_size=4),
+        ):
             assert batches.element_spec == tf.TensorSpec([None, None], tf.int32)
 
     def test_evaluation_goes_through_once_the_shortest_first(self):
         x = some_ids()
-        batches = list(evaluation_batches(x, 4).as_numpy_iterator())
+        batches = list(evaluation_batches(x, batch_size=4).as_numpy_iterator())
         sizes = np.concatenate([lengths(b) for b in batches])
         assert sizes.tolist() == sorted(lengths(x))
         order = np.argsort(lengths(x), kind="stable")

@@ -51,11 +51,13 @@ def test_points_stay_off_the_edges_where_float32_would_put_them():
 
 
 def test_data_sets():
-    data = load_points("rings", 100, 50, seed=3)
+    data = load_points("rings", num_train=100, num_test=50, seed=3)
     assert data.x_train.shape == (100, 2)
     assert data.x_test.shape == (50, 2)
     assert not np.array_equal(data.x_train[:50], data.x_test)
-    np.testing.assert_array_equal(data.x_test, load_points("rings", 100, 50, seed=3).x_test)
+    np.testing.assert_array_equal(
+        data.x_test, load_points("rings", num_train=100, num_test=50, seed=3).x_test
+    )
 
 
 def test_what_is_not_there():
@@ -66,4 +68,4 @@ def test_what_is_not_there():
     with pytest.raises(tfebm.InvalidInputError, match="no separate modes"):
         toy_density("rings").nearest_mode(np.zeros((1, 2)))
     with pytest.raises(tfebm.InvalidInputError, match="num_train"):
-        load_points("rings", 0)
+        load_points("rings", num_train=0)

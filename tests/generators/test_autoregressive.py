@@ -84,10 +84,10 @@ class TestLikelihood:
 
     def test_teacher_forcing_is_decoding_step_by_step(self):
         generator, z = make(latent_to_cell=True), latents()
-        gates, (hidden, cell) = generator.latent_gates(z), generator.start(z)
+        state = generator.start(z)
         previous, expected = tf.fill([4], START), np.zeros(4)
         for token in TOKENS.T:
-            logits, hidden, cell = generator.next_logits(previous, gates, hidden, cell)
+            logits, state = generator.next_logits(previous, state, z)
             each = -np.take_along_axis(log_softmax(logits), token[:, None], axis=1)[:, 0]
             expected += np.where(token == PAD, 0.0, each)
             previous = tf.constant(token)

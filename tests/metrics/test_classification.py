@@ -45,7 +45,9 @@ def test_more_labels_are_worth_more(protocol):
     few, many = (
         np.mean(
             [
-                semi_supervised_accuracy(*data, n, seed=s, protocol=protocol).test_accuracy
+                semi_supervised_accuracy(
+                    *data, num_labels=n, seed=s, protocol=protocol
+                ).test_accuracy
                 for s in range(4)
             ]
         )
@@ -166,15 +168,15 @@ def test_a_step_is_the_gradient_and_is_clipped(scale, monkeypatch):
 def test_the_seed_chooses_rows_and_makes_the_run(protocol):
     data = gaussians(6, (300, 100, 100))
     one, same, other = (
-        semi_supervised_accuracy(*data, 40, seed=s, protocol=protocol) for s in (1, 1, 2)
+        semi_supervised_accuracy(*data, num_labels=40, seed=s, protocol=protocol) for s in (1, 1, 2)
     )
     np.testing.assert_array_equal(one.predictions, same.predictions)
     np.testing.assert_array_equal(one.labelled, same.labelled)
     assert one.num_labels == len(set(one.labelled)) == 40
     assert set(one.labelled) != set(other.labelled)
-    more = semi_supervised_accuracy(*data, 80, seed=1, protocol=protocol)
+    more = semi_supervised_accuracy(*data, num_labels=80, seed=1, protocol=protocol)
     assert set(one.labelled) < set(more.labelled)
-    first = semi_supervised_accuracy(*data, 40, subset="first", protocol=protocol)
+    first = semi_supervised_accuracy(*data, num_labels=40, subset="first", protocol=protocol)
     np.testing.assert_array_equal(first.labelled, np.arange(40))
 
 
@@ -186,9 +188,12 @@ def test_features_are_standardised_on_request():
     scaled[::2] = [np.hstack([5 + each * unit, np.ones((len(each), 1))]) for each in data[::2]]
     plain = [np.hstack([each, np.ones((len(each), 1))]) for each in data[::2]]
     data[::2] = plain
-    found = [semi_supervised_accuracy(*d, 200, standardize=True) for d in (data, scaled)]
+    found = [semi_supervised_accuracy(*d, num_labels=200, standardize=True) for d in (data, scaled)]
     np.testing.assert_array_equal(found[0].predictions, found[1].predictions)
-    assert found[0].test_accuracy > semi_supervised_accuracy(*scaled, 200).test_accuracy + 0.05
+    assert (
+        found[0].test_accuracy
+        > semi_supervised_accuracy(*scaled, num_labels=200).test_accuracy + 0.05
+    )
 
 
 def sentences(seed, sizes, length=6):

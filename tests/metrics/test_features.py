@@ -52,12 +52,16 @@ X, Y = np.zeros((6, 8, 8, 1)), np.arange(6) % 2
         ((X, Y, None, Y), "`y_test` without `x_test`"),
         ((X, Y, X, Y[:2]), r"`y_test` .* Received shape \[2\]"),
         ((X, Y, X[:, :4], Y), r"\[N, 8, 8, 1\]"),
-        ((X, Y, None, None, 0), "epochs"),
     ],
 )
 def test_what_no_classifier_learns_from(arguments, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
         classifier_features(*arguments)
+
+
+def test_a_classifier_learns_for_an_epoch_at_least():
+    with pytest.raises(tfebm.InvalidInputError, match="`epochs` must be a whole number"):
+        classifier_features(X, Y, epochs=0)
 
 
 class TestInception:

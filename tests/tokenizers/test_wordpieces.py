@@ -108,17 +108,17 @@ class TestLearning:
         assert not any("b" in piece or piece == "<unk>" for piece in rare.vocabulary)
 
     @pytest.mark.parametrize(
-        ("arguments", "message"),
+        ("sentences", "settings", "message"),
         [
-            (([],), "no words to learn"),
-            (("text",), "Received one string"),
-            ((["a"], 3), "above 4"),
-            ((["a"], None, 0), "`min_count`"),
+            ([], {}, "no words to learn"),
+            ("text", {}, "Received one string"),
+            (["a"], {"max_size": 3}, "above 4"),
+            (["a"], {"min_count": 0}, "`min_count`"),
         ],
     )
-    def test_what_cannot_be_used_is_said(self, arguments, message):
+    def test_what_cannot_be_used_is_said(self, sentences, settings, message):
         with pytest.raises(InvalidInputError, match=message):
-            WordpieceTokenizer.learn(*arguments)
+            WordpieceTokenizer.learn(sentences, **settings)
 
 
 def test_config_round_trip(tokenizer):

@@ -202,7 +202,7 @@ class TestLearning:
         sentences = ["b a c", "c b", "c d"]
         assert WordTokenizer.learn(sentences, max_size=6).vocabulary == ("c", "b")
         assert WordTokenizer.learn(sentences, min_count=2).vocabulary == ("c", "b")
-        assert WordTokenizer.learn(sentences, 5, 2).vocabulary == ("c",)
+        assert WordTokenizer.learn(sentences, max_size=5, min_count=2).vocabulary == ("c",)
         assert WordTokenizer.learn(iter(sentences), max_size=100).vocabulary_size == 8
 
     def test_what_is_learned_is_found(self):

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfebm.data import pixels
 from tfebm.errors import InvalidInputError
+from tfebm.types import Array
 
 _DARK = 16  # the highest value of 4 bits, and of most classes' numbers
 LEAST_BELOW = -0.1
@@ -31,7 +32,7 @@ class _Seen:
     """The same, without alpha channels."""
     alpha: tuple[float, float] = (np.inf, -np.inf)
 
-    def add(self, part: np.ndarray) -> None:
+    def add(self, part: Array) -> None:
         self.images += len(part)
         self.all = _wider(self.all, part)
         if part.shape[-1] in (2, 4):
@@ -64,7 +65,7 @@ class Values:
         self._whole: dict[str, _Seen] = collections.defaultdict(_Seen)
         self._float: dict[str, _Seen] = collections.defaultdict(_Seen)
 
-    def add(self, images: np.ndarray, where: str = "") -> None:
+    def add(self, images: Array, where: str = "") -> None:
         """Looks at images `[N, H, W, C]`.
 
         Raises:
@@ -84,7 +85,7 @@ class Values:
     def _of(self, where: str) -> str:
         return f"{self._name}: {where}: " if where else f"{self._name}: "
 
-    def _check_finite(self, part: np.ndarray, start: int, where: str) -> None:
+    def _check_finite(self, part: Array, start: int, where: str) -> None:
         bad = np.flatnonzero(~np.isfinite(part).all(axis=(1, 2, 3)))
         if len(bad):
             raise InvalidInputError(
@@ -170,7 +171,7 @@ def _too_bright(seen: _Seen) -> str:
     )
 
 
-def _wider(known: tuple[float, float], part: np.ndarray) -> tuple[float, float]:
+def _wider(known: tuple[float, float], part: Array) -> tuple[float, float]:
     return min(known[0], float(part.min())), max(known[1], float(part.max()))
 
 
@@ -195,7 +196,7 @@ def _how_to_scale(low: int, high: int) -> str:
     )
 
 
-def with_channel_axis(images: np.ndarray, where: str) -> np.ndarray:
+def with_channel_axis(images: Array, where: str) -> Array:
     """Images as `[N, H, W, C]`, C being 1 to 4.
 
     Raises:
@@ -240,7 +241,7 @@ def as_images(
     background: str = pixels.WHITE,
     channels: int | None = None,
     remarks: list[str] | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Array]:
     """The parts of a set as `[N, H, W, 1 or 3]`, all uint8 or all float32 in [-1, 1].
 
     Args:
@@ -280,7 +281,7 @@ def _check_order(parts: Mapping[str, Any], name: str) -> None:
         )
 
 
-def of_one_type(*parts: np.ndarray) -> tuple[np.ndarray, ...]:
+def of_one_type(*parts: Array) -> tuple[Array, ...]:
     """uint8 images become floats in [-1, 1] where others of their set are floats already."""
     kinds = {part.dtype for part in parts if part.size}
     if len(kinds) < 2:
@@ -289,14 +290,14 @@ def of_one_type(*parts: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(as_floats(part) for part in parts)
 
 
-def as_floats(images: np.ndarray) -> np.ndarray:
+def as_floats(images: Array) -> Array:
     """uint8 in 0 to 255 as float32 in [-1, 1], as `tfebm.data.to_float` does it."""
     if images.dtype != np.uint8:
         return images.astype(np.float32, copy=False)
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
-def check_labels(labels: Any, where: str) -> np.ndarray:
+def check_labels(labels: Any, where: str) -> Array:
     """Labels as whole numbers.
 
     Raises:

@@ -11,23 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfebm import names
-from tfebm.data import pixels
+from tfebm.data import parts, pixels
 from tfebm.errors import InvalidInputError
 from tfebm.files import is_run, printable
+from tfebm.types import Array
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-}
-"""What names of folders, in any case, say of the files below them."""
-HELD_OUT = 10
-"""Where there is no test set, one of so many examples is held out."""
 _CHECKPOINTS = ("checkpoints", ".ipynb_checkpoints")
 _HIDDEN = ("__macosx",)
 _WORDS = re.compile(r"[\W_]+")
@@ -39,7 +27,7 @@ class Found(NamedTuple):
 
     files: list[pathlib.Path]
     """Sorted. A file that several paths lead to is there once, hard links within one part aside."""
-    skipped: collections.Counter
+    skipped: collections.Counter[str]
     """How many of each kind were left out: suffixes, or words for other reasons."""
     shared: int = 0
     """How many of the files are for training by another path; they are not learned."""
@@ -60,12 +48,12 @@ def find(folder: pathlib.Path) -> Found:
             f"The folder {printable(folder)} holds a run, and its images are the run's pictures. "
             "Give the folder of the images that are to be read."
         )
-    skipped: collections.Counter = collections.Counter()
+    skipped: collections.Counter[str] = collections.Counter()
     found: list[_Path] = []
-    seen: set[tuple] = set()
+    seen: set[tuple[Any, str]] = set()
     # Links come later: what they lead to has its own place. Each folder is entered once for
     # each part, since its files are for what the path to them says.
-    places, later = [_Place(folder, "", False, frozenset())], []
+    places, later = [_Place(folder, "", False, frozenset())], list[_Place]()
     while places or later:
         place = places.pop() if places else later.pop(0)
         identity = _identity(place.path)
@@ -74,7 +62,7 @@ def find(folder: pathlib.Path) -> Found:
             continue
         seen.add((identity, place.split))
         above = place.above | {identity}
-        inside = []
+        inside: list[_Place] = []
         for entry in _entries(place.path):
             if entry.name == names.LOCK:
                 continue
@@ -83,7 +71,7 @@ def find(folder: pathlib.Path) -> Found:
             if reason:
                 skipped[reason] += 1
             elif _is(entry.is_dir):
-                split = place.split or SPLITS.get(entry.name.lower(), "")
+                split = place.split or parts.NAMES.get(entry.name.lower(), "")
                 below = _Place(path, split, place.linked or is_link, above)
                 (later if is_link else inside).append(below)
             else:
@@ -103,13 +91,25 @@ def find(folder: pathlib.Path) -> Found:
     return Found(sorted(files), +skipped, shared)
 
 
+def find_images(folder: pathlib.Path) -> Found:
+    """`find`; raises `InvalidInputError` where there is no image too."""
+    found = find(folder)
+    if not found.files:
+        skipped = skipped_sentence(found.skipped)
+        raise InvalidInputError(
+            f"The folder {printable(folder)} holds no images ({', '.join(names.IMAGE_SUFFIXES)})"
+            f"{f'; {skipped}' if skipped else ''}. Check the path."
+        )
+    return found
+
+
 class _Place(NamedTuple):
     # A folder on the way: its path, the part of the set that this names, whether a link is on
     # it, and the folders above, to which a link would lead in circles.
     path: pathlib.Path
     split: str
     linked: bool
-    above: frozenset
+    above: frozenset[Any]
 
 
 class _Path(NamedTuple):
@@ -121,12 +121,12 @@ class _Path(NamedTuple):
 def _chosen(paths: Sequence[_Path]) -> list[_Path]:
     """Of the paths to one file those that count."""
     splits = {one.split for one in paths}
-    split = next(split for split in ("test", "validation", "train", "") if split in splits)
+    split = next(split for split in ("test", "valid", "train", "") if split in splits)
     named = [one for one in paths if one.split == split]
     return [one for one in named if not one.linked] or named[:1]
 
 
-def _entries(place: pathlib.Path) -> list[os.DirEntry]:
+def _entries(place: pathlib.Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -137,7 +137,7 @@ def _entries(place: pathlib.Path) -> list[os.DirEntry]:
         ) from None
 
 
-def _left_out(entry: os.DirEntry) -> str | None:
+def _left_out(entry: os.DirEntry[str]) -> str | None:
     """Why a file or folder is no part of the set."""
     name = entry.name.lower()
     is_folder = _is(entry.is_dir)
@@ -162,7 +162,7 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _identity(path: str | os.PathLike) -> tuple:
+def _identity(path: str | os.PathLike[str]) -> tuple[Any, ...]:
     try:
         status = os.stat(path)
     except OSError:  # gone, or in a folder that nobody may enter: reading it says so
@@ -176,7 +176,7 @@ def in_both(one: Sequence[pathlib.Path], other: Sequence[pathlib.Path]) -> list[
     return [path for path in other if _identity(path) in known]
 
 
-def skipped_sentence(skipped: collections.Counter) -> str:
+def skipped_sentence(skipped: collections.Counter[str]) -> str:
     """Such as "skipped 2 .txt, 1 hidden file"; empty where nothing was."""
     if not skipped:
         return ""
@@ -202,7 +202,7 @@ def by_split(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> dict[str, l
     found: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
     for path in files:
         names = (part.lower() for part in path.relative_to(folder).parts[:-1])
-        found[next((SPLITS[name] for name in names if name in SPLITS), "")].append(path)
+        found[next((parts.NAMES[name] for name in names if name in parts.NAMES), "")].append(path)
     return found
 
 
@@ -224,7 +224,7 @@ def layout(folder: pathlib.Path, whole: Found) -> Layout:
     files = whole.files
     found = by_split(folder, files)
     notes = _alike(folder, found[""])
-    train, test, validation = (found[split] for split in ("train", "test", "validation"))
+    train, test, validation = (found[split] for split in ("train", "test", "valid"))
     loose = found[""]
     if whole.shared:
         notes.append(shared_note(whole.shared))
@@ -240,10 +240,10 @@ def layout(folder: pathlib.Path, whole: Found) -> Layout:
         test = validation
         notes.append("the test images are those of validation")
     if not test:
-        out = held_out(len(train), [str(path.parent) for path in train])
+        out = parts.held_out(len(train), [str(path.parent) for path in train])
         test = [path for path, chosen in zip(train, out, strict=True) if chosen]
         train = [path for path, chosen in zip(train, out, strict=True) if not chosen]
-        notes.append(held_out_note(len(test)))
+        notes.append(parts.held_out_note(len(test)))
     return Layout(train, test, notes)
 
 
@@ -266,38 +266,20 @@ def shared_note(number: int) -> str:
     return f"{number} in training and held out, by links, are not learned"
 
 
-def held_out_note(number: int) -> str:
-    """What to say of a tenth that was held out, of so many."""
-    if not number:
-        return f"no test images: a tenth would be held out of {HELD_OUT} or more"
-    return "a tenth, drawn by a fixed seed, is held out to test"
-
-
 def _alike(folder: pathlib.Path, loose: Sequence[pathlib.Path]) -> list[str]:
     """A remark on folders whose names only begin or end as those of the parts of a set."""
     seen = {part for path in loose for part in path.relative_to(folder).parts[:-1]}
-    like = sorted(name for name in seen if SPLITS.keys() & set(_WORDS.split(name.lower())))
+    like = sorted(name for name in seen if parts.NAMES.keys() & set(_WORDS.split(name.lower())))
     if not like:
         return []
     some = f"{', '.join(map(printable, like[:_SHOWN]))}{', ...' if len(like) > _SHOWN else ''}"
     return [f"{some}: not named train, test or validation, and so not kept apart"]
 
 
-def held_out(number: int, labels: Sequence | np.ndarray | None = None) -> np.ndarray:
-    """`[number]` bool: a tenth, drawn with seed 0, alike from each label where there are any."""
-    order = np.random.default_rng(0).permutation(number)
-    if labels is not None:
-        classes = np.unique(np.asarray(labels), return_inverse=True)[1]
-        order = order[np.argsort(classes[order], kind="stable")]
-    chosen = np.zeros(number, bool)
-    chosen[order[HELD_OUT - 1 :: HELD_OUT]] = True
-    return chosen
-
-
 class Read(NamedTuple):
     """Images of files."""
 
-    images: np.ndarray
+    images: Array
     """uint8 `[N, height, width, 1 or 3]`."""
     damaged: list[int]
     """Which of the files are not among them."""
@@ -323,7 +305,7 @@ def read_files(
         InvalidInputError: Files that cannot be read, some of which are listed, or of several sizes.
     """
     num_needed = len(paths) if num_needed is None else num_needed
-    images: np.ndarray | None = None
+    images: Array | None = None
     reasons: dict[int, str] = {}
     sizes = set()
     for i, image in enumerate(_decoded(paths, image_size, background, channels)):
@@ -352,17 +334,17 @@ def read_files(
 
 def _decoded(
     paths: Sequence[pathlib.Path], size: int | None, background: str, channels: int | None
-) -> Iterator[np.ndarray | str]:
+) -> Iterator[Array | str]:
     """The images in their order, or why there is none."""
 
-    def read(path: pathlib.Path) -> np.ndarray | str:
+    def read(path: pathlib.Path) -> Array | str:
         try:
             return pixels.decode(path, size, channels, background)
         except pixels.UnreadableImage as error:
             return str(error)
 
     pixels.parse_colour(background)
-    with futures.ThreadPoolExecutor() as pool:
+    with pixels.reading(), futures.ThreadPoolExecutor() as pool:
         yield from pool.map(read, paths)
 
 

@@ -59,16 +59,12 @@ class Grammar:
         order = _children_first(self.rules, self.start)
         # Sums over what a symbol's rules lead to, the deepest symbols first.
         self._entropies: dict[str, float] = {}
-        self._lengths: dict[str, float] = {}
         self._firsts: dict[str, frozenset[str]] = {}
         for symbol in order:
             choices = self.rules[symbol]
             self._entropies[symbol] = math.fsum(
                 p * (sum(self._entropies.get(part, 0.0) for part in parts) - math.log(p))
                 for p, parts in choices
-            )
-            self._lengths[symbol] = math.fsum(
-                p * sum(self._lengths.get(part, 1.0) for part in parts) for p, parts in choices
             )
             self._firsts[symbol] = frozenset().union(
                 *(self._first(parts[0]) for _, parts in choices)
@@ -80,25 +76,20 @@ class Grammar:
         return self._entropies[self.start]
 
     @property
-    def expected_length(self) -> float:
-        """Words per sentence, exact."""
-        return self._lengths[self.start]
-
-    @property
     def words(self) -> list[str]:
         """Every word, sorted."""
         parts = {p for choices in self.rules.values() for _, rule in choices for p in rule}
         return sorted(parts - set(self.rules))
 
-    def sample(self, num: int, seed: int) -> list[str]:
+    def sample(self, num: int, *, seed: int) -> list[str]:
         """`num` sentences, independent, words with one space between them.
 
         Raises:
             InvalidInputError: `num` is below 1.
         """
-        return self.derive(num, seed).sentences
+        return self.derive(num, seed=seed).sentences
 
-    def derive(self, num: int, seed: int | np.random.SeedSequence) -> GrammarSample:
+    def derive(self, num: int, *, seed: int | np.random.SeedSequence) -> GrammarSample:
         """`sample`, with the log-probability of each derivation and the start's rule.
 
         Raises:
@@ -197,7 +188,7 @@ def _checked(rules: Rules) -> dict[str, tuple[tuple[float, tuple[str, ...]], ...
     return checked
 
 
-def _children_first(rules: dict, start: str) -> list[str]:
+def _children_first(rules: Rules, start: str) -> list[str]:
     """The symbols, each behind those that its rules name."""
     order: dict[str, None] = {}
     open_symbols: set[str] = set()

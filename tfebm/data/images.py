@@ -4,16 +4,16 @@ import dataclasses
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tfebm import checks
-from tfebm.data import arrays, folders, pixels, tfds_images
+from tfebm.data import arrays, folders, parts, pixels, tfds_images
 from tfebm.errors import InvalidInputError
 from tfebm.files import check_readable_path, local_path, printable
-from tfebm.names import IMAGE_SUFFIXES
+from tfebm.types import Array
 
 EMBEDDED = ("mnist5k",)
 # What NumPy raises for archives that are cut off, corrupt, encrypted or no archives at all.
@@ -37,13 +37,13 @@ class ImageData:
     """Square images, training and test, uint8 in [0, 255] or float32 in [-1, 1]."""
 
     name: str
-    x_train: np.ndarray
+    x_train: Array
     """`[N, size, size, channels]`."""
-    x_test: np.ndarray
+    x_test: Array
     """As `x_train`; may hold no images."""
-    y_train: np.ndarray | None = None
+    y_train: Array | None = None
     """Integer labels `[N]`, where the source has them."""
-    y_test: np.ndarray | None = None
+    y_test: Array | None = None
     notes: tuple[str, ...] = ()
     """What a person should know of how it was read: what was left out, and what stands for what."""
     purpose: str = "to test"
@@ -64,6 +64,7 @@ class ImageData:
 
 def load_images(
     source: str,
+    *,
     image_size: int | None = None,
     data_dir: str | None = None,
     background: str = pixels.WHITE,
@@ -136,7 +137,7 @@ def _fitted(data: ImageData, image_size: int | None, channels: int | None) -> Im
     """The set as all sources must have it: square, of one shape, labelled by whole numbers."""
     if not len(data.x_train):
         raise InvalidInputError(f"{data.name} holds no training images. At least one is needed.")
-    fields: dict[str, np.ndarray] = {}
+    fields: dict[str, Any] = {}
     channels = channels or max(data.x_train.shape[-1], data.x_test.shape[-1])
     for split in ("train", "test"):
         images = pixels.with_channels(getattr(data, f"x_{split}"), channels)
@@ -161,7 +162,7 @@ def _fitted(data: ImageData, image_size: int | None, channels: int | None) -> Im
     return dataclasses.replace(data, **fields)
 
 
-def pad_images(data: ImageData, size: int) -> ImageData:
+def pad_images(data: ImageData, *, size: int) -> ImageData:
     """`data` with black pixels around every image, up to `size` x `size`.
 
     Raises:
@@ -193,7 +194,7 @@ def _load_mnist5k() -> ImageData:
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
         rank[of_class] = np.arange(len(of_class))
-    test = rank % folders.HELD_OUT == folders.HELD_OUT - 1
+    test = rank % parts.HELD_OUT == parts.HELD_OUT - 1
     return ImageData("mnist5k", images[~test], images[test], labels[~test], labels[test])
 
 
@@ -231,14 +232,15 @@ def _load_npz(path: pathlib.Path, background: str, channels: int | None) -> Imag
     name = printable(path.stem)
     if not isinstance(found["x_train"], np.ndarray) or not found["x_train"].size:
         raise InvalidInputError(f"{name} holds no training images. At least one is needed.")
-    parts = {part: found.pop(part) for part in ("x_train", "x_test")}
     remarks: list[str] = []
-    images = arrays.as_images(parts, name, background, channels, remarks)
-    remarks += alike(images)
-    return ImageData(name, **images, **found, notes=tuple(remarks))
+    given = {part: found[part] for part in ("x_train", "x_test")}
+    train, test = arrays.as_images(given, name, background, channels, remarks).values()
+    remarks += _alike(train, test)
+    labels = found.get("y_train"), found.get("y_test")
+    return ImageData(name, train, test, *labels, tuple(remarks))
 
 
-def _read_array(archive: Any, name: str, where: str) -> np.ndarray:
+def _read_array(archive: Any, name: str, where: str) -> Array:
     try:
         return archive[name]
     except ValueError as error:
@@ -279,36 +281,36 @@ def _not_an_archive(path: pathlib.Path) -> str:
 def _load_folder(
     path: pathlib.Path, image_size: int | None, background: str, channels: int | None
 ) -> ImageData:
-    found = folders.find(path)
-    skipped = folders.skipped_sentence(found.skipped)
-    if not found.files:
-        raise InvalidInputError(
-            f"The folder {printable(path)} holds no images ({', '.join(IMAGE_SUFFIXES)})"
-            f"{f'; {skipped}' if skipped else ''}. Check the path."
-        )
+    found = folders.find_images(path)
     chosen = folders.layout(path, found)
-    name = printable(path.resolve().name)
     files = [*chosen.train, *chosen.test]
     images = folders.read_files(files, image_size, background, channels).images
-    number = len(chosen.train)
-    parts = {"x_train": images[:number], "x_test": images[number:]}
-    notes = [*chosen.notes, skipped, brightness(images, name), *alike(parts)]
-    return ImageData(name, **parts, notes=tuple(note for note in notes if note))
+    notes = [*chosen.notes, folders.skipped_sentence(found.skipped)]
+    return of_files(path.resolve(), images, len(chosen.train), notes)
 
 
-def alike(parts: Mapping[str, np.ndarray]) -> list[str]:
+def of_files(
+    folder: pathlib.Path, images: Array, num_train: int, notes: Sequence[str]
+) -> ImageData:
+    """The set of images that were read from a folder, those to train on first."""
+    name = printable(folder.name)
+    train, test = images[:num_train], images[num_train:]
+    every = [*notes, _brightness(images, name), *_alike(train, test)]
+    return ImageData(name, train, test, notes=tuple(note for note in every if note))
+
+
+def _alike(train: Array, test: Array) -> list[str]:
     """Remarks on parts of one colour throughout, as of files that are transparent all over."""
-    uses = {"x_train": "to train on", "x_test": "to test"}
     remarks = []
-    for part, images in parts.items():
+    for use, images in (("to train on", train), ("to test", test)):
         # Nearly every set differs in its first image already.
         if images.size and all((some == images[0, 0, 0]).all() for some in (images[:1], images)):
             colour = " ".join(f"{value:g}" for value in images[0, 0, 0])
-            remarks.append(f"every pixel {uses[part]} is alike: {colour}")
+            remarks.append(f"every pixel {use} is alike: {colour}")
     return remarks
 
 
-def brightness(images: np.ndarray, name: str) -> str:
+def _brightness(images: Array, name: str) -> str:
     """A remark on files that are all dark; "" where they are not.
 
     Raises:

@@ -8,10 +8,10 @@ import tensorflow as tf
 from tfebm import checks
 from tfebm.data.images import ImageData
 from tfebm.errors import InvalidInputError
-from tfebm.types import Tensor
+from tfebm.types import Array, Tensor
 
 
-def to_float(images: np.ndarray | Tensor) -> Tensor:
+def to_float(images: Array | Tensor) -> Tensor:
     """uint8 in [0, 255] to float32 in [-1, 1]; floats pass as float32."""
     images = tf.convert_to_tensor(images)
     if images.dtype == tf.uint8:
@@ -19,7 +19,7 @@ def to_float(images: np.ndarray | Tensor) -> Tensor:
     return tf.cast(images, tf.float32)
 
 
-def validation_split(data: ImageData, num_examples: int, seed: int = 0) -> ImageData:
+def validation_split(data: ImageData, *, num_examples: int, seed: int = 0) -> ImageData:
     """Puts some of the training images in the place of the test images.
 
     For choices: settings that are compared on images of the training set have not seen the test
@@ -42,7 +42,7 @@ def validation_split(data: ImageData, num_examples: int, seed: int = 0) -> Image
 
     Example:
 
-        >>> digits = validation_split(load_images("mnist5k"), 500)
+        >>> digits = validation_split(load_images("mnist5k"), num_examples=500)
         >>> len(digits.x_train), len(digits.x_test)
         (4000, 500)
     """
@@ -75,7 +75,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 
 def training_batches(
-    images: np.ndarray, batch_size: int, seed: int, first_step: int = 0
+    images: Array, *, seed: int, batch_size: int, first_step: int = 0
 ) -> tf.data.Dataset:
     """Endless shuffled batches, float32 in [-1, 1].
 
@@ -85,8 +85,8 @@ def training_batches(
 
     Args:
         images: `[N, ...]`, uint8 or float32, kept in memory once.
-        batch_size: Of the global batch.
         seed: Of the order.
+        batch_size: Of the global batch.
         first_step: Steps to skip, counted from the start of training.
     """
     per_epoch = steps_per_epoch(len(images), batch_size)

@@ -9,7 +9,9 @@ import functools
 import io
 import os
 import re
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from tfebm import colours
 from tfebm.errors import InvalidInputError
+from tfebm.types import Array
 
 WHITE = "white"
 """What lies behind transparent pixels, unless another colour is asked for."""
@@ -30,8 +33,29 @@ _FEW_BITS = re.compile(r"'L;([24])'")
 _LEAST_OF_16_BITS = 2**12  # what holds 12 bits or fewer stays below
 # Programs that make images write their settings into them. The limit for all texts of a file stays.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
-# What Pillow warns of, large or odd files, is read or refused here, in a sentence.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+_lock = threading.Lock()
+_readers: list[Any] = []
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Silences Pillow while files are read here: what it warns of, large or odd files, is read or
+    refused in a sentence. The filters of warnings are the process's: the first reader of all
+    threads puts one in, and the last takes it out."""
+    with _lock:
+        if not _readers:
+            _readers.append(warnings.catch_warnings())
+            _readers[0].__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        else:
+            _readers.append(_readers[0])
+    try:
+        yield
+    finally:
+        with _lock:
+            last = _readers.pop()
+            if not _readers:
+                last.__exit__(None, None, None)
 
 
 class UnreadableImage(InvalidInputError):
@@ -43,11 +67,11 @@ parse_colour = functools.lru_cache(colours.parse_colour)
 
 
 def decode(
-    source: str | os.PathLike | bytes,
+    source: str | os.PathLike[str] | bytes,
     size: int | None = None,
     channels: int | None = None,
     background: str = WHITE,
-) -> np.ndarray:
+) -> Array:
     """An image file as uint8 `[height, width, 1 or 3]`.
 
     The first frame of an animation, turned upright as its EXIF data say. Transparent pixels lie on
@@ -68,7 +92,7 @@ def decode(
     try:
         # Of a path Pillow maps raw TIFF files into memory, and scrambles those that lie on a side.
         file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
-        with file, Image.open(file, formats=_FORMATS) as opened:
+        with reading(), file, Image.open(file, formats=_FORMATS) as opened:
             picture = _plain(opened, channels, behind)
             return _to_array(square(picture, size) if size else picture)
     except UnreadableImage:
@@ -197,12 +221,12 @@ def square(picture: Any, size: int) -> Any:
     return picture.crop(box).resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _to_array(picture: Any) -> np.ndarray:
+def _to_array(picture: Any) -> Array:
     array = np.asarray(picture, np.uint8)
     return array[..., np.newaxis] if array.ndim == 2 else array
 
 
-def resize(images: np.ndarray, size: int | None) -> np.ndarray:
+def resize(images: Array, size: int | None) -> Array:
     """Images `[N, H, W, 1 or 3]`, uint8 or floats in [-1, 1], as `decode` resizes: as uint8."""
     if size is None or images.shape[1:3] == (size, size):
         return images
@@ -215,7 +239,7 @@ def resize(images: np.ndarray, size: int | None) -> np.ndarray:
     return resized
 
 
-def composite(images: np.ndarray, background: str = WHITE) -> np.ndarray:
+def composite(images: Array, background: str = WHITE) -> Array:
     """Images whose last channel, of 2 or 4, is their alpha, without it; others as they are.
 
     uint8, as `decode` does it, or floats in [-1, 1], where an alpha of -1 is transparent.
@@ -237,7 +261,7 @@ def composite(images: np.ndarray, background: str = WHITE) -> np.ndarray:
     return result
 
 
-def with_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
+def with_channels(images: Array, channels: int | None) -> Array:
     """Images `[N, H, W, 1 or 3]` with so many channels: grey is repeated, colours give luma."""
     if channels is None or images.shape[-1] == channels:
         return images
@@ -251,5 +275,5 @@ def with_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
     return result
 
 
-def _picture(image: np.ndarray) -> Any:
+def _picture(image: Array) -> Any:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -30,7 +30,7 @@ class PointData:
 
 
 def load_points(
-    name: str, num_train: int = 50_000, num_test: int = 50_000, seed: int = 0
+    name: str, *, num_train: int = 50_000, num_test: int = 50_000, seed: int = 0
 ) -> PointData:
     """Draws a training and a test set from a density of `TOY_DENSITIES`.
 

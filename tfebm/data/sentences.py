@@ -96,7 +96,7 @@ class _Joined(io.RawIOBase):
         return len(data)
 
 
-def unpacked(file: BinaryIO) -> BinaryIO:
+def unpacked(file: BinaryIO) -> "io.BufferedReader[Any] | gzip.GzipFile":
     """`file`, unpacked where its bytes are those of gzip, whatever its name."""
     head = file.read(len(_GZIP))
     whole = io.BufferedReader(_Joined(head, file))
@@ -116,15 +116,16 @@ def read_lines(file: BinaryIO, labels: bool | None = False, table: bool = True) 
         NotSentencesError: Another kind of file.
         OSError, EOFError, zlib.error: A file that is damaged; the lines before come first.
     """
-    file = unpacked(file)
+    plain = unpacked(file)
     head, late = b"", None
     try:
-        while len(head) < HEAD_SIZE and (more := file.read1(HEAD_SIZE - len(head))):
+        while len(head) < HEAD_SIZE and (more := plain.read1(HEAD_SIZE - len(head))):
             head += more
     except DAMAGED as error:
         late = error
     judge(head, labels, table)
-    parts, chunk = [], head.removeprefix(_BOM)
+    parts: list[bytes] = []
+    chunk = head.removeprefix(_BOM)
     while chunk:
         # A line end may go on in the next chunk; a long line is put together once.
         ends = b"\n" in chunk or b"\r" in chunk or (parts and parts[-1].endswith(b"\r"))
@@ -135,7 +136,7 @@ def read_lines(file: BinaryIO, labels: bool | None = False, table: bool = True) 
             parts = [rest] if rest else []
         if late is not None:
             break
-        chunk = file.read1(_CHUNK)
+        chunk = plain.read1(_CHUNK)
     if late is not None:
         raise late
     if parts:

@@ -73,6 +73,8 @@ _SHARED = {
     "grim adverb": "sadly wearily grimly slowly",
     "preposition": "in near behind",
 }
+_Choices = list[tuple[float, tuple[str, ...]]]
+_Rules = dict[str, _Choices]
 _TONES = (("glad", 0.5), ("grim", 0.5))
 _TENSES = (("present", 0.6), ("past", 0.4))
 _NUMBERS = (("singular", 0.6), ("plural", 0.4))
@@ -92,9 +94,9 @@ def default_grammar() -> Grammar:
         >>> default_grammar().sample(1, seed=0)
         ['do we rehearse my long waltz gladly near the hall ?']
     """
-    rules: dict = {"sentence": [(1 / len(_TOPICS), (f"{topic} sentence",)) for topic in _TOPICS]}
-    for symbol, words in _SHARED.items():
-        rules[symbol] = _rarer_and_rarer(words)
+    rules: _Rules = {"sentence": [(1 / len(_TOPICS), (f"{topic} sentence",)) for topic in _TOPICS]}
+    for symbol, shared in _SHARED.items():
+        rules[symbol] = _rarer_and_rarer(shared)
     for topic, words in _TOPICS.items():
         for field, value in words._asdict().items():
             rules[f"{topic} {field}"] = _rarer_and_rarer(value)
@@ -103,7 +105,7 @@ def default_grammar() -> Grammar:
     return Grammar(rules)
 
 
-def _rarer_and_rarer(words: str) -> list[tuple[float, tuple[str]]]:
+def _rarer_and_rarer(words: str) -> _Choices:
     choices = words.split()
     weights = [1 / (rank + 2) for rank in range(len(choices))]
     return [(w / sum(weights), (word,)) for w, word in zip(weights, choices, strict=True)]
@@ -113,12 +115,12 @@ def _verb_form(tense: str, number: str) -> str:
     return "past" if tense == "past" else {"singular": "third", "plural": "base"}[number]
 
 
-def _add_sentences(rules: dict, topic: str) -> list[tuple[float, tuple[str]]]:
-    drawn = []
+def _add_sentences(rules: _Rules, topic: str) -> _Choices:
+    drawn: _Choices = []
     for each in itertools.product(_TONES, _TENSES, _NUMBERS, _MOODS):
-        (tone, tense, number, mood), probabilities = zip(*each, strict=True)
+        tone, tense, number, mood = (word for word, _ in each)
         symbol = f"{topic} {tone} {tense} {number} {mood}"
-        drawn.append((math.prod(probabilities), (symbol,)))
+        drawn.append((math.prod(probability for _, probability in each), (symbol,)))
         subject, adverb = f"{topic} {tone} {number} subject", f"{tone} adverb"
         if mood == "question":
             do = {"past": "did", "third": "does", "base": "do"}[_verb_form(tense, number)]
@@ -134,7 +136,7 @@ def _add_sentences(rules: dict, topic: str) -> list[tuple[float, tuple[str]]]:
     return drawn
 
 
-def _add_phrases(rules: dict, topic: str) -> None:
+def _add_phrases(rules: _Rules, topic: str) -> None:
     place, thing = f"{topic} place", f"{topic} thing"
     rules[place] = [(1.0, ("preposition", "the", f"{topic} places"))]
     rules[thing] = [

@@ -1,28 +1,21 @@
 """Sentences from files and folders, with their labels."""
 
 import dataclasses
-import difflib
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tfebm.data import sentences
-from tfebm.errors import InvalidInputError
+from tfebm.data import parts, sentences
+from tfebm.errors import InvalidInputError, near
 from tfebm.files import check_readable_path, printable
+from tfebm.types import Array
 
 SUFFIXES = (".txt", ".text")
 """Of files in a folder, packed ones with `.gz` behind."""
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "valid": ("valid", "validation", "val", "dev"),
-    "test": ("test", "testing"),
-}
-"""How files and sets name their splits, in any case."""
 _LARGEST_LABEL = 2**31 - 1
-_HOLD_OUT = 10  # where there is no split for it, a tenth of the lines is held out
 _HOLD_OUT_SEED = 20_260_101  # not the run's: all runs on a file are measured on the same lines
 _SHOWN = 5  # lines that cannot be used, in a message
 _NEEDED = "A text file, UTF-8, with one sentence a line is needed."
@@ -37,7 +30,7 @@ class Sentences:
     duplicates: int = 0
     """Repetitions that were left out already."""
 
-    def rows(self, rows: np.ndarray) -> "Sentences":
+    def rows(self, rows: Array) -> "Sentences":
         """Those of the row numbers `rows`."""
         labels = None if self.labels is None else [self.labels[row] for row in rows]
         return Sentences([self.lines[row] for row in rows], labels)
@@ -58,14 +51,11 @@ def hold_out(splits: Splits) -> Splits:
         return splits
     train = splits["train"]
     full = np.array([row for row, line in enumerate(train.lines) if line], np.int64)
-    order = np.random.default_rng(_HOLD_OUT_SEED).permutation(full)
-    if train.labels is not None:
-        order = order[np.argsort(np.asarray(train.labels)[order], kind="stable")]
-    drawn = order[_HOLD_OUT - 1 :: _HOLD_OUT]
-    parts = {name: train.rows(np.sort(drawn[i :: len(missing)])) for i, name in enumerate(missing)}
+    drawn = parts.tenth(full, train.labels, _HOLD_OUT_SEED)
+    new = {name: train.rows(np.sort(drawn[i :: len(missing)])) for i, name in enumerate(missing)}
     rest = np.setdiff1d(np.arange(len(train.lines)), drawn)
     kept = dataclasses.replace(train.rows(rest), duplicates=train.duplicates)
-    return {**splits, **parts, "train": kept}
+    return {**splits, **new, "train": kept}
 
 
 class Folder(NamedTuple):
@@ -97,10 +87,10 @@ def load_folder(path: pathlib.Path, labels: bool) -> Folder:
         else:
             files[split] = file
     if "train" not in files:
-        found = listed([*(file.name for file in files.values()), *others], 8)
+        held = listed([*(file.name for file in files.values()), *others], 8)
         raise InvalidInputError(
             f"The folder {printable(path)} must hold train.txt or train.txt.gz (and may hold "
-            f"valid and test alike). It holds {found or 'nothing'}. Name the file to learn from "
+            f"valid and test alike). It holds {held or 'nothing'}. Name the file to learn from "
             "so, or give its path instead of the folder's."
         )
     for one, other in itertools.combinations(files, 2):
@@ -113,15 +103,15 @@ def load_folder(path: pathlib.Path, labels: bool) -> Folder:
                 f"{'learned' if learned else 'chosen by'} would be tested. Remove one of "
                 f"them{remedy}."
             )
-    found = {split: files[split] for split in SPLIT_NAMES if split in files}
-    splits = {split: read_sentences(file, labels) for split, file in found.items()}
-    return Folder(splits, list(found.values()), others)
+    order: list[str] = [split for split in ("train", "valid", "test") if split in files]
+    splits = {split: read_sentences(files[split], labels) for split in order}
+    return Folder(splits, [files[split] for split in order], others)
 
 
 def _split_of(name: str) -> str | None:
     name = name.lower().removesuffix(".gz")
     stem = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), None)
-    return next((split for split, names in SPLIT_NAMES.items() if stem in names), None)
+    return parts.NAMES.get(stem or "")
 
 
 def read_lines(path: pathlib.Path, labels: bool | None = False, table: bool = True) -> list[str]:
@@ -190,7 +180,7 @@ def read_sentences(path: pathlib.Path, labels: bool | None) -> Sentences:
         label = _label(match[1]) if match else 0  # of an empty line, which is left out
         if match is None and sentences.sentence(line):
             bad.append((number, f"is {_quoted(line)}"))
-        elif abs(label) > _LARGEST_LABEL:
+        elif match and abs(label) > _LARGEST_LABEL:
             bad.append(
                 (number, f"has the label {_short(match[1])}, above {_LARGEST_LABEL} in size")
             )
@@ -225,12 +215,6 @@ def stem(path: pathlib.Path) -> str:
 def listed(names: Sequence[str], most: int = _SHOWN) -> str:
     """Names with commas between, the first ones of many."""
     return ", ".join(map(printable, names[:most])) + (", ..." if len(names) > most else "")
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """A question whether one of the known names that are like this one was meant."""
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(printable(n)) for n in found)}?" if found else ""
 
 
 def missing(path: pathlib.Path) -> InvalidInputError:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tfebm.data import sentences, text_files
-from tfebm.data.text_files import SPLIT_NAMES, Sentences, Splits, near
-from tfebm.errors import InvalidInputError
+from tfebm.data import parts, sentences, text_files, tfds
+from tfebm.data.text_files import Sentences, Splits
+from tfebm.errors import InvalidInputError, near
 from tfebm.files import check_readable_path, local_path, printable
 
 TFDS_NAMES = ("snli", "imdb_reviews", "ag_news_subset", "lm1b", "yelp_polarity_reviews")
 """Of TensorFlow Datasets; any other of its names that has a text is taken as well."""
+_INSTEAD = "'grammar' or a text file"
 _REPEATED = "premise"  # of pairs of sentences: TensorFlow Datasets has it once for each pair
 # What is read where there are several texts and none is named.
 _PREFERRED = ("text", "sentence", _REPEATED, "description")
@@ -37,6 +38,7 @@ def load_splits(
     path = local_path(source, "The data set").expanduser()
     check_readable_path(path)
     files: list[pathlib.Path] = []
+    remarks: list[str] = []
     if text_feature is not None and path.exists():
         raise InvalidInputError(
             "`text_feature` names one of several texts of a set of TensorFlow Datasets. "
@@ -44,10 +46,10 @@ def load_splits(
         )
     if path.is_dir():
         splits, files, others = text_files.load_folder(path, labels)
-        remarks = (f"not read: {text_files.listed(others)}",) if others else ()
+        remarks = [f"not read: {text_files.listed(others)}"] if others else []
         name = printable(path.resolve().name)
     elif path.is_file():
-        name, remarks, files = text_files.stem(path), (), [path]
+        name, files = text_files.stem(path), [path]
         splits = {"train": text_files.read_sentences(path, labels)}
     else:
         in_folder = len(path.parts) > 1 and path.parent.is_dir()
@@ -55,16 +57,16 @@ def load_splits(
         if not _TFDS_NAME.fullmatch(source) or path.name.endswith(endings):
             if in_folder or path.is_absolute() or path.name.endswith(endings):
                 raise text_files.missing(path)
-            raise InvalidInputError(_unknown(source, TFDS_NAMES))
+            raise _unknown(source)
         name = source
         splits, remarks = _load_tfds(source, labels, data_dir, text_feature, in_folder)
     drawn = [split for split in ("valid", "test") if split not in splits]
     splits = text_files.hold_out(splits)
     if drawn:
-        remarks = (*_of_drawn(splits, drawn), *remarks)
+        remarks = [*_of_drawn(splits, drawn), *remarks]
     if not labels:
         splits = {part: Sentences(s.lines, None, s.duplicates) for part, s in splits.items()}
-    return Source(name, splits, remarks, tuple(files))
+    return Source(name, splits, tuple(remarks), tuple(files))
 
 
 def _of_drawn(splits: Splits, drawn: list[str]) -> list[str]:
@@ -80,31 +82,18 @@ def _of_drawn(splits: Splits, drawn: list[str]) -> list[str]:
 
 def _load_tfds(
     name: str, labels: bool, data_dir: str | None, text_feature: str | None, in_folder: bool
-) -> tuple[Splits, tuple[str, ...]]:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise InvalidInputError(_not_loaded(name, error)) from None
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        if in_folder:
-            raise text_files.missing(pathlib.Path(name)) from None
-        raise InvalidInputError(_unknown(name, tfds.list_builders())) from None
-    except Exception as error:  # a registry that cannot be reached raises what its client raises
-        hint = "" if _base(name) in TFDS_NAMES else near(_base(name), ("grammar", *TFDS_NAMES))
-        raise InvalidInputError(_not_loaded(name, error, hint)) from None
+) -> tuple[Splits, list[str]]:
+    def unknown(names: Iterable[str]) -> InvalidInputError:
+        return text_files.missing(pathlib.Path(name)) if in_folder else _unknown(name, names)
+
+    builder = tfds.find(name, data_dir, _INSTEAD, unknown)
     feature, remarks = _text_feature(name, builder.info.features, labels, text_feature)
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        raise InvalidInputError(_not_loaded(name, error)) from None
+    tfds.prepare(builder, name, _INSTEAD)
+    found: dict[str, str] = {}
     there = {split.lower(): split for split in builder.info.splits}
-    found = {
-        ours: there[next(word for word in words if word in there)]
-        for ours, words in SPLIT_NAMES.items()
-        if any(word in there for word in words)
-    }
+    for word, part in parts.NAMES.items():
+        if word in there:
+            found.setdefault(part, there[word])
     if "train" not in found:
         raise InvalidInputError(
             f"The data set {name!r} of TensorFlow Datasets has no split 'train' to learn from. It "
@@ -116,13 +105,13 @@ def _load_tfds(
             ours: _read_tfds(builder, theirs, feature, labels) for ours, theirs in found.items()
         }
     except Exception as error:  # files that are damaged, or of another version
-        raise InvalidInputError(_not_loaded(name, error)) from None
+        raise tfds.not_loaded(name, error, _INSTEAD) from None
     return splits, remarks
 
 
 def _text_feature(
     name: str, features: Any, labels: bool, asked: str | None
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, list[str]]:
     """The feature whose texts are read, and a remark where there are several."""
     known = {key: features[key] for key in sorted(features)} if hasattr(features, "keys") else {}
     texts = [key for key, value in known.items() if value.tf_dtype == "string" and not value.shape]
@@ -157,7 +146,7 @@ def _text_feature(
             "label<TAB>sentence with numbered classes into a text file."
         )
     others = [key for key in texts if key != feature]
-    return feature, (f"texts of {feature!r}, not of {', '.join(others)}",) if others else ()
+    return feature, [f"texts of {feature!r}, not of {', '.join(others)}"] if others else []
 
 
 def _is_label(feature: Any) -> bool:
@@ -180,35 +169,10 @@ def _read_tfds(builder: Any, split: str, feature: str, labels: bool) -> Sentence
     return Sentences(distinct, None, len(lines) - len(distinct))
 
 
-def _base(name: str) -> str:
-    return re.split("[/:]", name)[0]
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    return (
+def _unknown(name: str, known: Iterable[str] = ()) -> InvalidInputError:
+    return InvalidInputError(
         f"There is no data set, file or folder {printable(name)!r}."
-        f"{near(name, ['grammar', *known])} Give "
+        f"{near(tfds.base(name), ['grammar', *(known or TFDS_NAMES)])} Give "
         f"{', '.join(('grammar', *TFDS_NAMES))}, another text set of TensorFlow Datasets, a text "
         "file, or a folder with train.txt."
-    )
-
-
-def _not_loaded(name: str, error: Exception, hint: str = "") -> str:
-    about = f"The data set {name!r} of TensorFlow Datasets could not be loaded"
-    cause = error
-    while not isinstance(cause, ImportError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, ImportError):
-        module = (cause.name or "").split(".")[0]
-        remedy = f"Install it: pip install {module}" if module else "Repair the installation"
-        return (
-            f"{about}, since a module is missing or broken: {type(cause).__name__}: {cause}. "
-            f"{remedy}."
-        )
-    said = " ".join(str(error).split()).rstrip(".")
-    said = said if len(said) <= 300 else f"{said[:297]}..."
-    return (
-        f"{about}: {type(error).__name__}: {said}.{hint} Where there is no network, prepare it on "
-        "another machine and give its folder as the data folder (`data_dir`), or use 'grammar' or "
-        "a text file."
     )

@@ -1,29 +1,28 @@
 """Image sets of TensorFlow Datasets."""
 
-import contextlib
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfebm.data import arrays, folders, pixels
-from tfebm.errors import InvalidInputError
+from tfebm.data import arrays, parts, pixels, tfds
+from tfebm.errors import InvalidInputError, near
+from tfebm.types import Array
 
 NAMES = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "celeb_a")
 """Any other of its names that has an image is taken as well."""
 _NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\w.*]+)?(/[\w.+-]+)?")
-_TRIES = 3  # of a download that fails; TensorFlow Datasets' own ten take two minutes
+_INSTEAD = "'mnist5k', an .npz or a folder of images"
 
 
 class Loaded(NamedTuple):
     """A set, `x` and `y` as in `ImageData`."""
 
-    x_train: np.ndarray
-    y_train: np.ndarray | None
-    x_test: np.ndarray
-    y_test: np.ndarray | None
+    x_train: Array
+    y_train: Array | None
+    x_test: Array
+    y_test: Array | None
     notes: list[str]
 
 
@@ -55,67 +54,36 @@ def load(
         InvalidInputError: A set that is not known, cannot be loaded, or has no images or no
             examples to train on.
     """
-    builder = _prepared(source, data_dir, known)
-    feature = _image_feature(builder)
+    builder = tfds.find(
+        source, data_dir, _INSTEAD, lambda names: _unknown(source, [*known, *(names or NAMES)])
+    )
+    feature = _image_feature(builder)  # before a long download
+    tfds.prepare(builder, source, _INSTEAD)
     splits = {name: split for name, split in builder.info.splits.items() if split.num_examples}
     train_split, test_split, notes = _choose(builder.name, list(splits))
     values = arrays.Values(source)
     reader = _Reader(builder, feature, image_size, background, channels, values)
-    x_train, y_train = reader.read(train_split)
+    x_train, labels = reader.read(train_split)
     if test_split:
-        x_test, y_test = reader.read(test_split)
+        x_test, test_labels = reader.read(test_split)
     notes += values.check()
-    y_train, *rest = _as_numbers(y_train, *([y_test] if test_split else []))
     if test_split:
-        y_test = rest[0]
-    else:
-        out = folders.held_out(len(x_train), y_train)
-        x_test, x_train = x_train[out], x_train[~out]
-        y_test, y_train = (None, None) if y_train is None else (y_train[out], y_train[~out])
-        notes.append(folders.held_out_note(len(x_test)))
-    return Loaded(x_train, y_train, x_test, y_test, notes)
-
-
-def _prepared(source: str, data_dir: str | None, known: Iterable[str]) -> Any:
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(source, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        raise InvalidInputError(_unknown(source, [*known, *tfds.list_builders()])) from None
-    except Exception as error:  # a registry that cannot be reached raises what its client raises
-        first = re.split("[/:]", source)[0]
-        if isinstance(error, ImportError) or first in tfds.list_builders():
-            raise InvalidInputError(_not_loaded(source, error)) from None
-        raise InvalidInputError(_unknown(source, [*known, *NAMES])) from None
-    _image_feature(builder)  # before a long download
-    try:
-        with _fewer_tries():
-            builder.download_and_prepare()
-    except Exception as error:
-        raise InvalidInputError(_not_loaded(source, error)) from None
-    return builder
-
-
-@contextlib.contextmanager
-def _fewer_tries() -> Iterator[None]:
-    from tensorflow_datasets.core.download import downloader
-
-    before = downloader.MAX_RETRIES
-    downloader.MAX_RETRIES = _TRIES
-    try:
-        yield
-    finally:
-        downloader.MAX_RETRIES = before
+        y_train, y_test = _as_numbers(labels, test_labels)
+        return Loaded(x_train, y_train, x_test, y_test, notes)
+    (y,) = _as_numbers(labels)
+    out = parts.held_out(len(x_train), y)
+    notes.append(parts.held_out_note(int(out.sum())))
+    y_train, y_test = (None, None) if y is None else (y[~out], y[out])
+    return Loaded(x_train[~out], y_train, x_train[out], y_test, notes)
 
 
 def _image_feature(builder: Any) -> str:
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.features import Image
 
     features = builder.info.features or {}
     if "image" in features:
         return "image"
-    found = sorted(n for n in features if isinstance(features[n], tfds.features.Image))
+    found = sorted(n for n in features if isinstance(features[n], Image))
     if len(found) == 1:
         return found[0]
     which = f"has several, {', '.join(found)}, and none" if found else "has no image and none"
@@ -132,16 +100,14 @@ def _choose(name: str, splits: list[str]) -> tuple[str, str | None, list[str]]:
         raise InvalidInputError(f"The data set {name!r} holds no examples. Choose another one.")
     kinds: dict[str, str] = {}
     for split in splits:
-        kinds.setdefault(folders.SPLITS.get(split.lower(), split), split)
+        kinds.setdefault(parts.NAMES.get(split.lower(), split), split)
     train = kinds.get("train") or (splits[0] if len(splits) == 1 else None)
     if train is None:
         raise InvalidInputError(
             f"The data set {name!r} has no split to train on; it has {', '.join(splits)}. Save the "
             "images that are to be learned as files, and give their folder."
         )
-    test = next(
-        (kinds[k] for k in ("test", "validation") if k in kinds and kinds[k] != train), None
-    )
+    test = next((kinds[k] for k in ("test", "valid") if k in kinds and kinds[k] != train), None)
     notes = []
     if train != "train":
         notes.append(f"the training images are its split {train!r}")
@@ -158,9 +124,10 @@ class _Reader(NamedTuple):
     channels: int | None
     values: arrays.Values
 
-    def read(self, split: str) -> tuple[np.ndarray, list | None]:
+    def read(self, split: str) -> tuple[Array, list[Any] | None]:
         """A split's images and its labels."""
-        images, labels = [], []
+        images: list[Any] = []
+        labels: list[Any] = []
         for example in self.builder.as_dataset(split=split).as_numpy_iterator():
             images.append(self._image(example[self.feature], split))
             label = example.get("label")
@@ -178,7 +145,7 @@ class _Reader(NamedTuple):
             stacked[i], images[i] = images[i], None  # no second copy of a large set
         return stacked, labels if len(labels) == len(images) else None
 
-    def _image(self, image: Any, split: str) -> np.ndarray:
+    def _image(self, image: Any, split: str) -> Array:
         if np.ndim(image) == 2:
             image = image[..., np.newaxis]
         if np.ndim(image) != 3 or image.shape[-1] not in (1, 2, 3, 4):
@@ -196,45 +163,27 @@ class _Reader(NamedTuple):
         return pixels.resize(pixels.with_channels(plain, self.channels), self.image_size)[0]
 
 
-def _as_numbers(*parts: list | None) -> list[np.ndarray | None]:
+def _as_numbers(*labels: list[Any] | None) -> list[Array | None]:
     """Labels as whole numbers, words in their order; None where they are neither."""
-    if any(part is None for part in parts):
-        return [None] * len(parts)
-    found = [np.asarray(part) for part in parts]
-    if any(part.dtype.kind in "OSU" for part in found):
-        known = {word: i for i, word in enumerate(sorted({w for part in parts for w in part}))}
-        return [np.array([known[word] for word in part], np.int64) for part in parts]
-    if any(part.dtype.kind not in "iub" for part in found):
-        return [None] * len(parts)
+    given = [part for part in labels if part is not None]
+    found = [np.asarray(part) for part in given]
+    kinds = {part.dtype.kind for part in found}
+    if len(found) == len(labels) and kinds & set("OSU"):
+        known = {word: i for i, word in enumerate(sorted({w for part in given for w in part}))}
+        return [np.array([known[word] for word in part], np.int64) for part in given]
+    if len(found) < len(labels) or not kinds <= set("iub"):
+        return [None] * len(labels)
     return [part.astype(np.int64) for part in found]
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+def _unknown(name: str, known: Iterable[str]) -> InvalidInputError:
+    hint = near(tfds.base(name), known)
     if "/" in name:
-        return (
+        return InvalidInputError(
             f"There is no file or folder {name!r}, and no data set of this name.{hint} Give the "
             "path of an .npz or of a folder of images, or the name of a data set."
         )
-    return (
+    return InvalidInputError(
         f"There is no data set {name!r}.{hint} Give {', '.join(('mnist5k', *NAMES))}, another "
         "image set of TensorFlow Datasets, the path of an .npz, or a folder of images."
-    )
-
-
-def _not_loaded(name: str, error: Exception) -> str:
-    missing: BaseException | None = error
-    while missing is not None and not isinstance(missing, ImportError):
-        missing = missing.__cause__ or missing.__context__
-    what = f"The data set {name!r} of TensorFlow Datasets could not be loaded: "
-    if missing is not None:
-        package = (getattr(missing, "name", None) or "").split(".")[0]
-        fix = f"`pip install {package}`" if package else "`pip install -U tensorflow-datasets`"
-        return f"{what}{missing}. A package that it needs is missing. Install it with {fix}."
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return (
-        f"{what}{type(error).__name__}: {first} Prepare it where there is a network and give its "
-        "folder as the data folder, or use 'mnist5k', an .npz or a folder of images."
     )

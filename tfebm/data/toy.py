@@ -1,14 +1,13 @@
 """Densities in the plane: what a flow with an energy is first tried on."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 
 import numpy as np
 
 from tfebm import checks
-from tfebm.errors import InvalidInputError
+from tfebm.errors import InvalidInputError, near
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +20,7 @@ class ToyDensity:
     modes: np.ndarray | None = None
     """Centres `[M, 2]` of its separate modes, of equal weight; None where there are none."""
 
-    def sample(self, num_samples: int, seed: int = 0) -> np.ndarray:
+    def sample(self, num_samples: int, *, seed: int = 0) -> np.ndarray:
         """`[num_samples, 2]`, float32."""
         checks.check_count("num_samples", num_samples)
         return self.sampler(np.random.default_rng(seed), num_samples).astype(np.float32)
@@ -58,10 +57,9 @@ def toy_density(name: str) -> ToyDensity:
         >>> points = tfebm.data.toy_density("eight_gaussians").sample(1000, seed=0)
     """
     if name not in TOY_DENSITIES:
-        near = difflib.get_close_matches(name, TOY_DENSITIES, n=2)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise InvalidInputError(
-            f"There is no density {name!r}.{hint} Give one of {', '.join(TOY_DENSITIES)}."
+            f"There is no density {name!r}.{near(name, TOY_DENSITIES)} Give one of "
+            f"{', '.join(TOY_DENSITIES)}."
         )
     return TOY_DENSITIES[name]
 

@@ -8,6 +8,7 @@ from tfebm.generators.dense import DenseGenerator
 from tfebm.generators.encoders import ConvEncoder
 from tfebm.generators.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from tfebm.generators.multilayer import MultilayerGenerator
+from tfebm.generators.sentence_decoder import SentenceDecoder
 from tfebm.generators.sentence_encoder import SentenceEncoder
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Greedy",
     "MultilayerGenerator",
     "Sampled",
+    "SentenceDecoder",
     "SentenceEncoder",
     "Stage",
     "decoding",

@@ -1,43 +1,51 @@
 """How sentences are written from p(x_t | x_<t, z): greedily, by sampling, or by beam search.
 
 All three are loops of the graph, which end when every sentence has. Padding and the start token
-are never written.
+are never written. They write for any `tfebm.types.SentenceWriter`, whatever it remembers between
+two tokens.
 """
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
 
-from tfebm import checks, random
-from tfebm.errors import InvalidInputError
-from tfebm.types import Tensor
+from tfebm import checks, random, types
+from tfebm.errors import InvalidInputError, received
+from tfebm.types import SentenceWriter, State, Tensor
 
 _IMPOSSIBLE = -1e9
+_Choose = Callable[[Tensor, Tensor], Tensor]
 
 
-class Decoding:
-    """Settings of one way to write."""
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """Settings that Keras saves."""
 
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Decoding":
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
 @dataclasses.dataclass(frozen=True)
-class Greedy(Decoding):
+class Greedy(_Settings):
     """The most probable token at every step."""
+
+    def write(self, writer: SentenceWriter, z: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """See `tfebm.types.Decoding`."""
+        return _one_by_one(writer, z, _most_probable)
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
 @dataclasses.dataclass(frozen=True)
-class Sampled(Decoding):
+class Sampled(_Settings):
     """A draw from softmax(logits / temperature) at every step.
 
     Token t of a row is a function of (the row's seed, t) and its probabilities alone.
@@ -58,10 +66,33 @@ class Sampled(Decoding):
                 "the most probable tokens use `Greedy()`."
             )
 
+    def write(self, writer: SentenceWriter, z: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """See `tfebm.types.Decoding`.
+
+        Raises:
+            InvalidInputError: No seeds.
+        """
+        if seeds is None:
+            raise InvalidInputError(
+                "Sampling needs `seeds`, int32 `[B, 2]`, one stream per row. Received none; "
+                "`tfebm.random.as_row_seeds(0, num_rows)` makes them."
+            )
+        seeds = random.as_row_seeds(seeds, tf.shape(z)[0])
+
+        def draw(logits: Tensor, t: Tensor) -> Tensor:
+            # The inverse of the distribution function: one uniform a token, whatever the
+            # vocabulary.
+            cumulated = tf.cumsum(tf.nn.softmax(logits / self.temperature), axis=-1)
+            threshold = random.row_uniform(seeds, t, 1) * cumulated[:, -1:]
+            below = tf.reduce_sum(tf.cast(cumulated < threshold, tf.int32), axis=-1)
+            return tf.minimum(below, tf.shape(logits)[-1] - 1)
+
+        return _one_by_one(writer, z, draw)
+
 
 @keras.saving.register_keras_serializable(package="tfebm")
 @dataclasses.dataclass(frozen=True)
-class BeamSearch(Decoding):
+class BeamSearch(_Settings):
     """The best sentence of a beam, by log p(x | z) / length**length_penalty.
 
     Args:
@@ -77,105 +108,73 @@ class BeamSearch(Decoding):
 
     def __post_init__(self) -> None:
         checks.check_count("width", self.width)
-        if not (math.isfinite(self.length_penalty) and self.length_penalty >= 0):
-            raise InvalidInputError(
-                "`length_penalty` must be a number of at least 0. Received "
-                f"{self.length_penalty!r}."
-            )
+        checks.check_number("length_penalty", self.length_penalty)
+
+    def write(self, writer: SentenceWriter, z: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """See `tfebm.types.Decoding`."""
+        return _beam_search(writer, z, self)
 
 
-def write(generator: Any, z: Tensor, seeds: Tensor | None, decoding: Decoding) -> Tensor:
-    """Ids, int32 `[B, max_length]`, of sentences for `z`; see `AutoregressiveGenerator.write`.
-
-    Raises:
-        InvalidInputError: Sampling without seeds, or settings of another kind.
-    """
-    if isinstance(decoding, BeamSearch):
-        return _beam_search(generator, z, decoding)
-    if isinstance(decoding, Greedy):
-        return _one_by_one(generator, z, _most_probable)
-    if not isinstance(decoding, Sampled):
+def checked(decoding: Any) -> types.Decoding:
+    """`decoding`, or `InvalidInputError` where it does not write."""
+    if isinstance(decoding, type) or not isinstance(decoding, types.Decoding):
         raise InvalidInputError(
-            "`decoding` must be Greedy(), Sampled(...) or BeamSearch(...). Received "
-            f"{type(decoding).__name__}."
+            "`decoding` must be Greedy(), Sampled(...) or BeamSearch(...) of `tfebm.generators`, "
+            f"or have their methods. Received {received(decoding)}."
         )
-    if seeds is None:
-        raise InvalidInputError(
-            "Sampling needs `seeds`, int32 `[B, 2]`, one stream per row. Received none; "
-            "`tfebm.random.as_row_seeds(0, num_rows)` makes them."
-        )
-    seeds = random.as_row_seeds(seeds, tf.shape(z)[0])
-
-    def draw(logits: Tensor, t: Tensor) -> Tensor:
-        # The inverse of the distribution function: one uniform a token, whatever the vocabulary.
-        cumulated = tf.cumsum(tf.nn.softmax(logits / decoding.temperature), axis=-1)
-        threshold = random.row_uniform(seeds, t, 1) * cumulated[:, -1:]
-        below = tf.reduce_sum(tf.cast(cumulated < threshold, tf.int32), axis=-1)
-        return tf.minimum(below, tf.shape(logits)[-1] - 1)
-
-    return _one_by_one(generator, z, draw)
+    return decoding
 
 
 def _most_probable(logits: Tensor, t: Tensor) -> Tensor:
     return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
 
-def _never(generator: Any) -> Tensor:
+def _never(tokenizer: types.Tokenizer) -> Tensor:
     """`[V]`: added to logits, it rules padding and the start token out."""
-    tokenizer = generator.tokenizer
     ids = [tokenizer.pad_id, tokenizer.start_id]
-    return tf.reduce_sum(tf.one_hot(ids, generator.vocabulary_size, _IMPOSSIBLE, 0.0), axis=0)
+    return tf.reduce_sum(tf.one_hot(ids, tokenizer.vocabulary_size, _IMPOSSIBLE, 0.0), axis=0)
 
 
-def _one_by_one(generator: Any, z: Tensor, choose: Any) -> Tensor:
-    tokenizer, length = generator.tokenizer, generator.max_length
-    gates, never = generator.latent_gates(z), _never(generator)
-    rows = tf.shape(z)[0]
+def _alike(state: State, before: State) -> State:
+    """A state whose static shapes are those that the loop began with, as it insists on."""
+    return tf.nest.map_structure(lambda x, like: tf.ensure_shape(x, like.shape), state, before)
 
-    def step(t, previous, hidden, cell, done, ids):
-        logits, hidden, cell = generator.next_logits(previous, gates, hidden, cell)
+
+def _one_by_one(writer: SentenceWriter, z: Tensor, choose: _Choose) -> Tensor:
+    tokenizer, length = writer.tokenizer, writer.max_length
+    never, rows = _never(tokenizer), tf.shape(z)[0]
+
+    def step(t: Tensor, previous: Tensor, state: State, done: Tensor, ids: Any) -> tuple[Any, ...]:
+        logits, after = writer.next_logits(previous, state, z)
         chosen = tf.where(done, tokenizer.pad_id, choose(logits + never, t))
-        return (
-            t + 1,
-            chosen,
-            hidden,
-            cell,
-            done | (chosen == tokenizer.end_id),
-            ids.write(t, chosen),
-        )
+        done |= chosen == tokenizer.end_id
+        return t + 1, chosen, _alike(after, state), done, ids.write(t, chosen)
 
     ids = tf.TensorArray(tf.int32, length, element_shape=[None])
     # What the loop leaves unwritten is padding.
     ids = ids.unstack(tf.fill([length, rows], tokenizer.pad_id))
+    start = tf.constant(0), tf.fill([rows], tokenizer.start_id), writer.start(z)
     *_, ids = tf.while_loop(
-        lambda t, previous, hidden, cell, done, ids: ~tf.reduce_all(done),
+        lambda t, previous, state, done, ids: ~tf.reduce_all(done),
         step,
-        (
-            tf.constant(0),
-            tf.fill([rows], tokenizer.start_id),
-            *generator.start(z),
-            tf.fill([rows], False),
-            ids,
-        ),
+        (*start, tf.fill([rows], False), ids),
         maximum_iterations=length,
         parallel_iterations=1,
     )
     return tf.ensure_shape(tf.transpose(ids.stack()), [None, length])
 
 
-def _beam_search(generator: Any, z: Tensor, settings: BeamSearch) -> Tensor:
-    tokenizer, length, width = generator.tokenizer, generator.max_length, settings.width
-    size, rows = generator.vocabulary_size, tf.shape(z)[0]
-    gates, never = tf.repeat(generator.latent_gates(z), width, axis=0), _never(generator)
+def _beam_search(writer: SentenceWriter, z: Tensor, settings: BeamSearch) -> Tensor:
+    tokenizer, length, width = writer.tokenizer, writer.max_length, settings.width
+    size, rows = tokenizer.vocabulary_size, tf.shape(z)[0]
+    beams, never = tf.repeat(z, width, axis=0), _never(tokenizer)
     # A sentence that has ended goes on with padding, at no cost.
     padding = tf.one_hot(tokenizer.pad_id, size, 0.0, _IMPOSSIBLE)
 
-    def of_beams(x: Tensor, parents: Tensor) -> Tensor:
-        """Rows of `[B * W, ...]` by their parents `[B, W]`."""
-        return tf.gather(x, tf.reshape(parents + tf.range(rows)[:, tf.newaxis] * width, [-1]))
-
-    def step(t, previous, hidden, cell, done, scores, ids):
-        logits, hidden, cell = generator.next_logits(previous, gates, hidden, cell)
+    def step(
+        t: Tensor, previous: Tensor, state: State, done: Tensor, scores: Tensor, ids: Tensor
+    ) -> tuple[Any, ...]:
+        logits, after = writer.next_logits(previous, state, beams)
         log_probs = tf.nn.log_softmax(logits + never)
         log_probs = tf.where(done[:, tf.newaxis], padding, log_probs)
         totals = tf.reshape(scores[:, :, tf.newaxis] + _by_row(log_probs, width), [rows, -1])
@@ -184,22 +183,25 @@ def _beam_search(generator: Any, z: Tensor, settings: BeamSearch) -> Tensor:
         parents, chosen = best // size, tf.reshape(best % size, [-1])
         # A static number of rows, which the loop insists on, is lost in the indices.
         chosen = tf.ensure_shape(chosen, previous.shape)
-        hidden, cell, done, ids = (
-            tf.ensure_shape(of_beams(x, parents), x.shape) for x in (hidden, cell, done, ids)
+        # Rows of `[B * W, ...]` by their parents `[B, W]`.
+        places = tf.reshape(parents + tf.range(rows)[:, tf.newaxis] * width, [-1])
+        state, done, ids = _alike(
+            tf.nest.map_structure(lambda x: tf.gather(x, places), (after, done, ids)),
+            (state, done, ids),
         )
         ids = tf.where(tf.range(length) == t, chosen[:, tf.newaxis], ids)
-        return t + 1, chosen, hidden, cell, done | (chosen == tokenizer.end_id), scores, ids
+        return t + 1, chosen, state, done | (chosen == tokenizer.end_id), scores, ids
 
-    start = [tf.repeat(x, width, axis=0) for x in generator.start(z)]
+    state = tf.nest.map_structure(lambda x: tf.repeat(x, width, axis=0), writer.start(z))
     # All beams start alike: all but one are worth nothing.
     scores = tf.tile(tf.one_hot([0], width, 0.0, _IMPOSSIBLE), [rows, 1])
     *_, scores, ids = tf.while_loop(
-        lambda t, previous, hidden, cell, done, scores, ids: ~tf.reduce_all(done),
+        lambda t, previous, state, done, scores, ids: ~tf.reduce_all(done),
         step,
         (
             tf.constant(0),
             tf.fill([rows * width], tokenizer.start_id),
-            *start,
+            state,
             tf.fill([rows * width], False),
             scores,
             tf.fill([rows * width, length], tokenizer.pad_id),

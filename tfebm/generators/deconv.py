@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tfebm import checks
 from tfebm.errors import InvalidInputError
-from tfebm.types import Tensor
+from tfebm.types import Shape, Tensor
 
 
 class Stage(NamedTuple):
@@ -106,8 +107,8 @@ class DeconvGenerator(keras.layers.Layer):
         self,
         image_shape: Sequence[int] = (32, 32, 3),
         width: int = 64,
-        stages: Sequence[Sequence] | None = None,
-        output_activation: str | Callable | None = "tanh",
+        stages: Sequence[Sequence[Any]] | None = None,
+        output_activation: str | Callable[..., Any] | None = "tanh",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -124,11 +125,7 @@ class DeconvGenerator(keras.layers.Layer):
                 "images; in Python, `stages` may also describe another layout, and "
                 "`tfebm.DenseGenerator` takes any size."
             )
-        if int(width) != width or width < 1:
-            raise InvalidInputError(
-                f"`width` must be a whole number of at least 1. Received {width!r}."
-            )
-        self.width = int(width)
+        self.width = checks.check_count("width", width)
         self.stages = tuple(Stage(*stage) for stage in stages or default_stages(height))
         self.output_activation = keras.activations.get(output_activation)
         self.to_pixel = keras.layers.Reshape((1, 1, -1), dtype=self.dtype_policy)
@@ -156,10 +153,10 @@ class DeconvGenerator(keras.layers.Layer):
         """The interval that pixels can take, where the last activation bounds them."""
         return (-1.0, 1.0) if self.output_activation is keras.activations.tanh else None
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         if self.built:  # loading a model builds its layers twice
             return
-        shape = (None, 1, 1, input_shape[-1])
+        shape: Shape = (None, 1, 1, input_shape[-1])
         for layer in self.layers:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
@@ -176,7 +173,7 @@ class DeconvGenerator(keras.layers.Layer):
             x = layer(x)
         return self.output_activation(keras.ops.cast(x, "float32"))  # [B, H, W, C]
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], *self.image_shape)
 
     def get_config(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
+from tfebm import checks
 from tfebm.errors import InvalidInputError
-from tfebm.types import Tensor
+from tfebm.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
@@ -49,22 +50,17 @@ class DenseGenerator(keras.layers.Layer):
         self,
         image_shape: Sequence[int] = (28, 28, 1),
         hidden_units: Sequence[int] = (256, 512),
-        activation: str | Callable = "gelu",
-        output_activation: str | Callable | None = "tanh",
+        activation: str | Callable[..., Any] = "gelu",
+        output_activation: str | Callable[..., Any] | None = "tanh",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, sizes in (("image_shape", image_shape), ("hidden_units", hidden_units)):
-            if any(int(size) != size or size < 1 for size in sizes):
-                raise InvalidInputError(
-                    f"`{name}` must be whole numbers of at least 1. Received {tuple(sizes)}."
-                )
-        self.image_shape = tuple(int(size) for size in image_shape)
+        self.image_shape = checks.check_counts("image_shape", tuple(image_shape))
         if len(self.image_shape) != 3:
             raise InvalidInputError(
                 f"`image_shape` must be (height, width, channels). Received {self.image_shape}."
             )
-        self.hidden_units = tuple(int(units) for units in hidden_units)
+        self.hidden_units = checks.check_counts("hidden_units", tuple(hidden_units))
         self.activation = keras.activations.get(activation)
         self.output_activation = keras.activations.get(output_activation)
         self.layers = [
@@ -81,7 +77,7 @@ class DenseGenerator(keras.layers.Layer):
         """The interval that pixels can take, where the last activation bounds them."""
         return (-1.0, 1.0) if self.output_activation is keras.activations.tanh else None
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         if self.built:  # loading a model builds its layers twice
             return
         shape = input_shape
@@ -95,7 +91,7 @@ class DenseGenerator(keras.layers.Layer):
             z = layer(z)
         return self.to_image(self.output_activation(keras.ops.cast(z, "float32")))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], *self.image_shape)
 
     def get_config(self) -> dict[str, Any]:

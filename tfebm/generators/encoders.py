@@ -8,7 +8,7 @@ import keras
 from tfebm import checks
 from tfebm.errors import InvalidInputError
 from tfebm.generators.multilayer import ResidualBlock, gelu
-from tfebm.types import Tensor
+from tfebm.types import Moments, Shape, Tensor
 
 _SMALLEST = 8  # sides above this are halved: 28 to 7, 32 and 64 to 8
 
@@ -71,20 +71,17 @@ class ConvEncoder(keras.layers.Layer):
                 "`image_shape` must be (height, width, channels). Received "
                 f"{tuple(image_shape)}. Give examples of another form an encoder of your own."
             )
-        several = isinstance(latent_sizes, (tuple, list))
-        sizes = tuple(latent_sizes) if several else (latent_sizes,)
-        if not sizes:
+        several = isinstance(latent_sizes, Sequence)
+        given = tuple(latent_sizes) if isinstance(latent_sizes, Sequence) else (latent_sizes,)
+        if not given:
             raise InvalidInputError(
                 "`latent_sizes` must be a size, or hold one for every layer, the top first. "
                 "Received none."
             )
-        for size in sizes:
-            checks.check_count("latent_sizes", size)
-        checks.check_count("width", width)
-        checks.check_count("hidden", hidden)
-        sizes = tuple(int(size) for size in sizes)
+        sizes = tuple(checks.check_count("latent_sizes", size) for size in given)
         self.latent_sizes = sizes if several else sizes[0]
-        self.width, self.hidden = int(width), int(hidden)
+        self.width = checks.check_count("width", width)
+        self.hidden = checks.check_count("hidden", hidden)
         policy = {"dtype": self.dtype_policy}
         maps = {**policy, "data_format": "channels_last"}
         stages, side = 1, -(-max(self.image_shape[:2]) // 2)
@@ -116,7 +113,7 @@ class ConvEncoder(keras.layers.Layer):
             head.build(shape)
         super().build((None, *self.image_shape))
 
-    def call(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def call(self, x: Tensor) -> Moments:
         for halving, block in zip(self.halvings, self.blocks, strict=True):
             x = block(halving(x))
         h = self.flatten(x)
@@ -126,7 +123,7 @@ class ConvEncoder(keras.layers.Layer):
             moments.append(keras.ops.cast(head(h), "float32"))
         return tuple(reversed(moments)) if isinstance(self.latent_sizes, tuple) else moments[0]
 
-    def compute_output_shape(self, input_shape: tuple) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         rows = input_shape[0]
         if isinstance(self.latent_sizes, tuple):
             return tuple((rows, 2 * size) for size in self.latent_sizes)

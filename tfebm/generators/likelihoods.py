@@ -1,12 +1,4 @@
-"""p(x | z) from what a generator returns: the error that is learned, and the energy that is run.
-
-A likelihood offers
-
-- `error(outputs, x) -> [B]`: what the generator descends, summed over data dimensions;
-- `energy_scale`: the factor that makes it `-log p(x | z)` up to a constant, for the chains;
-- `log_prob(outputs, x) -> [B]`: the log density with its constant;
-- `mean(outputs)`: the reconstruction, in the range of the data.
-"""
+"""p(x | z) from what a generator returns; `tfebm.types.Likelihood` says what each offers."""
 
 import math
 from typing import Any
@@ -14,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfebm.errors import InvalidInputError
+from tfebm import checks
 from tfebm.types import Tensor
 
 
@@ -42,9 +34,7 @@ class GaussianLikelihood:
     """
 
     def __init__(self, scale: float = 0.3) -> None:
-        if not (math.isfinite(scale) and scale > 0):
-            raise InvalidInputError(f"`scale` must be a positive number. Received {scale!r}.")
-        self.scale = float(scale)
+        self.scale = checks.check_number("scale", scale, above=True)
 
     @property
     def energy_scale(self) -> float:
@@ -79,6 +69,8 @@ class BernoulliLikelihood:
 
     energy_scale = 1.0
     data_range = (-1.0, 1.0)
+    takes_logits = True
+    """The generator's outputs have any size and sign: a bounded one is refused."""
 
     def error(self, outputs: Tensor, x: Tensor) -> Tensor:
         target = 0.5 * (x + 1.0)

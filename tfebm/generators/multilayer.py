@@ -5,13 +5,12 @@ from typing import Any
 
 import keras
 
+from tfebm import checks
 from tfebm.errors import InvalidInputError
-from tfebm.types import Tensor
+from tfebm.types import Choose, Shape, Tensor
 
 PAPER_SIZES = (64, 64, 64, 96, 128)
 _HEAD = 5  # side of the heads' kernel, which no padding surrounds
-
-Choose = Callable[[int, Tensor | None, Tensor | None], Tensor]
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
@@ -75,7 +74,7 @@ class MultilayerGenerator(keras.layers.Layer):
         upsamplings: int = 1,
         log_variance_range: Sequence[float] = (-7.0, 2.0),
         legacy_std: bool = False,
-        output_activation: str | Callable | None = "tanh",
+        output_activation: str | Callable[..., Any] | None = "tanh",
         **kwargs: Any,
     ) -> None:
         # The layers cast for themselves; latents are not rounded to their precision before.
@@ -152,8 +151,9 @@ class MultilayerGenerator(keras.layers.Layer):
         features = (None, side, side, self.width)
         for size, projection in zip(self.latent_sizes, self.projections, strict=True):
             projection.build((None, size))
-        for layer in (*self.blocks, *self.means, *self.log_variances):
-            layer.build(features)
+        layers: list[keras.layers.Layer] = [*self.blocks, *self.means, *self.log_variances]
+        for block in layers:
+            block.build(features)
         for layer in self.doublings:
             layer.build(features)
             features = layer.compute_output_shape(features)
@@ -169,7 +169,7 @@ class MultilayerGenerator(keras.layers.Layer):
             )
 
         def choose(layer: int, mean: Tensor | None, log_variance: Tensor | None) -> Tensor:
-            if mean is None:
+            if mean is None or log_variance is None:
                 return latents[layer]
             return mean + keras.ops.exp(0.5 * log_variance) * latents[layer]
 
@@ -203,7 +203,7 @@ class MultilayerGenerator(keras.layers.Layer):
             return keras.ops.minimum(keras.ops.softplus(v), 10.0)
         return keras.ops.clip(v, *self.log_variance_range)
 
-    def compute_output_shape(self, input_shape: Any) -> tuple:
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         first = input_shape[0]
         return (first[0] if isinstance(first, (tuple, list)) else first, *self.image_shape)
 
@@ -219,7 +219,7 @@ class MultilayerGenerator(keras.layers.Layer):
 
 def _checked_sizes(latent_sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(latent_sizes) if isinstance(latent_sizes, (tuple, list)) else ()
-    if not sizes or any(int(n) != n or n < 1 for n in sizes):
+    if not sizes or not all(checks.is_whole(n) for n in sizes):
         raise InvalidInputError(
             "`latent_sizes` must hold a size of at least 1 for every layer, the top first, whole "
             f"numbers. Received {latent_sizes!r}."
@@ -262,7 +262,7 @@ class Projection(keras.layers.Layer):
         )
         self.map_shape = (None, side, side, channels)
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.dense.build(input_shape)
         self.deconv.build(self.map_shape)
         super().build(input_shape)
@@ -290,7 +290,7 @@ class ResidualBlock(keras.layers.Layer):
             for side in (5, 3)
         )
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.conv5.build(input_shape)
         self.conv3.build(input_shape)
         super().build(input_shape)
@@ -313,7 +313,7 @@ class Head(keras.layers.Layer):
         self.flatten = keras.layers.Flatten(**maps)
         self.dense = keras.layers.Dense(size, kernel_initializer=KERNELS, **policy)
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         _, height, width, size = self.conv.compute_output_shape(input_shape)
         self.dense.build((None, height * width * size))

@@ -8,13 +8,15 @@ gradient towards the hidden states is asked for, which is
 two matrix products and one softmax, and nothing of the size of the logits besides.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfebm.types import Tensor
 
 
 @tf.custom_gradient
-def token_nll(hidden: Tensor, kernel: Tensor, bias: Tensor, tokens: Tensor) -> tuple:
+def token_nll(hidden: Tensor, kernel: Tensor, bias: Tensor, tokens: Tensor) -> tuple[Tensor, Any]:
     """-log softmax(h W + b)[y] of each row, in float32 whatever the matrices' precision.
 
     Args:
@@ -34,7 +36,7 @@ def token_nll(hidden: Tensor, kernel: Tensor, bias: Tensor, tokens: Tensor) -> t
     total = tf.reduce_sum(weights, axis=-1)
     nll = tf.math.log(total) + largest[:, 0] - tf.gather(logits, tokens, batch_dims=1)
 
-    def gradient(upstream: Tensor) -> tuple:
+    def gradient(upstream: Tensor) -> tuple[Any, ...]:
         scale = upstream / total
         of_hidden = tf.matmul(tf.cast(weights, kernel.dtype), kernel, transpose_b=True)
         of_hidden = tf.cast(of_hidden, tf.float32) * scale[:, tf.newaxis]

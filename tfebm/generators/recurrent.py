@@ -5,13 +5,26 @@ two CPU cores it took twice as long as the two loops below, which leave to each 
 depends on the step before.
 """
 
+from typing import Any
+
+import keras
 import tensorflow as tf
 
 from tfebm.types import Tensor
 
 
+def uniform_weight(layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -> keras.Variable:
+    """A new weight of `layer`, uniform within 0.1, as in the released code of sentence models."""
+    uniform = keras.initializers.RandomUniform(-0.1, 0.1)
+    # float32 whatever the policy: a recurrence adds up over the words.
+    options = {"dtype": "float32", "autocast": False, "initializer": uniform}
+    return layer.add_weight(name=name, shape=shape, **options)
+
+
 @tf.custom_gradient
-def lstm(gates: Tensor, recurrent_kernel: Tensor, hidden: Tensor, cell: Tensor) -> tuple:
+def lstm(
+    gates: Tensor, recurrent_kernel: Tensor, hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, Any]:
     """Runs an LSTM over T steps.
 
         i, f, g, o = split(gates[t] + h_{t-1} R)
@@ -33,7 +46,7 @@ def lstm(gates: Tensor, recurrent_kernel: Tensor, hidden: Tensor, cell: Tensor) 
     """
     length = tf.shape(gates)[0]
 
-    def forward(t: Tensor, h: Tensor, c: Tensor, *records: tf.TensorArray) -> tuple:
+    def forward(t: Tensor, h: Tensor, c: Tensor, *records: tf.TensorArray) -> tuple[Any, ...]:
         i, f, g, o = tf.split(gates[t] + tf.matmul(h, recurrent_kernel), 4, axis=-1)
         i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
         c = f * c + i * g
@@ -55,7 +68,7 @@ def lstm(gates: Tensor, recurrent_kernel: Tensor, hidden: Tensor, cell: Tensor) 
         for tensor, like in ((outputs, hidden), (cells, cell), (activations, gates[0]))
     )
 
-    def gradient(upstream: Tensor) -> tuple:
+    def gradient(upstream: Tensor) -> tuple[Any, ...]:
         # All that does not depend on the step behind, for all steps at once.
         i, f, g, o = tf.split(activations, 4, axis=-1)
         before = tf.concat([cell[tf.newaxis], cells[:-1]], axis=0)
@@ -67,7 +80,7 @@ def lstm(gates: Tensor, recurrent_kernel: Tensor, hidden: Tensor, cell: Tensor) 
         into_cell = o * (1.0 - tf.square(tanh))
         transposed = tf.transpose(recurrent_kernel)
 
-        def backward(t: Tensor, dh: Tensor, dc: Tensor, record: tf.TensorArray) -> tuple:
+        def backward(t: Tensor, dh: Tensor, dc: Tensor, record: tf.TensorArray) -> tuple[Any, ...]:
             dh = dh + upstream[t]
             dc = dc + dh * into_cell[t]
             of_gates = tf.concat([tf.tile(dc, [1, 3]) * of_cell[t], dh * of_output[t]], axis=-1)

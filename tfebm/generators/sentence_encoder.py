@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from tfebm import checks
-from tfebm.generators.recurrent import lstm
-from tfebm.types import Tensor
+from tfebm.generators.recurrent import lstm, uniform_weight
+from tfebm.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
@@ -53,22 +53,17 @@ class SentenceEncoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"autocast": False, **kwargs})
-        checks.check_count("vocabulary_size", vocabulary_size)
-        checks.check_count("latent_size", latent_size)
-        checks.check_count("embedding_size", embedding_size)
-        checks.check_count("hidden_size", hidden_size)
-        self.vocabulary_size, self.latent_size = int(vocabulary_size), int(latent_size)
-        self.embedding_size, self.hidden_size = int(embedding_size), int(hidden_size)
+        self.vocabulary_size = checks.check_count("vocabulary_size", vocabulary_size)
+        self.latent_size = checks.check_count("latent_size", latent_size)
+        self.embedding_size = checks.check_count("embedding_size", embedding_size)
+        self.hidden_size = checks.check_count("hidden_size", hidden_size)
 
     def build(self, input_shape: Any = None) -> None:
         if self.built:  # loading a model builds its layers twice
             return
 
         def weight(name: str, *shape: int) -> keras.Variable:
-            # float32 whatever the policy: the recurrence adds up over the words.
-            uniform = keras.initializers.RandomUniform(-0.1, 0.1)
-            options = {"dtype": "float32", "autocast": False, "initializer": uniform}
-            return self.add_weight(name=name, shape=shape, **options)
+            return uniform_weight(self, name, shape)
 
         gates = 4 * self.hidden_size
         self.embedding = weight("embedding", self.vocabulary_size, self.embedding_size)
@@ -89,7 +84,7 @@ class SentenceEncoder(keras.layers.Layer):
         state = tf.gather(tf.transpose(states, [1, 0, 2]), last, batch_dims=1)
         return tf.matmul(state, self.head_kernel) + self.head_bias
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], 2 * self.latent_size
 
     def get_config(self) -> dict[str, Any]:

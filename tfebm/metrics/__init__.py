@@ -8,7 +8,6 @@ is the same for reconstructions of any other model.
 """
 
 from tfebm.metrics import chains
-from tfebm.metrics.anomaly import AnomalyDetection, anomaly_detection, rank_lost_scores
 from tfebm.metrics.chains import (
     ChainReport,
     autocorrelation,
@@ -26,11 +25,12 @@ from tfebm.metrics.classification import (
     spread,
 )
 from tfebm.metrics.clustering import Clustering, clustering_accuracy
+from tfebm.metrics.detection import AnomalyDetection, anomaly_detection, rank_lost_scores
 from tfebm.metrics.features import ClassifierFeatures, classifier_features, inception_features
 from tfebm.metrics.frechet import FeatureMoments, frechet_distance
 from tfebm.metrics.kernel import KernelDistance, kernel_distance
 from tfebm.metrics.latent import ActiveUnits, active_units
-from tfebm.metrics.text import (
+from tfebm.metrics.perplexity import (
     GenerationPerplexity,
     distinct_ngrams,
     generation_perplexity,

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 
 
@@ -51,7 +52,9 @@ def split_r_hat(draws: np.ndarray) -> np.ndarray:
     return np.sqrt(ratio).max(axis=-1)
 
 
-def effective_sample_size(draws: np.ndarray, kind: Literal["bulk", "tail"] = "bulk") -> np.ndarray:
+def effective_sample_size(
+    draws: np.ndarray, *, kind: Literal["bulk", "tail"] = "bulk"
+) -> np.ndarray:
     """Effective sample size over all chains: `[T, C, ...]` to `[...]`.
 
     Args:
@@ -63,10 +66,9 @@ def effective_sample_size(draws: np.ndarray, kind: Literal["bulk", "tail"] = "bu
         InvalidInputError: Fewer than 4 draws or 2 chains, or another kind.
     """
     draws = _check(draws)
+    checks.check_choice("kind", kind, ("bulk", "tail"))
     if kind == "bulk":
         return _ess(_rank_normalise(draws))
-    if kind != "tail":
-        raise InvalidInputError(f"`kind` must be 'bulk' or 'tail'. Received {kind!r}.")
     quantiles = np.quantile(draws, [0.05, 0.95], axis=(0, 1))
     return np.minimum(*(_ess((draws <= q).astype(np.float64)) for q in quantiles))
 
@@ -77,7 +79,7 @@ def autocorrelation_time(draws: np.ndarray) -> np.ndarray:
     return draws.shape[0] * draws.shape[1] / effective_sample_size(draws)
 
 
-def autocorrelation(draws: np.ndarray, max_lag: int = 100) -> np.ndarray:
+def autocorrelation(draws: np.ndarray, *, max_lag: int = 100) -> np.ndarray:
     """Autocorrelation at lags 0, ..., `max_lag`, about the mean of all chains: `[L + 1, ...]`.
 
     Chains that each stay in a mode of their own keep a correlation near 1 at every lag.
@@ -159,6 +161,7 @@ class ChainReport:
 def report(
     draws: np.ndarray,
     energies: np.ndarray,
+    *,
     acceptance: float,
     step_size: float,
     num_gradients: int,
@@ -192,13 +195,15 @@ def report(
         r_hat=split_r_hat(draws).tolist(),
         r_hat_energy=float(split_r_hat(energies)),
         ess_bulk=ess.tolist(),
-        ess_tail=effective_sample_size(draws, "tail").tolist(),
+        ess_tail=effective_sample_size(draws, kind="tail").tolist(),
         autocorrelation_time=(draws.shape[0] * draws.shape[1] / ess).tolist(),
         energy_mean=(float(energies[:half].mean()), float(energies[half:].mean())),
         energy_std=float(energies.std()),
         mode_switches=None if switches is None else int(switches.sum()),
         mode_switches_per_chain=None if switches is None else float(switches.mean()),
-        total_variation=None if shares is None else total_variation(labels, shares),
+        total_variation=None
+        if labels is None or shares is None
+        else total_variation(labels, shares),
     )
 
 

@@ -42,6 +42,7 @@ def semi_supervised_accuracy(
     y_valid: np.ndarray,
     features_test: np.ndarray,
     y_test: np.ndarray,
+    *,
     num_labels: int,
     seed: int = 0,
     protocol: Literal["paper", "sklearn"] = "paper",
@@ -90,8 +91,7 @@ def semi_supervised_accuracy(
     Inference. EACL 2021. B. Li et al. A Surprisingly Effective Fix for Deep Latent Variable
     Modeling of Text. EMNLP 2019.
     """
-    if protocol not in ("paper", "sklearn"):
-        raise InvalidInputError(f"`protocol` must be 'paper' or 'sklearn'. Received {protocol!r}.")
+    checks.check_choice("protocol", protocol, ("paper", "sklearn"))
     x_train = check_features("features_train", features_train)
     size = x_train.shape[1]
     x_valid = check_features("features_valid", features_valid, size)
@@ -119,6 +119,7 @@ def bag_of_words_accuracy(
     y_valid: np.ndarray,
     x_test: np.ndarray,
     y_test: np.ndarray,
+    *,
     vocabulary_size: int,
     num_labels: int,
     seed: int = 0,
@@ -175,12 +176,12 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
         >>> spread([0.86, 0.87, 0.88])        # about (0.87, 0.01)
     """
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+    found = np.asarray(values, np.float64)
+    if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
         raise InvalidInputError(
-            f"A spread needs at least two finite numbers, one per seed. Received {values.tolist()}."
+            f"A spread needs at least two finite numbers, one per seed. Received {found.tolist()}."
         )
-    return float(values.mean()), float(values.std(ddof=1))
+    return float(found.mean()), float(found.std(ddof=1))
 
 
 def check_features(name: str, features: Any, size: int | None = None) -> np.ndarray:
@@ -237,12 +238,10 @@ def _labelled(
             f"{num_labels}."
         )
     choice, rest = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    checks.check_choice("subset", subset, ("first", "random"))
+    rows = np.arange(num_labels)
     if subset == "random":
         rows = choice.permutation(len(y_train))[:num_labels]
-    elif subset == "first":
-        rows = np.arange(num_labels)
-    else:
-        raise InvalidInputError(f"`subset` must be 'first' or 'random'. Received {subset!r}.")
     if len(np.unique(y_train[rows])) < 2:
         raise InvalidInputError(
             f"The {num_labels} labelled rows are all of class {y_train[rows[0]]}. At least two "

@@ -34,6 +34,7 @@ def clustering_accuracy(
     y_valid: np.ndarray,
     features_test: np.ndarray,
     y_test: np.ndarray,
+    *,
     num_components: int = 2,
     pca: int | None = 4,
     seed: int = 0,
@@ -87,8 +88,7 @@ def clustering_accuracy(
     x_test = check_features("features_test", features_test, size)
     y_valid = check_labels("y_valid", y_valid, len(x_valid))
     y_test = check_labels("y_test", y_test, len(x_test))
-    if not 0 < tolerance < np.inf:
-        raise InvalidInputError(f"`tolerance` must be a positive number. Received {tolerance!r}.")
+    checks.check_number("tolerance", tolerance, above=True)
     if len(x_train) < num_components:
         raise InvalidInputError(
             f"A mixture of {num_components} components needs at least as many rows. Received "

@@ -1,5 +1,6 @@
 """Features of images, by which sets of them are compared; each is named for its network."""
 
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ def classifier_features(
     y_train: np.ndarray,
     x_test: Any = None,
     y_test: np.ndarray | None = None,
+    *,
     epochs: int = 6,
     seed: int = 0,
 ) -> ClassifierFeatures:
@@ -66,18 +68,20 @@ def classifier_features(
         raise InvalidInputError(
             "Received `y_test` without `x_test`. Give the images too, or neither."
         )
+    shape, accuracy = x.shape[1:], None
+    if y_test is not None:
+        x_test, y_test = _labelled(x_test, y_test, "y_test", shape)
     classes = np.unique(y_train)
     if len(classes) < 2:
         raise InvalidInputError(
             f"The classifier needs labels of at least two classes. Received {len(classes)}."
         )
 
-    def layer(kind: type, size: int, *args: Any, **kwargs: Any) -> keras.layers.Layer:
-        layer.count += 1
-        start = keras.initializers.GlorotUniform(seed=1000 * seed + layer.count)
-        return kind(size, *args, kernel_initializer=start, **kwargs)
+    starts = (keras.initializers.GlorotUniform(seed=1000 * seed + i) for i in itertools.count(1))
 
-    layer.count = 0
+    def layer(kind: type[Any], size: int, *args: Any, **kwargs: Any) -> keras.layers.Layer:
+        return kind(size, *args, kernel_initializer=next(starts), **kwargs)
+
     channels = {"data_format": "channels_last"}
     convolution = {**channels, "padding": "same", "activation": "relu"}
     features = keras.Sequential(
@@ -101,9 +105,7 @@ def classifier_features(
     for _ in range(epochs):
         order = generator.permutation(len(x))
         classifier.fit(x[order], y[order], batch_size=_BATCH, shuffle=False, verbose=0)
-    shape, accuracy = x.shape[1:], None
     if y_test is not None:
-        x_test, y_test = _labelled(x_test, y_test, "y_test", shape)
         known = np.isin(y_test, classes)
         if known.any():
             labels = np.searchsorted(classes, y_test[known])
@@ -115,7 +117,7 @@ def classifier_features(
     return ClassifierFeatures(extract, accuracy)
 
 
-def inception_features(weights: str | os.PathLike = "imagenet") -> Extract:
+def inception_features(weights: str | os.PathLike[str] = "imagenet") -> Extract:
     """The 2,048 pooled features of Keras' InceptionV3.
 
     Images are resized to 299 x 299 (bilinear, antialiased), grey ones repeated over three channels.

@@ -68,7 +68,7 @@ class FeatureMoments:
     @classmethod
     def of(cls, features: "np.ndarray | FeatureMoments") -> "FeatureMoments":
         """Those of rows `[N, n]`; moments as they are."""
-        if isinstance(features, cls):
+        if isinstance(features, FeatureMoments):
             return features
         moments = cls()
         moments.update(features)

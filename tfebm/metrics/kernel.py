@@ -22,9 +22,10 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     features: np.ndarray,
     reference: np.ndarray,
+    *,
+    seed: int = 0,
     num_subsets: int = 100,
     subset_size: int = 1000,
-    seed: int = 0,
 ) -> KernelDistance:
     """The squared maximum mean discrepancy under a cubic kernel, as a mean over subsets.
 
@@ -38,10 +39,10 @@ def kernel_distance(
     Args:
         features: `[N, n]`, no `FeatureMoments`.
         reference: `[M, n]`.
+        seed: Of the subsets, at least 0.
         num_subsets: Pairs of subsets, at least 1.
         subset_size: Rows drawn without replacement from each set for a pair, at least 2; all rows
             of the smaller set where it has fewer.
-        seed: Of the subsets, at least 0.
 
     Returns:
         A `KernelDistance`; float64 throughout.
@@ -57,6 +58,8 @@ def kernel_distance(
     References: M. Binkowski, D. J. Sutherland, M. Arbel, A. Gretton. Demystifying MMD GANs. ICLR
     2018 (with the features of another network, so that no figure here compares with theirs).
     """
+    from sklearn.metrics.pairwise import polynomial_kernel
+
     if any(isinstance(given, frechet.FeatureMoments) for given in (features, reference)):
         raise InvalidInputError(
             "The kernel distance needs the features themselves, [N, n] and [M, n]. Received "
@@ -73,16 +76,14 @@ def kernel_distance(
     for _ in range(num_subsets):
         a, b = (rows[rng.permutation(len(rows))[:size]] for rows in (one, other))
         within = sum(_sum_of_pairs(rows) for rows in (a, b)) / (size * (size - 1))
-        values.append(within - 2.0 * _kernel(a, b).mean())
+        values.append(within - 2.0 * polynomial_kernel(a, b).mean())
     deviation = np.std(values, ddof=1) if num_subsets > 1 else np.nan
     return KernelDistance(float(np.mean(values)), float(deviation))
 
 
-def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a @ b.T / a.shape[1] + 1.0) ** 3
-
-
 def _sum_of_pairs(rows: np.ndarray) -> float:
     """k over all pairs of different rows, both orders."""
-    kernel = _kernel(rows, rows)
+    from sklearn.metrics.pairwise import polynomial_kernel
+
+    kernel = polynomial_kernel(rows)
     return float(kernel.sum() - np.trace(kernel))

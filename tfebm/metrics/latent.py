@@ -1,15 +1,17 @@
 """How many coordinates of a latent say anything about the data."""
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 
 _ROWS = 1024  # examples at a time: of 200 chains each, they need room in float64
 
 
-class ActiveUnits(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ActiveUnits:
     """Coordinates whose posterior mean changes with the example."""
 
     count: int
@@ -21,7 +23,7 @@ class ActiveUnits(NamedTuple):
     """Below which a coordinate counts as unused."""
 
 
-def active_units(z: np.ndarray, threshold: float = 0.01, means: bool = False) -> ActiveUnits:
+def active_units(z: np.ndarray, *, threshold: float = 0.01, means: bool = False) -> ActiveUnits:
     """Counts the latent coordinates that depend on the example.
 
         AU = #{i : Var_x(E[z_i | x]) > threshold}
@@ -71,10 +73,7 @@ def active_units(z: np.ndarray, threshold: float = 0.01, means: bool = False) ->
         )
     if not np.isfinite(z).all():
         raise InvalidInputError("`z` holds NaN or infinite values. Look at the chains.")
-    if not 0 <= threshold < np.inf:
-        raise InvalidInputError(
-            f"`threshold` must be a number of at least 0. Received {threshold!r}."
-        )
+    threshold = checks.check_number("threshold", threshold)
     if means:
         variances = z.astype(np.float64).var(axis=0, ddof=1)
     else:
@@ -85,4 +84,4 @@ def active_units(z: np.ndarray, threshold: float = 0.01, means: bool = False) ->
             of_examples[i : i + _ROWS] = part.mean(axis=1)
             within += part.var(axis=1, ddof=1).sum(axis=0) / len(z)
         variances = of_examples.var(axis=0, ddof=1) - within / z.shape[1]
-    return ActiveUnits(int((variances > threshold).sum()), variances, float(threshold))
+    return ActiveUnits(int((variances > threshold).sum()), variances, threshold)

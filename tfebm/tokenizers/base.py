@@ -5,11 +5,11 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import tensorflow as tf
 
+from tfebm import checks
 from tfebm.errors import InvalidInputError
 from tfebm.tokenizers.characters import IGNORED, join_accents
 from tfebm.types import Tensor
@@ -42,8 +42,8 @@ class Tokenizer:
     Ids 0 to 3 are special: padding, start, end, unknown. Those of the vocabulary follow in its
     order. Equal settings make equal tokenizers: `get_config` holds the whole vocabulary.
 
-    Subclassing guide: `_to_ids` and `_to_text`, `learn`, and `resources` where an export has
-    tables to track.
+    Subclassing guide: `_to_ids` and `_to_text`, `_learned` for `learn`, and `resources` where an
+    export has tables to track.
 
     Args:
         vocabulary: Words, or pieces of them, without the special ones.
@@ -63,6 +63,8 @@ class Tokenizer:
     start_id: ClassVar[int] = START
     end_id: ClassVar[int] = END
     unknown_id: ClassVar[int] = UNKNOWN
+    default_max_size: ClassVar[int | None] = None
+    """What `learn` takes for `max_size`, where nobody says otherwise."""
     needs_tensorflow_text: ClassVar[bool] = False
     """Whether whoever loads an export needs the operations of tensorflow-text."""
 
@@ -139,12 +141,12 @@ class Tokenizer:
         """The arguments of the constructor."""
         return {"vocabulary": list(self.vocabulary), "split": self.split}
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Copies and pickles are made anew: the tables of TensorFlow cannot be copied.
         return type(self).from_config, (self.get_config(),)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Tokenizer":
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The tokenizer of a `get_config`."""
         return cls(**config)
 
@@ -152,21 +154,37 @@ class Tokenizer:
     def learn(
         cls,
         sentences: Iterable[str],
+        *,
         max_size: int | None = None,
         min_count: int = 1,
         split: str = "whitespace",
-    ) -> "Tokenizer":
+    ) -> Self:
         """A tokenizer whose vocabulary is that of `sentences`.
 
         Args:
             sentences: Text to learn from; special words in it are not learned.
-            max_size: Largest `vocabulary_size`.
+            max_size: Largest `vocabulary_size`, the four special ids included; the rarest are
+                left out. Default: `default_max_size`, no limit for None.
             min_count: Words seen less often are left out.
             split: As the constructor's.
 
         Raises:
             InvalidInputError: Nothing to learn from, or a size that leaves no room for words.
         """
+        max_size = cls.default_max_size if max_size is None else max_size
+        if max_size is not None and not checks.is_whole(max_size, least=len(SPECIAL_WORDS) + 1):
+            raise InvalidInputError(
+                "`max_size` must be a whole number above 4, since it counts the four special ids. "
+                f"Received {max_size!r}."
+            )
+        checks.check_count("min_count", min_count)
+        counts = count_words(sentences, split, min_count)
+        room = None if max_size is None else int(max_size) - len(SPECIAL_WORDS)
+        return cls(cls._learned(counts, room)[:room], split)
+
+    @classmethod
+    def _learned(cls, counts: collections.Counter[str], room: int | None) -> list[str]:
+        """The vocabulary of words that were counted, the rarest last; it is cut to `room`."""
         raise NotImplementedError
 
     def _to_ids(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -180,10 +198,7 @@ class Tokenizer:
 
 def check_split(split: str) -> str:
     """`split`, or `InvalidInputError` where there is no such way."""
-    if split not in SPLITS:
-        raise InvalidInputError(
-            f"`split` must be {' or '.join(map(repr, SPLITS))}. Received {split!r}."
-        )
+    checks.check_choice("split", split, SPLITS)
     return split
 
 
@@ -201,7 +216,7 @@ def split_words(text: Tensor, split: str) -> tf.RaggedTensor:
     return tf.strings.split(text)
 
 
-def count_words(sentences: Iterable[str], split: str, min_count: int) -> collections.Counter:
+def count_words(sentences: Iterable[str], split: str, min_count: int) -> collections.Counter[str]:
     """How often each word is seen, of those seen `min_count` times; special ones aside.
 
     Words are split in the graph's way, so that what is learned is what is later found.
@@ -212,13 +227,13 @@ def count_words(sentences: Iterable[str], split: str, min_count: int) -> collect
             "`sentences` must be a list of sentences, or another iterable of them. Received one "
             "string; put it into a list."
         )
-    counts: collections.Counter = collections.Counter()
-    sentences = iter(sentences)
-    while chunk := list(itertools.islice(sentences, _CHUNK)):
+    found: collections.Counter[bytes] = collections.Counter()
+    rest = iter(sentences)
+    while chunk := list(itertools.islice(rest, _CHUNK)):
         with tf.device("CPU"):
             words = split_words(tf.constant(chunk, tf.string), split)
-        counts.update(words.flat_values.numpy().tolist())
-    counts = collections.Counter({w.decode("utf-8", "replace"): n for w, n in counts.items()})
+        found.update(words.flat_values.numpy().tolist())
+    counts = collections.Counter({w.decode("utf-8", "replace"): n for w, n in found.items()})
     for word in SPECIAL_WORDS:
         counts.pop(word, None)
     counts = collections.Counter({w: n for w, n in counts.items() if n >= min_count})
@@ -228,23 +243,6 @@ def count_words(sentences: Iterable[str], split: str, min_count: int) -> collect
             "more times and is not special. Give more text, or a lower `min_count`."
         )
     return counts
-
-
-def check_sizes(max_size: int | None, min_count: int) -> None:
-    """Raises `InvalidInputError` for limits that `learn` cannot keep to."""
-
-    def whole(value: Any) -> bool:
-        return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-    if max_size is not None and (not whole(max_size) or max_size <= len(SPECIAL_WORDS)):
-        raise InvalidInputError(
-            "`max_size` must be a whole number above 4, since it counts the four special ids. "
-            f"Received {max_size!r}."
-        )
-    if not whole(min_count) or min_count < 1:
-        raise InvalidInputError(
-            f"`min_count` must be a whole number of at least 1. Received {min_count!r}."
-        )
 
 
 def _checked_vocabulary(vocabulary: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Pieces of words, for vocabularies that leave nothing unknown."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -9,7 +11,6 @@ from tfebm.tokenizers import base
 from tfebm.types import Tensor
 
 SUFFIX = "##"  # before a piece that continues a word
-DEFAULT_MAX_SIZE = 8000
 # White space, which no word has: a text cannot write a special id.
 _UNREACHABLE = (" <pad>", " <s>", " </s>", base.SPECIAL_WORDS[base.UNKNOWN])
 
@@ -25,6 +26,10 @@ class WordpieceTokenizer(base.Tokenizer):
     `tensorflow_text` of the TensorFlow's own release, or gives the path of its
     `python/ops/_fast_wordpiece_tokenizer.so` to `tf.load_op_library`; TensorFlow Serving must be
     one that is built with them, as its own build rules do. `WordTokenizer` needs nothing.
+
+    `learn` takes pieces of words, and every letter of them as far as `max_size` goes (8,000 where
+    it is not given; what comes out may be some per cent smaller). Ten thousand different words
+    take it some seconds to a minute.
 
     Args:
         vocabulary: Pieces, in the order of their ids, without the special ones; "##" before
@@ -48,6 +53,7 @@ class WordpieceTokenizer(base.Tokenizer):
     References: X. Song et al. Fast WordPiece Tokenization. EMNLP 2021.
     """
 
+    default_max_size: ClassVar[int | None] = 8000
     needs_tensorflow_text = True
 
     def __init__(self, vocabulary: Sequence[str], split: str = "whitespace") -> None:
@@ -66,40 +72,14 @@ class WordpieceTokenizer(base.Tokenizer):
             )
 
     @classmethod
-    def learn(
-        cls,
-        sentences: Iterable[str],
-        max_size: int | None = None,
-        min_count: int = 1,
-        split: str = "whitespace",
-    ) -> "WordpieceTokenizer":
-        """A tokenizer of the pieces that make up the words of `sentences`.
-
-        The learner is tensorflow-text's; ten thousand different words take it some seconds to a
-        minute. Every letter of the words is a piece too, as far as `max_size` goes.
-
-        Args:
-            sentences: Text to learn from; special words in it are not learned.
-            max_size: Largest `vocabulary_size`, the four special ids included; what comes out
-                may be some per cent smaller. Default: 8,000.
-            min_count: Words seen less often are not learned from.
-            split: As the constructor's.
-
-        Raises:
-            InvalidInputError: Nothing to learn from, or a size that leaves no room for pieces.
-        """
-        max_size = DEFAULT_MAX_SIZE if max_size is None else max_size
-        base.check_sizes(max_size, min_count)
-        counts = base.count_words(sentences, split, min_count)
+    def _learned(cls, counts: Counter[str], room: int | None) -> list[str]:
         from tensorflow_text.tools.wordpiece_vocab import wordpiece_tokenizer_learner_lib
 
-        room = max_size - len(base.SPECIAL_WORDS)
         pieces = wordpiece_tokenizer_learner_lib.learn(
             counts, room, reserved_tokens=[], lower_thresh=1, joiner=SUFFIX
         )
-        pieces = [piece for piece in pieces if piece not in base.SPECIAL_WORDS]
         # The rarest stand last. Where no threshold fits, the learner returns too many.
-        return cls(pieces[:room], split)
+        return [piece for piece in pieces if piece not in base.SPECIAL_WORDS]
 
     def _to_ids(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
         return self._pieces.tokenize(words).merge_dims(1, 2)

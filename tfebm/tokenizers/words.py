@@ -1,6 +1,7 @@
 """Whole words."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -59,30 +60,8 @@ class WordTokenizer(base.Tokenizer):
         return [self._table]
 
     @classmethod
-    def learn(
-        cls,
-        sentences: Iterable[str],
-        max_size: int | None = None,
-        min_count: int = 1,
-        split: str = "whitespace",
-    ) -> "WordTokenizer":
-        """A tokenizer of the words of `sentences`, the most frequent first.
-
-        Args:
-            sentences: Text to learn from; special words in it are not learned.
-            max_size: Largest `vocabulary_size`, the four special ids included; the words that
-                are left out are the rarest. Default: no limit.
-            min_count: Words seen less often are left out.
-            split: As the constructor's.
-
-        Raises:
-            InvalidInputError: Nothing to learn from, or a size that leaves no room for words.
-        """
-        base.check_sizes(max_size, min_count)
-        counts = base.count_words(sentences, split, min_count)
-        words = sorted(counts, key=lambda word: (-counts[word], word))
-        room = None if max_size is None else max_size - len(base.SPECIAL_WORDS)
-        return cls(words[:room], split)
+    def _learned(cls, counts: Counter[str], room: int | None) -> list[str]:
+        return sorted(counts, key=lambda word: (-counts[word], word))
 
     def _to_ids(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
         ids = self._table.lookup(words.flat_values)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tfebm import checks
-from tfebm.data import lengths
 from tfebm.errors import InvalidInputError
 
 
@@ -91,10 +90,10 @@ def generation_perplexity(
 
 
 def _perplexity(nll_fn: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:
-    return perplexity(np.sum(nll_fn(x), dtype=np.float64), int(lengths(x).sum()))
+    return perplexity(float(np.sum(nll_fn(x), dtype=np.float64)), int(np.count_nonzero(x)))
 
 
-def distinct_ngrams(sentences: Sequence[str], n: int) -> float:
+def distinct_ngrams(sentences: Sequence[str], *, n: int) -> float:
     """Share of n-grams that are distinct: different ones over all.
 
     1 where no n-gram comes twice, near 0 for a generator that repeats itself. It falls with the
@@ -109,7 +108,7 @@ def distinct_ngrams(sentences: Sequence[str], n: int) -> float:
 
     Example:
 
-        >>> distinct_ngrams(["the food was good", "the food was bad"], 2)     # 4 of 6
+        >>> distinct_ngrams(["the food was good", "the food was bad"], n=2)     # 4 of 6
         0.6666666666666666
 
     References: J. Li et al. A Diversity-Promoting Objective Function for Neural Conversation

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from tfebm import InvalidInputError, data
-from tfebm.data import default_grammar, lengths, load_text
+from tfebm import InvalidInputError
+from tfebm.data import default_grammar, lengths, load_text, text_data
 from tfebm.tokenizers import END, UNKNOWN, WordpieceTokenizer, WordTokenizer
 
 LINES = ["the cat sat", "the dog", "", "a cat and a dog sat", " \t ", "the end"]
@@ -65,13 +65,21 @@ class TestGrammar:
             "0.0%"
         )
 
-    def test_the_seed_decides(self, sentences):
-        np.testing.assert_array_equal(load_text("grammar").x_test, sentences.x_test)
-        other = load_text("grammar", seed=1)
-        assert texts(other, other.x_test) != texts(sentences, sentences.x_test)
+    @pytest.fixture
+    def few(self, monkeypatch):
+        """Fewer sentences, as quickly made."""
+        monkeypatch.setattr(text_data, "GRAMMAR_SIZES", {"train": 3_000, "valid": 30, "test": 30})
+
+    def test_the_seed_decides(self, few):
+        one, same, other = (
+            load_text("grammar", **how) for how in ({"labels": True}, {}, {"seed": 1})
+        )
+        np.testing.assert_array_equal(same.x_test, one.x_test)
+        assert texts(other, other.x_test) != texts(one, one.x_test)
         assert other.y_test is None
 
-    def test_its_entropy_holds_for_whole_sentences_alone(self):
+    def test_its_entropy_holds_for_whole_sentences_alone(self, few):
+        assert load_text("grammar").entropy == default_grammar().entropy
         assert load_text("grammar", max_length=12).entropy is None
         assert load_text("grammar", max_vocabulary=100).entropy is None
 
@@ -460,7 +468,3 @@ def test_names_of_any_bytes(tmp_path):
     str(caught.value).encode()
     loaded = load_text(write(tmp_path / "red\x1b[31m\nline.txt", ["a"]))
     assert loaded.report_sentence.startswith(r"red\x1b[31m\nline: 1 sentence")
-
-
-def test_public_names():
-    assert data.text.load_text is load_text

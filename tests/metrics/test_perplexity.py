@@ -34,10 +34,10 @@ def test_perplexities_that_there_are_not(nll, tokens, message):
 
 def test_distinct_ngrams_counted_by_hand():
     sentences = ["the food was good", "the food was bad", "good"]
-    assert distinct_ngrams(sentences, 1) == 5 / 9
-    assert distinct_ngrams(sentences, 2) == 4 / 6  # none from "bad" to "good"
-    assert distinct_ngrams(sentences, 4) == 1.0
-    assert distinct_ngrams(["a a a a a"], 2) == 1 / 4
+    assert distinct_ngrams(sentences, n=1) == 5 / 9
+    assert distinct_ngrams(sentences, n=2) == 4 / 6  # none from "bad" to "good"
+    assert distinct_ngrams(sentences, n=4) == 1.0
+    assert distinct_ngrams(["a a a a a"], n=2) == 1 / 4
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_distinct_ngrams_counted_by_hand():
 )
 def test_sentences_that_cannot_be_counted(sentences, n, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
-        distinct_ngrams(sentences, n)
+        distinct_ngrams(sentences, n=n)
 
 
 class TestGenerationPerplexity:

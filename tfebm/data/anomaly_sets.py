@@ -7,9 +7,10 @@ import numpy as np
 
 from tfebm import checks
 from tfebm.data import arrays, folders, pixels
-from tfebm.data.images import ImageData, alike, brightness
+from tfebm.data.images import ImageData, of_files
 from tfebm.errors import InvalidInputError
 from tfebm.files import check_readable_path, local_path, printable
+from tfebm.types import Array
 
 _NORMAL = ("good", "normal", "ok")  # what folders of normal images among others are called
 _SHOWN = 5  # damaged files in a note, at most
@@ -20,7 +21,7 @@ class AnomalyData(NamedTuple):
 
     images: ImageData
     """`x_train` is normal; `x_test` is what is judged, with its labels where there are any."""
-    is_anomaly: np.ndarray | None
+    is_anomaly: Array | None
     """`[N]` bool, of `x_test`; None where it is not known."""
     names: list[str]
     """Of the test images."""
@@ -37,7 +38,7 @@ class AnomalyData(NamedTuple):
 
 
 def hold_out_class(
-    data: ImageData, label: int, seed: int = 0, train_share: float = 0.8
+    data: ImageData, *, label: int, seed: int = 0, train_share: float = 0.8
 ) -> AnomalyData:
     """Makes one class the anomaly: the benchmark of the papers, with a clean split.
 
@@ -108,6 +109,7 @@ def hold_out_class(
 def load_normal_and_test(
     normal: str,
     test: str,
+    *,
     image_size: int | None = None,
     background: str = pixels.WHITE,
     channels: int | None = None,
@@ -139,22 +141,15 @@ def load_normal_and_test(
             "What is learned from must not be judged: the folders must lie apart. Received "
             f"{printable(places[0])} and {printable(places[1])}, one of which holds the other."
         )
-    notes = []
-    wholes = []
-    for place, purpose in zip(places, ("normal", "test"), strict=True):
+    notes, wholes = [], []
+    for place, (purpose, _) in zip(places, given, strict=True):
         if not place.is_dir():
             raise InvalidInputError(
                 f"The folder {printable(place)} holds no images, since there is none. "
                 "Check the path."
             )
-        found = folders.find(place)
-        skipped = folders.skipped_sentence(found.skipped)
-        if not found.files:
-            raise InvalidInputError(
-                f"The folder {printable(place)} holds no images"
-                f"{f'; {skipped}' if skipped else ''}. Check the path."
-            )
-        wholes.append(found)
+        wholes.append(folders.find_images(place))
+        skipped = folders.skipped_sentence(wholes[-1].skipped)
         notes += [f"{purpose}: {skipped}"] if skipped else []
     learned, left_out = _to_learn(places[0], wholes[0])
     notes += left_out
@@ -184,16 +179,9 @@ def load_normal_and_test(
         )
     if damaged:
         notes.append(_damaged([path for i, path in enumerate(to_judge) if i in damaged], places[1]))
-    is_anomaly = _by_folder(places[1], judged)
-    name = printable(resolved[1].name)
-    parts = {"x_train": read.images[:number], "x_test": read.images[number:]}
-    notes += [brightness(read.images, name), *alike(parts)]
-    images = ImageData(
-        name,
-        **parts,
-        notes=tuple(note for note in notes if note),
-    )
-    return AnomalyData(images, is_anomaly, [str(path.relative_to(places[1])) for path in judged])
+    images = of_files(resolved[1], read.images, number, notes)
+    names = [str(path.relative_to(places[1])) for path in judged]
+    return AnomalyData(images, _by_folder(places[1], judged), names)
 
 
 def _to_learn(folder: pathlib.Path, whole: folders.Found) -> tuple[list[pathlib.Path], list[str]]:
@@ -218,7 +206,7 @@ def _damaged(paths: list[pathlib.Path], folder: pathlib.Path) -> str:
     )
 
 
-def _by_folder(folder: pathlib.Path, files: list[pathlib.Path]) -> np.ndarray | None:
+def _by_folder(folder: pathlib.Path, files: list[pathlib.Path]) -> Array | None:
     """Which files are anomalies, where a folder of normal ones stands beside others."""
     tops = [path.relative_to(folder).parts[0].lower() for path in files]
     if any(path.parent == folder for path in files):

@@ -1,9 +1,9 @@
-"""Sentences by name or path, as ids, and batches of sentences of like length."""
+"""Sentences by name or path, as ids."""
 
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ import tensorflow as tf
 from tfebm import checks
 from tfebm.data import sentences as text_lines
 from tfebm.data import text_files, text_sources
-from tfebm.data.pipeline import steps_per_epoch
 from tfebm.data.small_english import default_grammar
+from tfebm.data.text_batches import lengths, trim
 from tfebm.errors import InvalidInputError
 from tfebm.files import local_path, printable
 from tfebm.tokenizers import (
@@ -25,7 +25,7 @@ from tfebm.tokenizers import (
     WordpieceTokenizer,
     WordTokenizer,
 )
-from tfebm.types import Tensor
+from tfebm.types import Array
 
 GRAMMAR_SIZES = {"train": 10_000, "valid": 1_000, "test": 1_000}
 _CHUNK = 1024  # sentences that are turned into ids at a time
@@ -38,17 +38,17 @@ class TextData:
 
     name: str
     tokenizer: Tokenizer
-    x_train: np.ndarray
+    x_train: Array
     """int32 `[N, L]`: ids, the end, then padding; L is the longest sentence's length."""
-    x_valid: np.ndarray
+    x_valid: Array
     """As `x_train`, of its own length; may hold no sentences."""
-    x_test: np.ndarray
+    x_test: Array
     """As `x_valid`."""
-    y_train: np.ndarray | None = None
+    y_train: Array | None = None
     """int64 labels `[N]`, where they were asked for."""
-    y_valid: np.ndarray | None = None
-    y_test: np.ndarray | None = None
-    x_unlabelled: np.ndarray | None = None
+    y_valid: Array | None = None
+    y_test: Array | None = None
+    x_unlabelled: Array | None = None
     """As `x_train`: the sentences of further files."""
     report: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     """Of each split what became of its sentences: `read` is the sum of `empty`, `duplicate`,
@@ -168,16 +168,16 @@ def load_text(
     _check_choices(too_long, max_vocabulary, min_count, vocabulary, tokenizer, unlabelled)
     embedded = source == "grammar"
     if embedded:
-        name, splits, remarks, own = source, _sample_grammar(seed, labels), (), ()
+        found = text_sources.Source(source, _sample_grammar(seed, labels))
     else:
         found = text_sources.load_splits(str(source), labels, data_dir, text_feature)
-        name, splits, remarks, own = found
+    name, splits, remarks, own = found
     if unlabelled:
         paths = [local_path(path, "`unlabelled`").expanduser() for path in unlabelled]
         _check_apart(paths, own)
         files = [text_files.read_sentences(path, None) for path in paths]
         splits["unlabelled"] = text_files.Sentences([s for file in files for s in file.lines])
-    needed = {part: splits[part].lines for part in ("train", "unlabelled") if part in splits}
+    needed = {part: s.lines for part, s in splits.items() if part in ("train", "unlabelled")}
     for part, lines in needed.items():
         if not any(lines):
             raise InvalidInputError(
@@ -189,9 +189,10 @@ def load_text(
         if vocabulary is not None:
             tokenizer = _read_vocabulary(kind, vocabulary, split)
         else:
-            sentences = itertools.chain.from_iterable(needed.values())
-            tokenizer = kind.learn(sentences, max_vocabulary, min_count, split)
-    fields, report = {}, {}
+            every = itertools.chain.from_iterable(needed.values())
+            tokenizer = kind.learn(every, max_size=max_vocabulary, min_count=min_count, split=split)
+    fields: dict[str, Array] = {}
+    report: dict[str, dict[str, int]] = {}
     for part, sentences in splits.items():
         x, kept, report[part] = _encode(tokenizer, sentences, max_length, too_long)
         if part in needed and not len(x):
@@ -205,113 +206,27 @@ def load_text(
     changed = ("too_long_cut", "too_long_skipped", "unknown_words")
     same = not any(report[part][count] for part in GRAMMAR_SIZES for count in changed)
     entropy = default_grammar().entropy if embedded and same else None
-    return TextData(name, tokenizer, **fields, report=report, entropy=entropy, remarks=remarks)
-
-
-def lengths(x: np.ndarray) -> np.ndarray:
-    """Tokens of each sentence of ids `[N, L]`, the end included and padding not: int64 `[N]`."""
-    real = np.asarray(x) != PAD
-    places = np.arange(1, real.shape[1] + 1)
-    return (real * places).max(axis=1, initial=0)
-
-
-def trim(x: np.ndarray) -> np.ndarray:
-    """Ids `[N, L]` without the columns behind the longest sentence."""
-    return x[:, : lengths(x).max(initial=0)]
-
-
-def sentence_batches(
-    x: np.ndarray, batch_size: int, seed: int, first_step: int = 0
-) -> tf.data.Dataset:
-    """Endless shuffled batches of sentences of like length, int32 `[B, T]`.
-
-    An epoch sorts the sentences by length, those of one length in random order, cuts them into
-    batches, trims each to its longest sentence, and shuffles the batches. All of it is drawn
-    from (seed, epoch) alone, so that step t of a run sees the same batch whether the run was
-    interrupted before it or not. Use it with
-    `fit(..., steps_per_epoch=steps_per_epoch(len(x), batch_size))`.
-
-    Args:
-        x: Ids `[N, L]`, padded with 0, kept in memory once.
-        batch_size: Of the global batch; the batch of the longest sentences may be smaller.
-        seed: Of the order.
-        first_step: Steps to skip, counted from the start of training.
-
-    Raises:
-        InvalidInputError: `x` holds no sentences or no ids, or counts below 1.
-    """
-    checks.check_count("first_step", first_step, 0)
-    sizes, to_batch = _prepared(x, batch_size)
-    num, per_epoch = len(sizes), steps_per_epoch(len(sizes), batch_size)
-
-    def epoch(number: Tensor) -> tf.data.Dataset:
-        def shuffled(values: Tensor, stream: int) -> Tensor:
-            key = [tf.constant(seed, tf.int64), 2 * number + stream]
-            return tf.random.experimental.stateless_shuffle(values, seed=key)
-
-        rows = shuffled(tf.range(num, dtype=tf.int64), 0)
-        rows = tf.gather(rows, tf.argsort(tf.gather(sizes, rows), stable=True))
-        firsts = shuffled(tf.range(0, num, batch_size), 1)
-        return tf.data.Dataset.from_tensor_slices(firsts).map(
-            lambda first: rows[first : first + batch_size]
-        )
-
-    epochs = tf.data.Dataset.range(first_step // per_epoch, tf.int64.max).flat_map(epoch)
-    return (
-        epochs.skip(first_step % per_epoch)
-        .map(to_batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+    return TextData(
+        name,
+        tokenizer,
+        x_train=fields["x_train"],
+        x_valid=fields["x_valid"],
+        x_test=fields["x_test"],
+        y_train=fields.get("y_train"),
+        y_valid=fields.get("y_valid"),
+        y_test=fields.get("y_test"),
+        x_unlabelled=fields.get("x_unlabelled"),
+        report=report,
+        entropy=entropy,
+        remarks=remarks,
     )
-
-
-def evaluation_batches(x: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    """Every sentence once, the shortest first, int32 `[B, T]`, each batch trimmed.
-
-    The rows are in the order of `np.argsort(lengths(x), kind="stable")`.
-
-    Args:
-        x: Ids `[N, L]`, padded with 0.
-        batch_size: The last batch may be smaller.
-
-    Raises:
-        InvalidInputError: `x` holds no sentences or no ids, or `batch_size` is below 1.
-    """
-    sizes, to_batch = _prepared(x, batch_size)
-    rows = np.argsort(sizes, kind="stable")
-    return (
-        tf.data.Dataset.from_tensor_slices(rows)
-        .batch(batch_size)
-        .map(to_batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def _prepared(x: np.ndarray, batch_size: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Lengths `[N]`, and a function of rows to their ids."""
-    checks.check_count("batch_size", batch_size)
-    x = np.asarray(x)
-    if x.ndim != 2 or not np.issubdtype(x.dtype, np.integer):
-        raise InvalidInputError(
-            f"Sentences must be integer ids of shape [N, L], padded with 0. Received {x.dtype} of "
-            f"shape {list(x.shape)}. Use `tokenizer.tokenize`, or the arrays of `load_text`."
-        )
-    if not len(x):
-        raise InvalidInputError("There are no sentences to batch. At least one is needed.")
-    with tf.device("CPU"):
-        ids = tf.constant(x, tf.int32)
-        sizes = tf.constant(lengths(x))
-
-    def to_batch(rows: Tensor) -> Tensor:
-        return tf.gather(ids, rows)[:, : tf.reduce_max(tf.gather(sizes, rows))]
-
-    return sizes, to_batch
 
 
 def _sample_grammar(seed: int, labels: bool) -> text_files.Splits:
     seeds = np.random.SeedSequence(seed).spawn(len(GRAMMAR_SIZES))
     splits = {}
     for (split, num), each in zip(GRAMMAR_SIZES.items(), seeds, strict=True):
-        drawn = default_grammar().derive(num, each)
+        drawn = default_grammar().derive(num, seed=each)
         numbers = drawn.labels.tolist() if labels else None
         splits[split] = text_files.Sentences(drawn.sentences, numbers)
     return splits
@@ -319,7 +234,7 @@ def _sample_grammar(seed: int, labels: bool) -> text_files.Splits:
 
 def _encode(
     tokenizer: Tokenizer, sentences: text_files.Sentences, max_length: int, too_long: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+) -> tuple[Array, Array, dict[str, int]]:
     """Ids of those that are kept, which those are, and what became of all."""
     full = np.array([line != "" for line in sentences.lines], bool)
     kept = full.copy()
@@ -358,7 +273,7 @@ def _encode(
     return x, kept, report
 
 
-def _tokenized(tokenizer: Tokenizer, lines: Sequence[str], max_length: int) -> np.ndarray:
+def _tokenized(tokenizer: Tokenizer, lines: Sequence[str], max_length: int) -> Array:
     """Ids of sentences, of very long ones only those of their beginning, but too many still."""
     most = _CHARACTERS * max_length
     short = [line if len(line) <= most else line[:most].rsplit(maxsplit=1)[0] for line in lines]
@@ -409,8 +324,7 @@ def _check_choices(
     tokenizer: Tokenizer | None,
     unlabelled: Sequence[str],
 ) -> None:
-    if too_long not in ("cut", "skip"):
-        raise InvalidInputError(f"`too_long` must be 'cut' or 'skip'. Received {too_long!r}.")
+    checks.check_choice("too_long", too_long, ("cut", "skip"))
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         raise InvalidInputError(
             "`tokenizer` must be a `WordTokenizer` or a `WordpieceTokenizer`. Received a "

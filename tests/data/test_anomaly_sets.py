@@ -35,9 +35,9 @@ def test_a_class_is_held_out_and_the_rest_is_shared_by_one_split():
 
 def test_the_seed_chooses_the_split():
     data = numbered(100, np.arange(100) % 5)
-    found = [ids(hold_out_class(data, 3, seed).images.x_train) for seed in (0, 0, 1)]
+    found = [ids(hold_out_class(data, label=3, seed=seed).images.x_train) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
-    assert len(hold_out_class(data, 3, train_share=0.5).images.x_train) == 40
+    assert len(hold_out_class(data, label=3, train_share=0.5).images.x_train) == 40
 
 
 @pytest.mark.parametrize(
@@ -50,21 +50,21 @@ def test_the_seed_chooses_the_split():
 )
 def test_what_cannot_be_held_out(labels, label, share, message):
     with pytest.raises(tfebm.InvalidInputError, match=message):
-        hold_out_class(numbered(12, labels), label, train_share=share)
+        hold_out_class(numbered(12, labels), label=label, train_share=share)
 
 
 def test_validation_images_come_from_the_training_set_alone():
     data = numbered(30, np.arange(30) % 5)  # 0 to 19 are for training
-    split = validation_split(data, 6)
+    split = validation_split(data, num_examples=6)
     train, validation = ids(split.x_train), ids(split.x_test)
     assert (len(train), len(validation)) == (14, 6)
     assert sorted(train + validation) == list(range(20))
     assert sorted(train) == train
     np.testing.assert_array_equal(split.y_train, np.array(train) % 5)
     np.testing.assert_array_equal(split.y_test, np.array(validation) % 5)
-    assert ids(validation_split(data, 6).x_test) == validation
-    assert ids(validation_split(data, 6, seed=1).x_test) != validation
-    without = validation_split(ImageData("plain", data.x_train, data.x_test), 6)
+    assert ids(validation_split(data, num_examples=6).x_test) == validation
+    assert ids(validation_split(data, num_examples=6, seed=1).x_test) != validation
+    without = validation_split(ImageData("plain", data.x_train, data.x_test), num_examples=6)
     assert without.y_train is None
     assert without.y_test is None
 
@@ -73,16 +73,16 @@ def test_validation_images_come_from_the_training_set_alone():
 def test_validation_leaves_images_to_learn_from(count):
     data = numbered(30, np.arange(30) % 5)
     with pytest.raises(tfebm.InvalidInputError, match=f"Received {count} of the 20 training"):
-        validation_split(data, count)
+        validation_split(data, num_examples=count)
     with pytest.raises(tfebm.InvalidInputError, match="num_examples"):
-        validation_split(data, 0)
+        validation_split(data, num_examples=0)
 
 
 def test_floats_and_bytes_become_one_kind():
     x = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1) * np.ones((1, 2, 2, 1), np.uint8)
     floats = x[:8].astype(np.float32) / 127.5 - 1
     data = ImageData("some", floats, x[8:], np.arange(8) % 3, np.arange(4) % 3)
-    split = hold_out_class(data, 1).images
+    split = hold_out_class(data, label=1).images
     assert split.x_train.dtype == split.x_test.dtype == np.float32
     both = np.concatenate([split.x_train, split.x_test])
     assert both.min() >= -1
@@ -93,13 +93,13 @@ def test_labels_of_one_part_alone():
     data = numbered(12, np.arange(12) % 3)
     half = ImageData("half", data.x_train, data.x_test, data.y_train)
     with pytest.raises(tfebm.InvalidInputError, match="half has no y_test, and one label"):
-        hold_out_class(half, 1)
+        hold_out_class(half, label=1)
 
 
 def test_images_without_labels():
     images = np.zeros((4, 2, 2, 1), np.uint8)
     with pytest.raises(tfebm.InvalidInputError, match="plain has no labels"):
-        hold_out_class(ImageData("plain", images, images[:0]), 1)
+        hold_out_class(ImageData("plain", images, images[:0]), label=1)
 
 
 class TestFolders:
