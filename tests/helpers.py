@@ -1,7 +1,6 @@
 """Small models that several tests share."""
 
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -14,51 +13,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfebm
+from tfebm.models.parts import Batch
 from tfebm.serving import c_api, extras
 
-# Runs in a process of its own; as TensorFlow Serving does, it refuses to compile with XLA.
-STRANGER = """
-import json, os, sys
-for name in ("tfebm", "keras"):
-    sys.modules[name] = None  # importing either would fail
-sys.path.insert(0, os.path.dirname(sys.argv[3]))
-import c_api
-import numpy as np
-import tensorflow as tf
-
-library = c_api.load_library()
-c_api.disable_xla(library)
-request = json.load(open(sys.argv[1]))
-arrays = {k: np.asarray(v["value"], v["dtype"]) for k, v in request["arrays"].items()}
-
-
-def plain(value):
-    return value.astype("U") if value.dtype == object else value
-
-
-results = {}
-for part, path in request["models"].items():
-    loaded = tf.saved_model.load(path)
-    for name, signature in loaded.signatures.items():
-        inputs = {k: tf.constant(arrays[k]) for k in signature.structured_input_signature[1]}
-        for key, value in signature(**inputs).items():
-            results[f"object {name} {key}"] = plain(value.numpy())
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
-        without_python = c_api.Session(path, library)
-        for name in loaded.signatures:
-            signature = meta.signature_def[name]
-            feed = {v.name: arrays[k] for k, v in signature.inputs.items()}
-            fetch = {k: v.name for k, v in signature.outputs.items()}
-            for key, value in session.run(fetch, feed).items():
-                results[f"session {name} {key}"] = plain(np.asarray(value))
-            answers = without_python.run(list(fetch.values()), feed)
-            for key, value in zip(fetch, answers, strict=True):
-                results[f"C {name} {key}"] = plain(value)
-        without_python.close()
-np.savez(sys.argv[2], **results)
-"""
 WAYS = ("object", "session", "C")
+"""Of asking an export: of `tests/serving/stranger.py`."""
 
 
 def small_model(num_features=6, latent_size=3, steps=4, noise=1.0, jit=False, **kwargs):
@@ -77,6 +36,13 @@ def small_model(num_features=6, latent_size=3, steps=4, noise=1.0, jit=False, **
         posterior_sampler=tfebm.ShortRunLangevin(steps, 0.1, noise, jit_compile=jit),
         **kwargs,
     )
+
+
+def inferred(model, x, seeds, training):
+    """Latents as a step of learning, or of an evaluation, has them."""
+    rows = tf.ones([len(x)])
+    batch = Batch(x, seeds, rows, tf.reduce_sum(rows), model.step.value, training, model)
+    return model.inference.learn(batch)[0]
 
 
 def vectors(num_rows, num_features=6, seed=0):
@@ -128,53 +94,50 @@ def signatures_of(export):
     return seen
 
 
-def strangers_answers(export, arrays, folder):
-    """What `STRANGER` gets from both parts of an export: arrays by "way signature output"."""
-    request = {
-        "models": {part: str(getattr(export, part)) for part in export._fields},
-        "arrays": {
-            k: {"value": v.tolist(), "dtype": "U" if v.dtype.kind == "U" else v.dtype.name}
-            for k, v in arrays.items()
-        },
-    }
-    (folder / "request.json").write_text(json.dumps(request))
-    answer = folder / "answer.npz"
-    arguments = [str(folder / "request.json"), str(answer), c_api.__file__]
-    subprocess.run([sys.executable, "-c", STRANGER, *arguments], check=True, cwd=folder)
-    return np.load(answer)
+def strangers_visit(versions, folder, repeats=3, timeout=300):
+    """What `tests/serving/stranger.py` gets from versions of exports, all in one process.
 
+    Args:
+        versions: Paths and the inputs of all their signatures, arrays by name, by a name of ours.
+        folder: Where files may be left.
+        repeats: How often each input is spoilt in each way.
+        timeout: Seconds.
 
-def survives_malformed_requests(path, folder, count, timeout=300):
-    """How many malformed requests of each kind, by signature, a version of an export survived."""
-    signatures = {
-        name: {
-            "inputs": {
-                key: {
-                    "tensor": info.name,
-                    "dtype": tf.as_dtype(info.dtype).name,
-                    "shape": [dim.size for dim in info.tensor_shape.dim[1:]],
+    Returns:
+        Answers, by "version way signature output"; and how many malformed requests of each kind
+        were survived, by version and signature.
+    """
+    request = {}
+    for name, (path, arrays) in versions.items():
+        request[name] = {"path": str(path), "repeats": repeats, "arrays": {}, "signatures": {}}
+        for key, value in arrays.items():
+            dtype = "U" if value.dtype.kind == "U" else value.dtype.name
+            request[name]["arrays"][key] = {"value": value.tolist(), "dtype": dtype}
+        for signature, info in extras.read_signatures(path).items():
+            if signature != extras.DEFAULT_SIGNATURE:
+                request[name]["signatures"][signature] = {
+                    "inputs": {
+                        key: {
+                            "tensor": each.name,
+                            "dtype": tf.as_dtype(each.dtype).name,
+                            "shape": [dim.size for dim in each.tensor_shape.dim[1:]],
+                        }
+                        for key, each in info.inputs.items()
+                    },
+                    "outputs": {key: each.name for key, each in info.outputs.items()},
                 }
-                for key, info in signature.inputs.items()
-            },
-            "outputs": {key: info.name for key, info in signature.outputs.items()},
-        }
-        for name, signature in extras.read_signatures(path).items()
-        if name != extras.DEFAULT_SIGNATURE
-    }
-    library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
-    request = {"path": str(path), "library": library, "signatures": signatures, "count": count}
     (folder / "request.json").write_text(json.dumps(request))
-    script = pathlib.Path(__file__).with_name("serving") / "malformed.py"
+    script = pathlib.Path(__file__).with_name("serving") / "stranger.py"
+    files = [folder / "request.json", folder / "answers.npz"]
     done = subprocess.run(
-        [sys.executable, str(script), c_api.__file__, str(folder / "request.json")],
+        [sys.executable, *map(str, (script, c_api.__file__, *files))],
         capture_output=True,
         text=True,
         timeout=timeout,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout)
-    assert all(sum(kinds.values()) == count for kinds in seen.values())
-    return seen
+    return dict(np.load(files[1])), json.loads(done.stdout.splitlines()[-1])
 
 
 def shell_commands(path, program):

@@ -277,7 +277,7 @@ class TestActiveUnits:
         found = model.fit(X, batch_size=4, epochs=4, verbose=0, callbacks=[units]).history
         z = model.infer(X, seed=1, num_chains=3)
         assert len(found["active_units"]) == 2
-        assert found["active_units"][-1] == metrics.active_units(z, 0.005).count
+        assert found["active_units"][-1] == metrics.active_units(z, threshold=0.005).count
         model.generator.layers[-1].bias.assign(np.full(6, np.nan))
         assert np.isnan(units.measure(model)["active_units"])
 
@@ -287,7 +287,7 @@ class TestActiveUnits:
         x = np.random.default_rng(0).uniform(-1, 1, (8, 12, 12, 1)).astype("float32")
         everything = ActiveUnits(x, num_chains=2, threshold=0.0).measure(model)["active_units"]
         layers = model.infer(x, seed=0, num_chains=2)
-        assert everything == sum(metrics.active_units(z, 0.0).count for z in layers) > 0
+        assert everything == sum(metrics.active_units(z, threshold=0.0).count for z in layers) > 0
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -53,7 +53,7 @@ def test_a_resumed_run_tunes_like_an_uninterrupted_one(tmp_path):
         tuner = StepSizeTuner(X, every=1, criterion="ksd", path=path)
         if resume:
             tuner.restore()
-        training.train(model, data, settings, directory, [tuner])
+        training.train(model, data, settings, directory, extra_callbacks=[tuner])
         return model, tuner
 
     expected, whole = run("whole", 0)

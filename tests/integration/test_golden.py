@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tfebm
+from tfebm import random
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "compiled"])
@@ -59,8 +60,10 @@ def test_chains(model, golden):
 def test_losses_and_gradients(model, golden, monkeypatch):
     """Through the model's own step, with only the starts of the chains given."""
     numbers = golden("latent_ebm")
-    starts = iter([numbers["z_posterior_0"], numbers["z_prior_0"]])
-    monkeypatch.setattr(model, "start", lambda seeds, _: (tf.constant(next(starts)), seeds))
+    starts = {random.POSTERIOR: numbers["z_posterior_0"], random.PRIOR: numbers["z_prior_0"]}
+    monkeypatch.setattr(
+        model.prior, "start", lambda seeds, child: (tf.constant(starts[child]), seeds)
+    )
     grads, logs = model.learn(tf.constant(numbers["x"]), tf.zeros([8, 2], tf.int32), True)
     expected = {
         "generator_loss": numbers["generator_loss"],

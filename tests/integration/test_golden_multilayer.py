@@ -48,7 +48,7 @@ def test_chain_and_gradients(model, golden, monkeypatch):
     start, end = (
         tuple(tf.constant(numbers[f"z_{k}_layer{i}"]) for i in range(5)) for k in ("0", "K")
     )
-    monkeypatch.setattr(model, "start", lambda seeds, _: (start, seeds))
+    monkeypatch.setattr(model.prior, "start", lambda seeds, _: (start, seeds))
     z = model.sample_posterior(tf.constant(numbers["x"]), tf.zeros([4, 2], tf.int32))
     for found, expected in zip(z, end, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)

@@ -39,20 +39,20 @@ def test_chain_likelihood_and_determinant(model, golden, monkeypatch):
     numbers = golden("text")
     start = tf.constant(numbers["z_0"])
     x = tf.constant(numbers["tokens"][:, 1:], tf.int32)
-    monkeypatch.setattr(model, "start", lambda seeds, _: (start, seeds))
+    monkeypatch.setattr(model.inference, "start", lambda seeds: (start, seeds))
     z = model.sample_posterior(x, tf.zeros([5, 2], tf.int32))
     np.testing.assert_allclose(z, numbers["z_K"], atol=1e-5, rtol=0)
     nll = model.likelihood.error(model.examples.outputs(z, x), x)
     np.testing.assert_allclose(nll, numbers["nll_given_z_K"], atol=1e-4, rtol=0)
     end, found = log_det.log_det_of_map(
         *(model.posterior_sampler, model.joint_energy, start, x),
-        step_size=model.current_step_size(),
+        step_size=model.inference.current_step_size(),
     )
     np.testing.assert_allclose(end, numbers["z_K"], atol=1e-5, rtol=0)
     np.testing.assert_allclose(found.value, numbers["log_abs_det_jacobian"], atol=1e-4, rtol=0)
     assert found.valid.numpy().all()
     # The bound is put together of these, with the same start.
-    log_weight, of_bound, valid = model.bound_rows(x, tf.zeros([5, 2], tf.int32))
+    log_weight, of_bound, valid = model.inference.bound(x, tf.zeros([5, 2], tf.int32))
     log_normal = -0.5 * np.log(2 * np.pi) * 6
 
     def log_prior(z):

@@ -1,4 +1,6 @@
-"""Two replicas train like one device: same noise per global row, same scale of the losses."""
+"""Two replicas train like one device: same noise per global row, same scale of the losses.
+
+That every model does is in `tests/models/test_contract.py`."""
 
 import contextlib
 
@@ -10,62 +12,25 @@ from helpers import small_model, vectors, weights_of
 
 import tfebm
 
-OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(1e-2),
-    # Adam divides by the size of a gradient; near zero that would turn rounding into steps.
-    "adam": lambda: keras.optimizers.Adam(1e-3, epsilon=1e-3),
-}
 
-
-def trained(scope, optimizer, num_rows, jit=False, num_chains=1, epochs=10):
+def trained(scope):
     keras.utils.set_random_seed(0)
     with scope:
-        model = small_model(jit=jit, num_chains=num_chains)
-        model.compile(OPTIMIZERS[optimizer](), OPTIMIZERS[optimizer]())
-    batches = tf.data.Dataset.from_tensor_slices(vectors(num_rows)).batch(8).repeat(epochs)
+        model = small_model(steps=3, jit=True)
+        model.compile(*(keras.optimizers.SGD(1e-2) for _ in range(2)))
+    # Batches of 8 and of 1, which leaves a replica without rows.
+    batches = tf.data.Dataset.from_tensor_slices(vectors(9)).batch(8).repeat(10)
     history = model.fit(batches, verbose=0, shuffle=False).history
     return weights_of(model), history
 
 
-@pytest.mark.parametrize(
-    ("num_rows", "optimizer", "jit"),
-    [  # batches of 8 and a last one: 11: of 3, as 2 and 1; 9: of 1, as 1 and none
-        (11, "adam", True),
-        (9, "adam", False),
-        (9, "sgd", True),
-    ],
-)
-def test_two_replicas_give_the_weights_of_one_device(mirrored, optimizer, num_rows, jit):
-    one, history = trained(contextlib.nullcontext(), optimizer, num_rows, jit)
-    two, of_two = trained(mirrored.scope(), optimizer, num_rows, jit)
+def test_compiled_chains_of_two_replicas_give_the_weights_of_one_device(mirrored):
+    (one, history), (two, of_two) = trained(contextlib.nullcontext()), trained(mirrored.scope())
     assert next(value for name, value in one.items() if name.endswith("step")) == 20
     for path, value in one.items():
         np.testing.assert_allclose(value, two[path], atol=1e-5, rtol=0, err_msg=path)
     for name, values in history.items():
         np.testing.assert_allclose(values, of_two[name], rtol=1e-4, atol=1e-4, err_msg=name)
-
-
-def test_a_first_batch_that_does_not_split_evenly(mirrored):
-    def train(scope):
-        keras.utils.set_random_seed(0)
-        with scope:
-            model = small_model()
-            model.compile(OPTIMIZERS["sgd"](), OPTIMIZERS["sgd"]())
-        batches = tf.data.Dataset.from_tensor_slices(vectors(8)).batch(5)
-        model.fit(batches, verbose=0, shuffle=False)
-        model.evaluate(batches, verbose=0)
-        return weights_of(model)
-
-    one, two = train(contextlib.nullcontext()), train(mirrored.scope())
-    for path, value in one.items():
-        np.testing.assert_allclose(value, two[path], atol=1e-5, rtol=0, err_msg=path)
-
-
-def test_several_chains_per_example_under_two_replicas(mirrored):
-    one, _ = trained(contextlib.nullcontext(), "sgd", 9, num_chains=3, epochs=5)
-    two, _ = trained(mirrored.scope(), "sgd", 9, num_chains=3, epochs=5)
-    for path, value in one.items():
-        np.testing.assert_allclose(value, two[path], atol=1e-5, rtol=0, err_msg=path)
 
 
 def test_losses_are_means_over_the_global_batch(mirrored):

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 import tfebm
-from tfebm.models import evidence_bound, evidence_sampler, laplace_bound
 
 CHAIN = tfebm.ShortRunLangevin(8, 0.2, 0.5)
 SENTENCES = ["a b", "b", "c c a"]
@@ -29,7 +28,7 @@ def log_evidence(model, tilt=None):
     width = grid[1, 0] - grid[0, 0]
     log_z = np.log(np.sum(np.exp(-energy)) * width)
     found = []
-    for ids in model.as_rows(SENTENCES).numpy():
+    for ids in model.examples.tensor(SENTENCES).numpy():
         x = tf.repeat(tf.constant(ids)[tf.newaxis], len(grid), axis=0)
         nll = model.likelihood.error(model.examples.outputs(tf.constant(grid), x), x).numpy()
         found.append(np.logaddexp.reduce(-energy - nll) + np.log(width))
@@ -57,7 +56,7 @@ def test_bounds_lie_below_the_integral_and_approach_it(make):
     if tilt is not None:
         estimate = model.estimate_log_normalizer(num_samples=200_000)
         assert abs(estimate.value - log_z) < 5 * estimate.standard_error
-    bound = evidence_bound(model, SENTENCES, num_chains=256, log_normalizer=log_z)
+    bound = model.evidence_bound(SENTENCES, num_chains=256, log_normalizer=log_z)
     assert bound.valid.all()
     # 256 draws: the weights' logarithms spread by less than 1, so that a mean of them has a
     # standard error below 0.06.
@@ -71,7 +70,7 @@ def test_bounds_lie_below_the_integral_and_approach_it(make):
 def test_samples_around_the_chains_find_the_integral(make):
     model = make()
     exact, log_z = log_evidence(model, model.tilt if make is latent_ebm else None)
-    found = laplace_bound(model, SENTENCES, num_samples=1000, log_normalizer=log_z)
+    found = model.laplace_bound(SENTENCES, num_samples=1000, log_normalizer=log_z)
     size = found.effective_sample_size
     assert (size > 100).all()
     # Relative variance of the mean weight: (1000 / size - 1) / 1000; five standard errors.
@@ -79,21 +78,23 @@ def test_samples_around_the_chains_find_the_integral(make):
     assert (np.abs(found.importance_weighted - exact) < error).all()
     np.testing.assert_allclose(found.kl + found.reconstruction, -found.importance_weighted)
     seeds = np.arange(6, dtype=np.int32).reshape(3, 2)
-    few = laplace_bound(model, SENTENCES, 2, num_chains=5, seed=seeds, log_normalizer=log_z)
+    few = model.laplace_bound(
+        SENTENCES, num_samples=2, num_chains=5, seed=seeds, log_normalizer=log_z
+    )
     assert np.isfinite(few.importance_weighted).all()
 
 
 def test_a_chain_is_chosen_for_its_bound_and_invalid_ones_weigh_nothing():
     model = short_run()
-    own = evidence_bound(model, SENTENCES, num_chains=8)
-    sampler = evidence_sampler(model, SENTENCES, num_steps=4, values=[0.1, 0.5, 30.0])
+    own = model.evidence_bound(SENTENCES, num_chains=8)
+    sampler = model.evidence_sampler(SENTENCES, num_steps=4, values=[0.1, 0.5, 30.0])
     assert sampler.noise_scale == 0.0
     assert np.max(sampler.step_size) in (0.1, 0.5)
-    chosen = evidence_bound(model, SENTENCES, num_chains=8, sampler=sampler)
+    chosen = model.evidence_bound(SENTENCES, num_chains=8, sampler=sampler)
     assert chosen.valid.all()
     assert not np.allclose(chosen.elbo, own.elbo)
     # Steps far beyond the limit: no chain is valid, and nothing is claimed.
-    wild = evidence_bound(model, SENTENCES, sampler=tfebm.ShortRunLangevin(2, 3.0, 0.0))
+    wild = model.evidence_bound(SENTENCES, sampler=tfebm.ShortRunLangevin(2, 3.0, 0.0))
     assert wild.invalid_chains == 1.0
     assert np.isneginf(wild.importance_weighted).all()
     assert wild.summary()["importance_weighted"] is None

@@ -2,12 +2,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import assert_weights_equal, vectors, weights_of
+from helpers import vectors
 from scipy import stats
 
 import tfebm
 from tfebm import random
-from tfebm.models import check_stability, evidence_bound, laplace_bound, tune_step_size
 
 X = vectors(20)
 SIZES = (2, 3)
@@ -51,17 +50,13 @@ class TestTuples:
         z = model.infer(X)
         assert [part.shape for part in z] == [(20, 2), (20, 3)]
         assert [part.shape for part in model.infer(X[:4], num_chains=5)] == [(4, 5, 2), (4, 5, 3)]
-        assert [part.shape for part in model.infer(X[:0])] == [(0, 2), (0, 3)]
         close(model.reconstruct(X), model.decode_latents(z))
         assert model.generate(7).shape == (7, 6)
-        # A row depends neither on its batch-mates nor on the batch size.
-        close(model.infer(X[3:5], batch_size=1), [part[3:5] for part in z])
-        close(model.score(X)[5:9], model.score(X[5:9], batch_size=2))
 
     def test_the_posterior_chain_is_the_samplers_on_the_posterior_energy(self):
         model = two_layer_model()
         seeds = random.as_row_seeds(3, 20)
-        start, streams = model.start(seeds, 1)
+        start, streams = model.inference.start(seeds)
         expected = tfebm.ShortRunLangevin(4, 0.1)(
             model.posterior_energy, start, tf.constant(X), seed=streams
         )
@@ -104,37 +99,14 @@ class TestTuples:
         with pytest.raises(tfebm.InvalidInputError, match="takes a tuple of latents"):
             tfebm.FlowEBM(generator, tfebm.EnergyMLP((4,)))
 
-    def test_export_lays_the_layers_side_by_side(self, tmp_path):
-        model = two_layer_model()
-        model.posterior_step_size.assign([[0.2, 0.1]] * 4)
-        target = tfebm.serving.export(model, tmp_path, "two")
-        seeds = random.as_row_seeds(1, 4)
-        generator = tf.saved_model.load(str(target.generator)).signatures
-        generated = generator["generate"](seed=seeds)
-        close(generated["image"], model.generate(4, seed=1))
-        assert generated["latent"].shape == (4, 5)
-        close(generator["decode"](latent=generated["latent"])["image"], generated["image"])
-        scorer = tf.saved_model.load(str(target.scorer)).signatures
-        latent = scorer["infer"](image=tf.constant(X[:4]), seed=seeds)["latent"]
-        close(latent, np.concatenate(model.infer(X[:4], seed=seeds), axis=1))
-
 
 class TestLearning:
-    def test_fit_lowers_the_error_and_saving_keeps_everything(self, tmp_path):
+    def test_fit_lowers_the_error(self):
         model = two_layer_model(steps=8)
         model.compile(keras.optimizers.Adam(0.03))
         history = model.fit(X, batch_size=8, epochs=12, verbose=0).history
         assert history["generator_loss"][-1] < 0.8 * history["generator_loss"][0]
         assert model.posterior_sampler.num_traces <= 2
-        model.posterior_step_size.assign([[0.2, 0.05]] * 8)
-        model.save(tmp_path / "model.keras")
-        again = keras.saving.load_model(tmp_path / "model.keras")
-        assert again.latent_size == SIZES
-        assert_weights_equal(model, again)
-        np.testing.assert_array_equal(model.infer(X)[1], again.infer(X)[1])
-        for each in (model, again):
-            each.fit(X, batch_size=8, verbose=0, shuffle=False)
-        assert_weights_equal(model, again)
 
     def test_an_energy_that_is_zero_makes_the_latent_ebm_a_short_run_model(self):
         plain, tilted = two_layer_model(), two_layer_model(kind="latent_ebm")
@@ -148,20 +120,6 @@ class TestLearning:
             each.fit(X, batch_size=8, epochs=2, verbose=0, shuffle=False)
         for a, b in zip(plain.generator.weights, tilted.generator.weights, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
-
-    def test_two_replicas_give_the_weights_of_one_device(self, mirrored):
-        def trained(scope):
-            keras.utils.set_random_seed(0)
-            with scope:
-                model = two_layer_model(kind="latent_ebm")
-                model.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01))
-            batches = tf.data.Dataset.from_tensor_slices(vectors(9)).batch(8).repeat(3)
-            model.fit(batches, verbose=0, shuffle=False)
-            return weights_of(model)
-
-        one, two = trained(tf.distribute.get_strategy().scope()), trained(mirrored.scope())
-        for name, value in one.items():
-            np.testing.assert_allclose(value, two[name], atol=1e-5, rtol=0, err_msg=name)
 
 
 class TestStepSizes:
@@ -179,10 +137,10 @@ class TestStepSizes:
         model.posterior_step_size.assign(tf.fill([4, 2], 0.3))
         tuned = model.infer(X)
         model.posterior_sampler = tfebm.ShortRunLangevin(9, 0.1)
-        assert model.current_step_size() is None
+        assert model.inference.current_step_size() is None
         assert np.abs(model.infer(X)[0] - tuned[0]).max() > 0.01
         with pytest.raises(tfebm.InvalidInputError, match="replaced"):
-            tune_step_size(model, X)
+            model.tune_step_size(X)
         model.posterior_sampler = tfebm.ShortRunLangevin(4, 0.1, jit_compile=False)
         close(model.infer(X), tuned)
 
@@ -200,12 +158,12 @@ class TestStepSizes:
 
     def test_a_likelihood_that_is_set_later_acts_at_once(self):
         model = two_layer_model()
-        before = model.infer(X)[0], evidence_bound(model, X).elbo
+        before = model.infer(X)[0], model.evidence_bound(X).elbo
         model.likelihood = tfebm.GaussianLikelihood(1.0)
         other = two_layer_model(likelihood=tfebm.GaussianLikelihood(1.0))
         other.generator.set_weights(model.generator.get_weights())
         close(model.infer(X), other.infer(X))
-        np.testing.assert_allclose(evidence_bound(model, X).elbo, evidence_bound(other, X).elbo)
+        np.testing.assert_allclose(model.evidence_bound(X).elbo, other.evidence_bound(X).elbo)
         assert np.abs(model.infer(X)[0] - before[0]).max() > 0.01
 
     def test_a_sampler_with_rejections_has_no_weight_and_no_determinant(self):
@@ -214,27 +172,27 @@ class TestStepSizes:
         assert model.infer(X)[0].shape == (20, 2)
         assert model.posterior_step_size is None
         with pytest.raises(tfebm.InvalidInputError, match="may reject"):
-            evidence_bound(model, X)
+            model.evidence_bound(X)
         with pytest.raises(tfebm.InvalidInputError, match="may reject"):
-            tune_step_size(model, X)
+            model.tune_step_size(X)
 
     def test_tuning_sets_them_and_lowers_its_criterion(self):
         model = two_layer_model(step_size=0.001)
-        found = tune_step_size(model, X[:6], criterion="ksd", report="all", per_part=True)
+        found = model.tune_step_size(X[:6], criterion="ksd", report="all", per_part=True)
         np.testing.assert_allclose(model.posterior_step_size, found.table, rtol=1e-6)
         best = found.candidates[found.chosen]
         assert best.ksd == min(c.ksd for c in found.candidates)
         assert best.entropy is not None
         assert best.table.max() > 0.01
         before = model.posterior_step_size.numpy()
-        tune_step_size(model, X[:6], apply=False, values=[0.02, 0.03])
+        model.tune_step_size(X[:6], apply=False, values=[0.02, 0.03])
         np.testing.assert_array_equal(model.posterior_step_size, before)
 
     def test_a_step_size_past_the_limit_of_stability(self):
         model = two_layer_model(step_size=5.0)
         with pytest.raises(tfebm.InvalidInputError, match=r"5 is not stable.*limit.*curvature"):
-            check_stability(model, X)
-        assert check_stability(two_layer_model(step_size=0.01), X) > 1.0
+            model.check_stability(X)
+        assert two_layer_model(step_size=0.01).check_stability(X) > 1.0
 
 
 class TestEvidence:
@@ -259,7 +217,7 @@ class TestEvidence:
         x = vectors(100, 4)
         exact = self.exact(x)
         model = self.model(0.25)
-        one, many = (evidence_bound(model, x, num_chains=m, seed=1) for m in (1, 30))
+        one, many = (model.evidence_bound(x, num_chains=m, seed=1) for m in (1, 30))
         assert one.valid_share == many.valid_share == 1.0
         # Means over 100 examples of M chains; the bounds may exceed the truth by noise alone.
         error = np.std(many.importance_weighted - exact) / 10
@@ -278,7 +236,7 @@ class TestEvidence:
     def test_samples_around_the_chains_find_the_evidence_and_the_posterior(self):
         x = vectors(100, 4)
         # Any chain does: from wherever it ends, a Newton step finds the posterior's mean.
-        found = laplace_bound(self.model(0.02, steps=25), x, num_samples=400, num_chains=3)
+        found = self.model(0.02, steps=25).laplace_bound(x, num_chains=3, num_samples=400)
         # Relative variance of the mean weight: (400 / size - 1) / 400; five standard errors.
         error = 5 * np.sqrt((400 / found.effective_sample_size - 1) / 400)
         assert (found.effective_sample_size > 200).all()
@@ -293,26 +251,27 @@ class TestEvidence:
 
     def test_samples_of_latents_with_layers(self):
         model = two_layer_model()
-        found = laplace_bound(model, X, num_samples=200)
+        found = model.laplace_bound(X, num_samples=200)
         assert (found.effective_sample_size > 10).all()
-        lower = evidence_bound(model, X, num_chains=4, sampler=tfebm.ShortRunLangevin(8, 0.05))
+        lower = model.evidence_bound(X, num_chains=4, sampler=tfebm.ShortRunLangevin(8, 0.05))
         assert lower.valid.all()
         assert found.importance_weighted.mean() > lower.importance_weighted.mean()
 
     def test_numbers_that_are_no_bounds_are_marked(self):
-        bound = evidence_bound(self.model(0.5), vectors(10, 4))
+        bound = self.model(0.5).evidence_bound(vectors(10, 4))
         assert bound.valid_share == 0.0
         summary = bound.summary()
         assert summary["elbo"] is None
         assert summary["invalid_share"] == 1.0
 
     def test_no_examples(self):
-        for function in (evidence_bound, laplace_bound, tune_step_size):
+        model = two_layer_model()
+        for asked in (model.evidence_bound, model.laplace_bound, model.tune_step_size):
             with pytest.raises(tfebm.InvalidInputError, match="Received none"):
-                function(two_layer_model(), X[:0])
+                asked(X[:0])
 
     def test_dropout_is_refused(self):
         model = two_layer_model(generator=TopDownNetwork(dropout=0.5))
-        for function in (evidence_bound, laplace_bound):
+        for asked in (model.evidence_bound, model.laplace_bound):
             with pytest.raises(tfebm.InvalidInputError, match="dropout"):
-                function(model, X)
+                asked(X)

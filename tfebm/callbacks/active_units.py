@@ -65,4 +65,4 @@ class ActiveUnits(keras.callbacks.Callback):
         z = np.asarray(latents.join(z))
         if not np.isfinite(z).all():
             return {"active_units": float("nan")}
-        return {"active_units": active_units(z, self.threshold).count}
+        return {"active_units": active_units(z, threshold=self.threshold).count}

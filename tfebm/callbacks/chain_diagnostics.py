@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tfebm import checks, random
 from tfebm.metrics import chains
@@ -64,18 +63,17 @@ class ChainDiagnostics(keras.callbacks.Callback):
     def measure(self, model: FlowEBM) -> dict[str, float]:
         """The figures of `model` as it is now."""
         if self._sampler is None:
-            leapfrog = model.sampler.num_leapfrog_steps if model.adapts else 5
+            leapfrog = getattr(model.sampler, "num_leapfrog_steps", 5)
             self._sampler = HMC(
                 self._num_steps,
                 num_leapfrog_steps=leapfrog,
                 num_adaptation_steps=self._num_steps,
             )
         streams = random.as_row_seeds(self.seed, self.num_chains)
-        start = random.row_normal(streams, random.START_STREAM, model.latent_size)
         step_size = float(model.step_size.numpy()) or 0.1
         _, trace = self._sampler(
             model.latent_energy,
-            start * tf.cast(model.start_scale, tf.float32),
+            model.prior.fresh(streams),
             seed=streams,
             step_size=step_size,
             draws=True,

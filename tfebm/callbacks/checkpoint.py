@@ -43,7 +43,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory: str | os.PathLike,
+        directory: str | os.PathLike[str],
         every: int = 0,
         keep: int = 2,
         extra_state: Callable[[], Any] | None = None,
@@ -60,7 +60,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._epoch = 0
         self._saved = 0
         self._restored: dict[str, Any] | None = None
-        self._metrics: list | None = None
+        self._metrics: list[Any] | None = None
 
     def restore(self, model: keras.Model) -> dict[str, Any] | None:
         """Loads the newest checkpoint into a compiled model.
@@ -174,7 +174,7 @@ class _WeightsInMemory(io.BytesIO):
         return _WEIGHTS
 
 
-def complete_checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
+def complete_checkpoints(directory: str | os.PathLike[str]) -> list[pathlib.Path]:
     """The finished checkpoints of a folder, oldest first; half-written ones are never among
     them."""
     found = pathlib.Path(directory).glob(f"{_PREFIX}*")
@@ -187,7 +187,7 @@ def step_of(path: pathlib.Path) -> int:
 
 
 def newest_checkpoint(
-    directory: str | os.PathLike, strategy: tf.distribute.Strategy | None = None
+    directory: str | os.PathLike[str], strategy: tf.distribute.Strategy | None = None
 ) -> pathlib.Path | None:
     """The newest finished checkpoint of a folder; None where there is none.
 

@@ -26,9 +26,9 @@ class RunLog(keras.callbacks.Callback):
 
     def __init__(
         self,
-        path: str | os.PathLike | None,
+        path: str | os.PathLike[str] | None,
         settings: dict[str, Any],
-        epochs: list[dict] | None = None,
+        epochs: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.path = None if path is None else pathlib.Path(path)

@@ -20,7 +20,7 @@ class SampleGrid(keras.callbacks.Callback):
         seed: Of the samples.
     """
 
-    def __init__(self, path: str | os.PathLike, side: int = 10, seed: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], side: int = 10, seed: int = 0) -> None:
         super().__init__()
         self.path = pathlib.Path(path)
         self.side = side

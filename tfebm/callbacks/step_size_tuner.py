@@ -13,14 +13,17 @@ import numpy as np
 from tfebm import checks, files
 from tfebm.data import to_float
 from tfebm.errors import InvalidInputError
-from tfebm.models import tune_step_size, workers
+from tfebm.models import workers
 from tfebm.samplers import Tuning, step_size
-from tfebm.samplers.tuning import NoStepSize
+from tfebm.samplers.candidates import NoStepSize
 
 _EXAMPLES = {"kl": 32, "ksd": 32, "entropy": 4}
 # Of `tune`, for a schedule with a decay to find as well: fewer step sizes.
-_NEAR = {"constant": {"num_values": 5}, "geometric": {"num_values": 3, "span": 1.5}}
-_WHOLE = {"constant": {"num_values": 10}, "geometric": {"num_values": 6}}
+_NEAR: dict[str, dict[str, Any]] = {
+    "constant": {"num_values": 5},
+    "geometric": {"num_values": 3, "span": 1.5},
+}
+_WHOLE: dict[str, dict[str, Any]] = {"constant": {"num_values": 10}, "geometric": {"num_values": 6}}
 _OURS = ("sampler", "energy_fn", "position", "context", "around", "start_scale")
 
 
@@ -73,7 +76,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         family: Literal["constant", "geometric", "free"] = "constant",
         per_part: bool = False,
         apply: bool = True,
-        path: str | os.PathLike | None = None,
+        path: str | os.PathLike[str] | None = None,
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -177,7 +180,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         found = None
         for where in [near, whole] if self.records else [whole]:
             try:
-                found = tune_step_size(self.model, x, self.seed, **{**where, **self.options})
+                found = self.model.tune_step_size(x, seed=self.seed, **{**where, **self.options})
                 break
             except NoStepSize as error:
                 reason = str(error)
@@ -214,6 +217,5 @@ class StepSizeTuner(keras.callbacks.Callback):
         """Examples for a search at `step`: float32 in [-1, 1], or sentences as they were given."""
         rows = np.random.default_rng([self.seed, step]).choice(len(self.x), number, replace=False)
         drawn = np.asarray(self.x)[np.sort(rows)]
-        if getattr(self.model, "reads_sentences", False):
-            return drawn
-        return to_float(drawn).numpy()
+        pixels = drawn.dtype == np.uint8 and self.model.vocabulary_size is None
+        return to_float(drawn).numpy() if pixels else drawn

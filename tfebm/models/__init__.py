@@ -1,20 +1,14 @@
 """Keras models; the only place with a `train_step`."""
 
 from tfebm.models import workers
-from tfebm.models.evidence import (
-    EvidenceBound,
-    LaplaceBound,
-    check_stability,
-    evidence_bound,
-    evidence_sampler,
-    laplace_bound,
-    tune_step_size,
-)
+from tfebm.models.bounds import EvidenceBound, LaplaceBound
+from tfebm.models.defaults import TEXT_STEP_SIZES, text_sampler
 from tfebm.models.flow_ebm import FlowEBM
 from tfebm.models.flow_model import FlowModel
 from tfebm.models.language_model import LanguageModel
 from tfebm.models.latent_ebm import LatentEBM
-from tfebm.models.short_run import TEXT_STEP_SIZES, ShortRunModel, text_sampler
+from tfebm.models.latent_model import LatentModel, ScoreParts
+from tfebm.models.short_run_model import ShortRunModel
 from tfebm.models.vae import VAE
 
 __all__ = [
@@ -26,12 +20,9 @@ __all__ = [
     "LanguageModel",
     "LaplaceBound",
     "LatentEBM",
+    "LatentModel",
+    "ScoreParts",
     "ShortRunModel",
-    "check_stability",
-    "evidence_bound",
-    "evidence_sampler",
-    "laplace_bound",
     "text_sampler",
-    "tune_step_size",
     "workers",
 ]

@@ -8,10 +8,8 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.errors import InvalidInputError, received
-from tfebm.generators.likelihoods import BernoulliLikelihood
-from tfebm.models import latents
+from tfebm.models import latents, networks
 from tfebm.models.latents import LatentSize
-from tfebm.models.optimizers import OptimizersModel
 from tfebm.samplers import Chain
 from tfebm.types import Tensor
 
@@ -21,15 +19,16 @@ _SATURATED = 0.99
 _PROBED_ROWS, _PROBED_SCALES = 32, (1.0, 30.0, 1000.0)
 
 
-def check_network(name: str, network: Any, models: tuple[type, ...] = ()) -> None:
+def check_network(name: str, network: Any, backbone: bool = False) -> None:
     """Raises `InvalidInputError` unless `network` is a layer or a model of Keras 3.
 
     Args:
         name: The argument.
         network: What was given for it.
-        models: Models of this package that will do; others are whole models, not networks.
+        backbone: Whether a whole model will do that can be one.
     """
-    if isinstance(network, OptimizersModel) and not isinstance(network, models):
+    whole = bool(getattr(network, "optimized", None)) and not isinstance(network, type)
+    if whole and not (backbone and hasattr(network, "as_backbone")):
         raise InvalidInputError(
             f"`{name}` must be a network. Received {received(network)}, which is a whole model. "
             f"Give one of its networks, {_alternatives(network)}."
@@ -42,7 +41,7 @@ def check_network(name: str, network: Any, models: tuple[type, ...] = ()) -> Non
     )
 
 
-def _alternatives(model: OptimizersModel) -> str:
+def _alternatives(model: Any) -> str:
     return " or ".join(f"`model.{name}`" for name in dict.fromkeys(model.optimized.values()))
 
 
@@ -92,14 +91,30 @@ def check_generator_inputs(generator: keras.layers.Layer, requested: LatentSize 
         )
 
 
-def _inputs(network: Any) -> list:
+def checked_size(
+    requested: LatentSize | None, generator: keras.layers.Layer, **others: keras.layers.Layer
+) -> LatentSize:
+    """d, from what was asked for and from what the generator and the networks beside it say.
+
+    Raises:
+        InvalidInputError: What is not a network, or networks that do not fit together.
+    """
+    check_network("generator", generator)
+    check_generator_inputs(generator, requested)
+    for name, network in others.items():
+        check_network(name, network)
+        check_one_input(name, network, "all latents side by side")
+    return networks.latent_size(requested, generator, others)
+
+
+def _inputs(network: Any) -> list[Any]:
     try:
         return list(getattr(network, "inputs", None) or [])
     except (ValueError, AttributeError, TypeError):  # a Sequential that is not built
         return []
 
 
-def _names(inputs: list) -> str:
+def _names(inputs: list[Any]) -> str:
     return ", ".join(f"'{x.name}' {x.shape}" for x in inputs)
 
 
@@ -136,7 +151,7 @@ def check_likelihood(likelihood: Any) -> None:
 def check_logits(likelihood: Any, generator: keras.layers.Layer, size: LatentSize) -> None:
     """Raises `InvalidInputError` for logits out of a tanh or a sigmoid, which never reach black
     or white."""
-    if not isinstance(likelihood, BernoulliLikelihood):
+    if not getattr(likelihood, "takes_logits", False):
         return
     if getattr(generator, "output_range", None) is not None:
         raise InvalidInputError(
@@ -161,7 +176,7 @@ def check_signs(likelihood: Any, x: np.ndarray) -> None:
 
     A few bright examples have none either, but then no pixel among them is a plain 0.
     """
-    if not isinstance(likelihood, BernoulliLikelihood) or not x.size:
+    if not getattr(likelihood, "takes_logits", False) or not x.size:
         return
     low, high = float(x.min()), float(x.max())
     if (low == 0.0 and high > 0.0) or (low >= 0.0 and len(x) >= _FEW_EXAMPLES):

@@ -61,6 +61,10 @@ def ids(x: Any) -> Tensor:
     return tf.cast(tf.ensure_shape(x, [None, None]), tf.int32)
 
 
+Rows = tuple[Any, ...] | list[Any]
+"""A batch as Keras takes it."""
+
+
 class Reading:
     """What Keras reads in the place of `source`.
 
@@ -94,7 +98,7 @@ class Reading:
         elif not is_array(source) and not _is_of_batches(source):
             raise InvalidInputError(f"Data must be {_KINDS}. Received {received(source)}.")
 
-    def _tuples(self, source: Iterator) -> Iterator[tuple | list]:
+    def _tuples(self, source: Iterator[Any]) -> Iterator[Rows]:
         empty = True
         for batch in source:
             empty = False
@@ -106,7 +110,7 @@ class Reading:
             )
             raise self._fault
 
-    def _checked(self, batch: Any) -> tuple | list:
+    def _checked(self, batch: Any) -> Rows:
         try:
             self._check(unpack(batch))
         except InvalidInputError as error:
@@ -165,7 +169,7 @@ class _Checked(keras.utils.PyDataset):
     def num_batches(self) -> int | None:
         return self._inner.num_batches
 
-    def __getitem__(self, index: int) -> tuple | list:
+    def __getitem__(self, index: int) -> Rows:
         return self._look(self._inner[index])
 
     def on_epoch_begin(self) -> None:

@@ -1,32 +1,33 @@
 """An energy over a flow, or over another generator, sampled in the latent space."""
 
-import math
+import dataclasses
 import warnings
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfebm import checks, random
+from tfebm.distributions import ExponentialTilting, LogNormalizer
 from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
-from tfebm.models import arguments, compiling, networks, replicas
-from tfebm.models.flow_model import (
-    FlowModel,
-    check_levels,
-    check_precision,
-    first_rows,
-)
-from tfebm.models.latent_ebm import LatentEBM
-from tfebm.models.tilt_learning import TiltLearning
-from tfebm.samplers import HMC, Chain
-from tfebm.types import Tensor
+from tfebm.models import arguments, networks
+from tfebm.models.examples import Decoded
+from tfebm.models.flow_model import check_precision, first_rows
+from tfebm.models.latent_model import LatentModel
+from tfebm.models.parts import PartSetting
+from tfebm.models.rows import check_eager
+from tfebm.models.tilt_learning import LearnedTilt
+from tfebm.models.tilted_prior import TiltedInference, TiltSettings
+from tfebm.samplers import Chain
+from tfebm.types import Seed, Tensor
 
 _CHECKED_ROWS = 64  # of the data, on which the flow must invert
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
-class FlowEBM(TiltLearning):
+class FlowEBM(LatentModel):
     """An energy that tilts a flow, learned by maximum likelihood with latent-space chains.
 
         p(x) = exp(-E(x)) q(x) / Z,   x = g(z),   q the flow's density
@@ -99,6 +100,19 @@ class FlowEBM(TiltLearning):
     Contrastive Estimation of Energy-Based Models. CVPR 2020, section 3.2.
     """
 
+    config_parts = ("backbone", "energy", "sampler")
+    config_values = ("latent_size", "num_levels")
+
+    examples: Decoded
+    prior: LearnedTilt
+    num_levels = PartSetting("examples")
+    sampler = PartSetting("prior")
+    chains = PartSetting("prior")
+    step_size = PartSetting("prior")
+    log_normalizer = PartSetting("prior")
+    log_normalizer_digest = PartSetting("prior")
+    start_scale = PartSetting("prior", "scale")
+
     def __init__(
         self,
         backbone: keras.layers.Layer,
@@ -117,114 +131,141 @@ class FlowEBM(TiltLearning):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
+        super().__init__(seed=seed, **kwargs)
         # Keras' "auto" would compile the whole step; the chains have a switch of their own.
         self.supports_jit = False
-        if isinstance(backbone, FlowModel):
+        flow = getattr(backbone, "flow", None)  # of a `FlowModel`
+        if flow is not None:
             num_levels = backbone.num_levels if num_levels is None else num_levels
-            backbone = backbone.flow
-        arguments.check_network("backbone", backbone, models=(LatentEBM,))
+            backbone = flow
+        arguments.check_network("backbone", backbone, backbone=True)
         arguments.check_one_input("backbone", backbone, "one vector of latents")
         arguments.check_network("energy", energy)
         arguments.check_one_input("energy", energy, "the examples")
-        if sampler is not None:
-            arguments.check_sampler("sampler", sampler)
-        for name, value, least in (
-            ("num_chains", num_chains, 1),
-            ("contrastive_steps", contrastive_steps, 0),
-            ("burn_in_steps", burn_in_steps, 0),
-            ("generation_steps", generation_steps, 0),
-        ):
-            checks.check_count(name, value, least)
-        _check_share("restart_probability", restart_probability, 1.0)
-        _check_share("energy_penalty", energy_penalty, math.inf)
-        check_levels(num_levels)
         if isinstance(backbone, Flow):
             check_precision(backbone)
-        if getattr(sampler, "num_adaptation_steps", 0):
-            raise InvalidInputError(
-                "The model adapts the step size itself, from training step to training step. "
-                f"Received a sampler with {sampler.num_adaptation_steps} adaptation steps of its "
-                "own, in which samples would depend on their batch. Leave them out."
-            )
-        if train_flow and not isinstance(backbone, Flow):
+        elif train_flow:
             raise InvalidInputError(
                 "Joint training needs the density of a flow. Received `train_flow=True` with a "
                 f"{type(backbone).__name__}. Leave it fixed."
             )
+        settings = TiltSettings(
+            num_chains=num_chains,
+            contrastive_steps=contrastive_steps,
+            burn_in_steps=burn_in_steps,
+            persistent=persistent,
+            restart_probability=restart_probability,
+            energy_penalty=energy_penalty,
+            train_flow=train_flow,
+            generation_steps=generation_steps,
+            seed=self.seed,
+        )
         self.backbone, self.energy = backbone, energy
-        default = HMC(num_steps=2, step_size=0.1, num_leapfrog_steps=5)
-        self.sampler = default if sampler is None else sampler
-        self.num_chains = int(num_chains)
-        self.contrastive_steps = int(contrastive_steps)
-        self.burn_in_steps = int(burn_in_steps)
-        self.persistent = bool(persistent)
-        self.restart_probability = float(restart_probability)
-        self.energy_penalty = float(energy_penalty)
-        self.train_flow = bool(train_flow)
-        self.num_levels = num_levels
-        self.generation_steps = int(generation_steps)
-        self.seed = random.whole_seed(seed)
         self.optimized = {"optimizer": "energy"}
-        if self.train_flow:
+        if settings.train_flow:
             self.optimized["flow_optimizer"] = "backbone"
-        self.latent_size, self.data_shape = networks.build_backbone(backbone, latent_size)
-        networks.build_energy(energy, self.data_shape)
-        compiling.refuse_float16(self)
+        size, shape = networks.build_backbone(backbone, latent_size)
+        networks.build_energy(energy, shape)
         replicas_in_sync = self.distribute_strategy.num_replicas_in_sync
-        if self.num_chains % replicas_in_sync:
+        if settings.num_chains % replicas_in_sync:
             raise InvalidInputError(
                 f"`num_chains` must be a multiple of the {replicas_in_sync} replicas, which share "
-                f"the chains. Received {self.num_chains}."
+                f"the chains. Received {settings.num_chains}."
             )
-        self._add_state()
-        names = ["energy_data", "energy_model", "energy_gap"]
-        names += ["acceptance", "step_size"] if self.adapts else []
-        self.add_trackers(*names)
-        self.build((None, *self.data_shape))
-
-    def _add_state(self) -> None:
-        """Weights that are saved with the others and that no optimizer touches."""
-        self.step = replicas.add_step(self)
-
-        def state(name: str, shape: tuple, initializer: Any, dtype: str) -> keras.Variable:
-            return self.add_weight(
-                name=name,
-                shape=shape,
-                dtype=dtype,
-                initializer=initializer,
-                trainable=False,
-                aggregation="only_first_replica",
-            )
-
-        streams = random.as_row_seeds(self.seed, self.num_chains)
-        start = random.row_normal(streams, random.START_STREAM, self.latent_size)
-        self.chains = state(
-            "chains",
-            (self.num_chains, self.latent_size),
-            keras.initializers.Constant(self.start_scale * start.numpy()),
-            "float32",
+        examples = Decoded(shape, self.decode, num_levels)
+        prior = LearnedTilt(
+            *(examples, backbone, size),
+            energy=energy,
+            tilt=self.tilt,
+            sampler=sampler,
+            settings=settings,
+            add_weight=self.add_weight,
         )
-        size = keras.initializers.Constant(self.sampler.step_size if self.adapts else 0.0)
-        self.step_size = state("step_size", (), size, "float32")
-        self.log_normalizer = state("log_normalizer", (), "zeros", "float32")
-        # A digest of the weights that log Z was estimated for; it holds for no other.
-        self.log_normalizer_digest = state("log_normalizer_digest", (), "zeros", "int64")
+        self.put_together(examples, prior, TiltedInference(examples, prior, self.tilt))
+
+    # ---- The model as densities -------------------------------------------------------
+
+    def decode(self, z: Tensor, training: bool | None = None) -> Tensor:
+        """x = g(z), float32."""
+        return self.prior.backbone.decode(z)
+
+    def tilt(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """E(x), float32 `[B]`."""
+        return networks.per_row(self.energy(x, training=training))
+
+    def latent_energy(self, z: Tensor) -> Tensor:
+        """U(z) = E(g(z)) + |z|**2 / 2 (a `LatentEBM` backbone has its own prior): `[B]`."""
+        return self.prior.energy(z)
+
+    def data_energy(self, x: Tensor) -> Tensor:
+        """U(x) = E(x) - log q(x), `[B]`: the same model, for chains in the data space."""
+        return self.prior.data_energy(x)
+
+    def distribution(self, sampler: Chain | None = None) -> ExponentialTilting:
+        """p(x), a fresh `ExponentialTilting` of the flow, with log Z where it is known."""
+        return self.prior.distribution(sampler)
+
+    # ---- Questions ----------------------------------------------------------------------
+
+    def log_prob(self, x: Any, *, seed: Seed = 0, batch_size: int = 256) -> np.ndarray:
+        """log p(x) in nats, `[N]`; of the discrete image where there are levels.
+
+        log Z is estimated at the first call after training, see `estimate_log_normalizer`.
+
+        Raises:
+            InvalidInputError: A backbone that is not a flow, or an estimate of log Z that cannot be
+                trusted.
+        """
+        check_eager("score_rows")
+        self.prior.flow_for("`log_prob`")
+        if not self.prior.log_normalizer_known:
+            estimate = self.estimate_log_normalizer()
+            if isinstance(estimate, LogNormalizer) and not estimate.reliable:
+                raise InvalidInputError(
+                    "log Z is not known: its estimate by importance sampling has an effective "
+                    f"sample size of {estimate.effective_sample_size:.1f}. Call "
+                    "`estimate_log_normalizer(method='annealed')` first, or use `score`, which "
+                    "needs no log Z."
+                )
+        return -self.score(x, seed=seed, batch_size=batch_size) - float(self.log_normalizer.numpy())
+
+    def energies(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """E(x) of examples, `[N]`, without noise."""
+        check_eager("tilt")
+        return self.rows.in_batches("tilt", [self.examples.tensor(x)], batch_size=batch_size)
+
+    def generate(
+        self, num_samples: int, *, seed: Seed = 0, batch_size: int = 256, decoding: None = None
+    ) -> np.ndarray:
+        """Draws examples: chains of `generation_steps` transitions from N(0, I), decoded.
+
+        Sample i depends on `seed` and i alone, not on `num_samples` or `batch_size`.
+
+        Raises:
+            InvalidInputError: Chains that do not move; their step size is named.
+        """
+        check_eager("sample_prior")
+        checks.check_count("num_samples", num_samples)
+        checks.check_count("batch_size", batch_size)
+        seeds = random.as_row_seeds(seed, num_samples)
+        # Not in one graph with the decoding, where a chain that stands still could not be reported.
+        z = [
+            self.sample_prior(seeds[start : start + batch_size]).numpy()
+            for start in range(0, num_samples, batch_size)
+        ]
+        return self.decode_latents(np.concatenate(z), batch_size=batch_size, decoding=decoding)
 
     # ---- Keras ------------------------------------------------------------------------
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: Any = None) -> None:
         self.built = True
-
-    @property
-    def call_spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec([None, *self.data_shape], tf.float32, name="image")
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """The score of `x`, see `score`."""
-        return self.score_rows(self.as_batch(x))
+        x = self.as_batch(x)
+        return self.score_rows(x, random.content_seeds(self.seed, x))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None]:
         return (input_shape[0],)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
@@ -232,18 +273,18 @@ class FlowEBM(TiltLearning):
         return {name: keras.optimizers.Adam(rates[name]) for name in self.optimized}
 
     def fixed_networks(self) -> list[keras.layers.Layer]:
-        return [] if self.train_flow else [self.backbone]
+        return [] if self.prior.settings.train_flow else [self.backbone]
 
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         return {"backbone": self.backbone, "energy": self.energy}
 
-    def check_data(self, x: Any) -> None:
-        checks.check_training_data(x, self.data_shape, (-1.0, 1.0) if self.num_levels else None)
-
     def prepare(self, x: Any) -> None:
         """Raises where the flow was not trained, or does not invert on `x`."""
-        if self.is_flow:
-            self.check_flow(x)
+        flow = self.prior.backbone.flow
+        if flow is not None:
+            batch = first_rows(self, x, _CHECKED_ROWS)
+            # Of a generator nothing is known before it is read.
+            flow.check_inverse(tf.zeros([0, *self.data_shape]) if batch is None else batch)
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """Warns where the energies of data and samples run apart, and where the chains stand
@@ -260,25 +301,19 @@ class FlowEBM(TiltLearning):
         """
         history = super().fit(x, y, *args, **kwargs)
         steps = int(self.step.numpy())
-        if steps < self.contrastive_steps:
+        contrastive = self.prior.settings.contrastive_steps
+        if steps < contrastive:
             warnings.warn(
                 f"After {steps} steps the energy is still in its contrastive phase, of "
-                f"{self.contrastive_steps} steps; maximum likelihood has not begun. Train for "
-                "longer, or lower `contrastive_steps`.",
+                f"{contrastive} steps; maximum likelihood has not begun. Train for longer, or "
+                "lower `contrastive_steps`.",
                 stacklevel=2,
             )
         return history
 
-    def check_flow(self, x: Any) -> None:
-        """Raises `InvalidInputError` for a flow without training, or that does not invert `x`."""
-        batch = first_rows(self, x, _CHECKED_ROWS)
-        if batch is None:  # of a generator nothing is known before it is read
-            batch = tf.zeros([0, *self.data_shape])
-        self.backbone.check_inverse(batch)
-
     def _watch(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        if self.adapts and logs.get("acceptance", 1.0) < 1e-3:
+        if self.sampler.adapts and logs.get("acceptance", 1.0) < 1e-3:
             warnings.warn(
                 f"The chains do not move: a share of {float(logs['acceptance']):.2g} of their "
                 f"proposals was accepted in epoch {epoch + 1}, at step size "
@@ -288,7 +323,7 @@ class FlowEBM(TiltLearning):
         gap = float(logs.get("energy_gap", 0.0))
         # Within a likelihood that is learned, E differs between data and samples by a small part
         # of its own spread; a gap of tens of nats is chains that do not follow.
-        if int(self.step.numpy()) > self.contrastive_steps and not abs(gap) <= 20.0:
+        if int(self.step.numpy()) > self.prior.settings.contrastive_steps and not abs(gap) <= 20.0:
             warnings.warn(
                 f"The energies of data and samples differ by {gap:.1f} nats after epoch "
                 f"{epoch + 1}, and the learning may be running away. Lower the learning rate, "
@@ -299,28 +334,4 @@ class FlowEBM(TiltLearning):
     # ---- Saving -----------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        parts = ("backbone", "energy", "sampler")
-        values = (
-            *("num_chains", "contrastive_steps", "burn_in_steps", "persistent"),
-            *("restart_probability", "energy_penalty", "train_flow", "latent_size"),
-            *("num_levels", "generation_steps", "seed"),
-        )
-        return {
-            **super().get_config(),
-            **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in parts},
-            **{name: getattr(self, name) for name in values},
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "FlowEBM":
-        parts = ("backbone", "energy", "sampler")
-        loaded = {name: keras.saving.deserialize_keras_object(config[name]) for name in parts}
-        return cls(**{**config, **loaded})
-
-
-def _check_share(name: str, value: float, most: float) -> None:
-    if not 0.0 <= value <= most or not math.isfinite(value):
-        upper = f" and at most {most:g}" if math.isfinite(most) else ""
-        raise InvalidInputError(
-            f"`{name}` must be a finite number of at least 0{upper}. Received {value!r}."
-        )
+        return {**super().get_config(), **dataclasses.asdict(self.prior.settings)}

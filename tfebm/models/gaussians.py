@@ -5,11 +5,6 @@ import tensorflow as tf
 from tfebm.types import Tensor
 
 
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag exp(log_variance)) || N(0, I)): `[B, d]` twice to `[B]`."""
-    return tf.reduce_sum(unit_kl(mean, log_variance), axis=-1)
-
-
 def unit_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) of every unit: `[B, d]` twice to `[B, d]`."""
     return 0.5 * (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance)

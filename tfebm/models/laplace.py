@@ -7,13 +7,13 @@ precision is a proposal whose density is known, for the price of d Hessian-vecto
 of K d.
 """
 
-from typing import Any
-
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfebm import random
 from tfebm.models import latents
+from tfebm.models.parts import Parts
+from tfebm.models.rows import repeated
 from tfebm.samplers import factors
 from tfebm.types import Tensor
 
@@ -25,7 +25,7 @@ _WIDENING = 1.5  # of the covariance: tails that are too light cost more than wi
 
 
 def log_weights(
-    model: Any, x: Tensor, seeds: Tensor, num_chains: int, num_samples: int
+    model: Parts, x: Tensor, seeds: Tensor, num_chains: int, num_samples: int
 ) -> tuple[Tensor, Tensor]:
     """log p(x, z_m) - log q(z_m) of samples z_1, ..., z_M of each row.
 
@@ -37,7 +37,7 @@ def log_weights(
     C_j = 1.5 max(H_j, 1 / prior_scale**2)^-1, where H_j is the Hessian of -log p(x, z) at the end.
 
     Args:
-        model: A `LatentVariableModel`.
+        model: Whose p(x, z) it is.
         x: Examples `[B, ...]`.
         seeds: int32 `[B, 2]`.
         num_chains: J, chains (of a `VAE`: draws of its encoder) of each row.
@@ -47,9 +47,9 @@ def log_weights(
         The log weights, without the log Z of a learned prior, and -log p(x | z_m): `[B, M]` each.
     """
     centres, factor = _components(model, x, seeds, num_chains)
-    size = model.total_latent_size
+    size = sum(latents.sizes(model.prior.latent_size))
     wide = tfd.MultivariateNormalDiag(
-        tf.zeros([size]), scale_diag=tf.fill([size], float(model.prior_scale))
+        tf.zeros([size]), scale_diag=tf.fill([size], float(model.prior.scale))
     )
     narrow = tfd.MultivariateNormalTriL(centres, factor, validate_args=False)
     from_prior = max(1, round(_PRIOR_SHARE * num_samples))
@@ -61,12 +61,12 @@ def log_weights(
         noise = random.row_normal(streams, m, size)
         j = tf.maximum(m - from_prior, 0) % num_chains
         moved = centres[:, j] + tf.linalg.matvec(factor[:, j], noise)
-        z = tf.where(m < from_prior, model.prior_scale * noise, moved)
+        z = tf.where(m < from_prior, model.prior.scale * noise, moved)
         densities = [wide.log_prob(z)[:, tf.newaxis], narrow.log_prob(z[:, tf.newaxis])]
         log_q = tf.reduce_logsumexp(log_shares + tf.concat(densities, axis=1), axis=1)
-        z = latents.split(z, model.latent_size)
-        log_likelihood = model.likelihood.log_prob(model.examples.outputs(z, x), x)
-        log_prior = -model.prior_energy(z) - model.base_constant
+        z = latents.split(z, model.prior.latent_size)
+        log_likelihood = model.examples.likelihood.log_prob(model.examples.outputs(z, x), x)
+        log_prior = -model.prior.energy(z) - model.prior.base_constant
         return log_likelihood + log_prior - log_q, -log_likelihood
 
     found = tf.map_fn(
@@ -78,29 +78,29 @@ def log_weights(
     return tuple(tf.transpose(part) for part in found)
 
 
-def _components(model: Any, x: Tensor, seeds: Tensor, num_chains: int) -> tuple[Tensor, Tensor]:
+def _components(model: Parts, x: Tensor, seeds: Tensor, num_chains: int) -> tuple[Tensor, Tensor]:
     """Centres `[B, J, d]` and lower triangular factors `[B, J, d, d]` of the covariances."""
-    ends = latents.join(model.infer_rows(x, seeds, num_chains))
-    ends = tf.reshape(ends, [-1, model.total_latent_size])
+    ends = latents.join(model.inference.sample(*repeated(x, seeds, num_chains)))
+    ends = tf.reshape(ends, [-1, sum(latents.sizes(model.prior.latent_size))])
     # The prior's mean for a chain that left the finite numbers.
     arrived = tf.reduce_all(tf.math.is_finite(ends), axis=1, keepdims=True)
-    ends = latents.split(tf.where(arrived, ends, 0.0), model.latent_size)
+    ends = latents.split(tf.where(arrived, ends, 0.0), model.prior.latent_size)
     x = tf.repeat(x, num_chains, axis=0)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(ends)
-        energy = model.joint_energy(ends, x)
+        energy = model.joint.joint_energy(ends, x)
     grad = latents.join(tape.gradient(energy, ends))
-    hessian = factors.hessians(model.joint_energy, ends, (x,), model.rows_at_once)
-    covariance, step = _covariance(hessian, grad, model.prior_scale)
+    hessian = factors.hessians(model.joint.joint_energy, ends, (x,), model.examples.rows_at_once)
+    covariance, step = _covariance(hessian, grad, model.prior.scale)
     ends = latents.join(ends)
     moved = ends - step
-    after = model.joint_energy(latents.split(moved, model.latent_size), x)
+    after = model.joint.joint_energy(latents.split(moved, model.prior.latent_size), x)
     centres = tf.where((after < energy)[:, tf.newaxis], moved, ends)
     factor = tf.cast(tf.linalg.cholesky(_WIDENING * covariance), tf.float32)
     # A factorisation that failed: the prior, which leaves the other components as they are.
     good = tf.reduce_all(tf.math.is_finite(factor), axis=[1, 2], keepdims=True)
-    size = model.total_latent_size
-    factor = tf.where(good, factor, model.prior_scale * tf.eye(size))
+    size = sum(latents.sizes(model.prior.latent_size))
+    factor = tf.where(good, factor, model.prior.scale * tf.eye(size))
     return tf.reshape(centres, [-1, num_chains, size]), tf.reshape(
         factor, [-1, num_chains, size, size]
     )

@@ -1,25 +1,23 @@
 """The latent-space energy-based prior over a generator."""
 
-from typing import Any, ClassVar
+import types
+from typing import Any
 
 import keras
-import tensorflow as tf
-import tensorflow_probability as tfp
 
-from tfebm import checks, objectives, random
-from tfebm.distributions import LogNormalizer, NormalizerBounds
-from tfebm.distributions.log_normalizer import annealed_log_normalizer, importance_log_normalizer
-from tfebm.errors import InvalidInputError
-from tfebm.models import arguments, latents, networks, replicas
-from tfebm.models.inference import check_eager
-from tfebm.models.latent_variable import gradients, row_norms
-from tfebm.models.posterior_chain import PosteriorChainModel
-from tfebm.samplers import ShortRunLangevin
+from tfebm.models import arguments, latents, networks
+from tfebm.models.backbones import ModelBackbone
+from tfebm.models.chain_inference import ChainInference
+from tfebm.models.examples import of_generator
+from tfebm.models.latent_model import LatentModel
+from tfebm.models.parts import PartSetting
+from tfebm.models.priors import EnergyPrior
+from tfebm.samplers import Chain
 from tfebm.types import Latents, Tensor
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
-class LatentEBM(PosteriorChainModel):
+class LatentEBM(LatentModel):
     """An energy-based prior in the latent space of a generator, learned by maximum likelihood.
 
         p(x, z) = exp(-E(z)) N(z; 0, prior_scale**2 I) / Z * p(x | g(z))
@@ -80,33 +78,33 @@ class LatentEBM(PosteriorChainModel):
     algorithm 1. https://arxiv.org/abs/2006.08205
     """
 
-    optimized: ClassVar = {"optimizer": "generator", "energy_optimizer": "energy"}
-    metric_names: ClassVar = (
-        "generator_loss",
-        "energy_posterior",
-        "energy_prior",
-        "energy_gap",
-        "likelihood_grad_norm",
-        "energy_grad_norm",
-        "displacement_posterior",
-        "displacement_prior",
+    optimized = types.MappingProxyType({"optimizer": "generator", "energy_optimizer": "energy"})
+    config_parts = ("generator", "energy", "prior_sampler", "posterior_sampler", "likelihood")
+    config_values = (
+        "latent_size",
+        "prior_scale",
+        "num_chains",
+        "scale_by_sigma",
+        "seed",
+        "energy_l2",
     )
-    config_values: ClassVar = (*PosteriorChainModel.config_values, "energy_l2")
-    config_parts: ClassVar = (
-        "generator",
-        "energy",
-        "prior_sampler",
-        "posterior_sampler",
-        "likelihood",
-    )
+
+    prior: EnergyPrior
+    inference: ChainInference
+    posterior_sampler = PartSetting("inference", "sampler")
+    posterior_step_size = PartSetting("inference", "step_size")
+    num_chains = PartSetting("inference")
+    scale_by_sigma = PartSetting("inference")
+    prior_sampler = PartSetting("prior", "sampler")
+    energy_l2 = PartSetting("prior")
 
     def __init__(
         self,
         generator: keras.layers.Layer,
         energy: keras.layers.Layer,
         latent_size: latents.LatentSize | None = None,
-        prior_sampler: ShortRunLangevin | None = None,
-        posterior_sampler: ShortRunLangevin | None = None,
+        prior_sampler: Chain | None = None,
+        posterior_sampler: Chain | None = None,
         likelihood: Any = None,
         prior_scale: float = 1.0,
         num_chains: int = 1,
@@ -115,103 +113,40 @@ class LatentEBM(PosteriorChainModel):
         energy_l2: float | None = None,
         **kwargs: Any,
     ) -> None:
-        of_sentences = hasattr(generator, "tokenizer")
-        default = ShortRunLangevin(20, 0.5, 0.0) if of_sentences else ShortRunLangevin(20, 0.1)
-        super().__init__(
-            generator,
-            latent_size,
-            default if posterior_sampler is None else posterior_sampler,
-            likelihood,
-            prior_scale,
-            num_chains,
-            scale_by_sigma,
-            seed,
-            {"energy": energy},
-            **kwargs,
+        super().__init__(seed=seed, **kwargs)
+        size = arguments.checked_size(latent_size, generator, energy=energy)
+        self.generator, self.energy = generator, energy
+        examples = of_generator(generator, size, self.decode, likelihood, self.seed)
+        networks.build_energy(
+            energy, (sum(latents.sizes(size)),), "latents", "Change `latent_size`"
         )
-        default = ShortRunLangevin(40, 0.5) if of_sentences else ShortRunLangevin(60, 0.4)
-        self.prior_sampler = default if prior_sampler is None else prior_sampler
-        arguments.check_sampler("prior_sampler", self.prior_sampler)
-        if energy_l2 is None:
-            energy_l2 = 0.1 if of_sentences else 0.0
-        checks.check_number("energy_l2", energy_l2)
-        self.energy_l2 = float(energy_l2)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "LatentEBM":
-        return super().from_config({"energy_l2": 0.0, **config})  # files from before had none
-
-    def build_others(self) -> None:
-        shape = (self.total_latent_size,)
-        networks.build_energy(self.energy, shape, "latents", "Change `latent_size`")
-
-    # ---- The model as densities -------------------------------------------------------
-
-    def prior_energy(self, z: Latents) -> Tensor:
-        """U_prior(z) = E(z) + |z|**2 / (2 prior_scale**2): `[B, d]` to `[B]`."""
-        return self.tilt(z) + self.base_energy(z)
+        defaults = examples.defaults
+        if prior_sampler is None:
+            prior_sampler = defaults.ebm_prior_sampler()
+        if posterior_sampler is None:
+            posterior_sampler = defaults.ebm_posterior_sampler()
+        prior = EnergyPrior(
+            *(size, prior_scale),
+            energy=energy,
+            tilt=self.tilt,
+            sampler=prior_sampler,
+            energy_l2=defaults.energy_l2 if energy_l2 is None else energy_l2,
+        )
+        inference = ChainInference(
+            *(examples, prior, generator, posterior_sampler),
+            num_chains=num_chains,
+            scale_by_sigma=scale_by_sigma,
+            add_weight=self.add_weight,
+        )
+        self.put_together(examples, prior, inference)
 
     def tilt(self, z: Latents, training: bool | None = None) -> Tensor:
         """E(z), the learned part of the prior, of all layers side by side: float32 `[B]`."""
         return networks.per_row(self.energy(latents.join(z), training=training))
 
-    def estimate_log_normalizer(
-        self,
-        method: str = "importance",
-        num_samples: int | None = None,
-        num_temperatures: int = 1000,
-        seed: int = 0,
-    ) -> LogNormalizer | NormalizerBounds:
-        """log Z of the prior, `log E_{p0}[exp(-E(z))]`, with what says how far to trust it.
-
-        Args:
-            method: "importance", samples of p0 with their effective sample size; or "annealed",
-                which brackets log Z by HMC chains from p0 to the prior and back. The chains back
-                start where the prior's short run ends, which is the prior only where it arrives.
-            num_samples: Samples (default 100,000), or for "annealed" chains (default 64).
-            num_temperatures: Of "annealed".
-            seed: Of all noise.
-
-        Returns:
-            The estimate; its `value` joins bounds as `evidence_bound(..., log_normalizer=)` where
-            it is `reliable`.
-
-        Raises:
-            InvalidInputError: Another method.
-        """
-        check_eager()
-        if method not in ("importance", "annealed"):
-            raise InvalidInputError(
-                f"`method` must be 'importance' or 'annealed'. Received {method!r}."
-            )
-        scale = tf.fill([self.total_latent_size], self.prior_scale)
-        base = tfp.distributions.MultivariateNormalDiag(scale_diag=scale)
-        if method == "importance":
-            return importance_log_normalizer(self._joined_tilt, base, num_samples or 100_000, seed)
-        ends = latents.join(self.sample_prior(random.as_row_seeds(seed, num_samples or 64)))
-        return annealed_log_normalizer(
-            self._joined_tilt, base, ends, num_temperatures, 0.1 * self.prior_scale, seed=seed
-        )
-
-    def _joined_tilt(self, z: Tensor) -> Tensor:
-        return networks.per_row(self.energy(z))
-
-    # ---- Chains over rows: plain graph functions, also used by exports -----------------
-
-    def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
-        """z- for the streams `seeds`, int32 `[B, 2]`: `[B, d]`, or a tuple."""
-        return self._prior_chain(seeds, compiled)[1]
-
-    def _prior_chain(self, seeds: Tensor, compiled: bool = True) -> tuple[Latents, Latents]:
-        """Start and end of the chain on U_prior."""
-        start, seeds = self.start(seeds, random.PRIOR)
-        chain = self.prior_sampler if compiled else self.prior_sampler.run
-        return start, chain(self.prior_energy, start, seed=seeds)
-
-    def inference_parts(self) -> tuple:
-        return self.prior_sampler, *super().inference_parts()
-
-    # ---- Learning -----------------------------------------------------------------------
+    def as_backbone(self) -> ModelBackbone:
+        """The generator with this prior, for a `FlowEBM` over it."""
+        return ModelBackbone(self)
 
     def compile(
         self,
@@ -234,55 +169,4 @@ class LatentEBM(PosteriorChainModel):
         super().compile(optimizer, energy_optimizer=energy_optimizer, **kwargs)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        adam = keras.optimizers.Adam
-        if self.reads_sentences:
-            of_energy = keras.optimizers.AdamW(1e-4, weight_decay=1e-3, global_clipnorm=1.0)
-            return {"optimizer": adam(1e-3, global_clipnorm=5.0), "energy_optimizer": of_energy}
-        return {"optimizer": adam(1e-4, beta_1=0.5), "energy_optimizer": adam(2e-5, beta_1=0.5)}
-
-    def learn(self, x: Tensor, seeds: Tensor, training: bool) -> tuple[dict[str, list], dict]:
-        """Gradients of both losses at fresh z+ and z-, and the metrics updated with them.
-
-        The chains run the networks as in inference; dropout and batch statistics act, and
-        weights are regularised, in the two learning passes alone.
-        """
-        x, seeds, weights = replicas.fill_empty(*self.chain_rows(x, seeds, self.num_chains))
-        posterior_start, z_posterior = self._posterior_chain(x, seeds, training=training)
-        prior_start, z_prior = self._prior_chain(seeds)
-        count = replicas.global_sum(tf.reduce_sum(weights))
-        generator_grads, seen = self.generator_pass(
-            x, posterior_start, z_posterior, weights, count, training, seeds
-        )
-        energy_weights = [v.value for v in self.energy.trainable_variables]
-        networks.forget_losses(self.energy, of=self)
-        with tf.GradientTape() as tape:
-            with tf.GradientTape(watch_accessed_variables=False) as of_rows:
-                of_rows.watch(z_posterior)
-                # One pass: batch statistics of each half by itself would hide their difference.
-                both = tf.nest.map_structure(
-                    lambda *halves: tf.concat(halves, axis=0), z_posterior, z_prior
-                )
-                energies = tf.split(self.tilt(both, training), 2)
-                energy_posterior, energy_prior = energies
-            loss = objectives.energy_contrast(*energies, weights, count)
-            if self.energy_l2:
-                loss += self.energy_l2 * objectives.energy_penalty(*energies, weights, count)
-            penalties = networks.penalties(self.energy, of=self)
-            loss += penalties * (tf.reduce_sum(weights) / count)
-        energy_grads, _ = gradients(tape, loss, energy_weights)
-        _, z_grads = gradients(of_rows, energy_posterior, [], z_posterior)
-        moved = tf.nest.map_structure(tf.subtract, z_prior, prior_start)
-        seen |= {
-            "energy_posterior": energy_posterior,
-            "energy_prior": energy_prior,
-            "energy_gap": energy_posterior - energy_prior,
-            "energy_grad_norm": row_norms(z_grads),
-            "displacement_prior": row_norms(tf.nest.flatten(moved)),
-        }
-        # z+ does not notice everything that is wrong with an energy. No constant NaN: the numeric
-        # checks of TensorFlow would stop at it.
-        size = tf.abs(energy_posterior) + tf.abs(energy_prior)
-        wrong = tf.where(tf.math.is_finite(size), 0.0, size)
-        loss = seen.pop("loss") + penalties + wrong
-        logs = self.track(seen, weights, loss)
-        return {"generator": generator_grads, "energy": energy_grads}, logs
+        return self.examples.defaults.ebm_optimizers()

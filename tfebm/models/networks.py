@@ -89,14 +89,16 @@ def build_generator(generator: keras.layers.Layer, size: LatentSize) -> tuple[in
     return _example_shape("generator", output, size)
 
 
-def build_backbone(backbone: keras.layers.Layer, requested: int | None) -> tuple[int, tuple]:
+def build_backbone(
+    backbone: keras.layers.Layer, requested: int | None
+) -> tuple[int, tuple[int, ...]]:
     """Builds a flow, a `LatentEBM` or another generator; its latent size and example shape.
 
     Raises:
         InvalidInputError: A network that does not take latents, another size than was asked for,
             or a size that is not known.
     """
-    if getattr(backbone, "reads_sentences", False):
+    if getattr(backbone, "vocabulary_size", None) is not None:
         raise InvalidInputError(
             f"The backbone {type(backbone).__name__} makes sentences, through which no gradient of "
             "an energy over examples flows. Tilt its latents instead: `tfebm.LatentEBM`."

@@ -5,15 +5,14 @@ in the same order. With one worker, mirrored or not, there is nobody to speak wi
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError
 from tfebm.types import Tensor
-
-M = TypeVar("M")
 
 
 def count(strategy: tf.distribute.Strategy) -> int:
@@ -77,7 +76,7 @@ def share_batches(
         local = replicas // context.num_input_pipelines
         first = context.input_pipeline_id * local
 
-        def part(batch: tuple, replica: tf.Tensor) -> Any:
+        def part(batch: tuple[Any, ...], replica: tf.Tensor) -> Any:
             rows = tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
             start, stop = rows * replica // replicas, rows * (replica + 1) // replicas
             parts = tf.nest.map_structure(lambda values: values[start:stop], batch)
@@ -95,7 +94,7 @@ def share_batches(
     return strategy.distribute_datasets_from_function(rows_of_worker), steps
 
 
-def without_strategy(model: M) -> M:
+def without_strategy(model: keras.Model) -> keras.Model:
     """A compiled copy of a model, with its optimizers' state, that needs no other worker."""
     copy = type(model).from_config(model.get_config())
     copy.compile_from_config(model.get_compile_config())

@@ -1,7 +1,6 @@
 """A Keras model whose networks have an optimizer each."""
 
 import contextlib
-import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from tfebm.errors import InvalidInputError, received
-from tfebm.models import batches, compiling, replicas, workers
-from tfebm.models.inference import check_eager
+from tfebm.models import batches, calls, compiling, gradients, replicas, workers
+from tfebm.models.rows import check_eager
 from tfebm.samplers import compilation
 from tfebm.types import Tensor
 
@@ -24,19 +23,19 @@ _OF_ONE_OPTIMIZER = (
 )
 
 
-class OptimizersModel(keras.Model):
+class TrainingModel(keras.Model):
     """Compiles, saves, restores and steps the optimizers of its networks.
 
     Subclasses set `optimized`, call `apply_gradients`, and return the defaults of
     `default_optimizers`.
     """
 
-    optimized: dict[str, str]
+    optimized: Mapping[str, str]
     """Attribute of an optimizer to attribute of its network. `optimizer`, the name that Keras'
     learning-rate callbacks look for, comes first."""
 
-    data_shape: tuple[int | None, ...]
     step: keras.Variable
+    vocabulary_size: Any = None  # of a model of sentences
     _trackers: dict[str, keras.metrics.Mean]
 
     def add_trackers(self, *names: str) -> None:
@@ -71,7 +70,7 @@ class OptimizersModel(keras.Model):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Values of all metrics by name, those that a subclass added included."""
-        found = {}
+        found: dict[str, Any] = {}
         for metric in self._all_metrics():
             # Some of Keras' make their state at the first update, and have no result before.
             if getattr(metric, "_built", True):
@@ -192,7 +191,7 @@ class OptimizersModel(keras.Model):
         compiling.refuse_merging(self, optimizers)
         super().compile(optimizer=optimizers["optimizer"], **kwargs)
         self._loss_tracker = None  # one of `_trackers` is `loss`
-        self._compile_switches = {
+        self._compile_switches: dict[str, Any] = {
             name: kwargs[name]
             for name in ("jit_compile", "run_eagerly", "steps_per_execution")
             if name in kwargs
@@ -232,11 +231,11 @@ class OptimizersModel(keras.Model):
             ValueError: `sample_weight` or `class_weight`, or data that the networks cannot
                 take, before any training starts; under several workers, data in any other form.
         """
-        given = _by_name(keras.Model.fit, self, x, y, *args, **kwargs)
+        given = calls.by_name(keras.Model.fit, self, x, y, *args, **kwargs)
         batches.refuse_weights(given)
         reading = self._read(x, "fit")
         given["x"] = reading.source
-        validation = _validation(given.get("validation_data"))
+        validation = calls.validation(given.get("validation_data"))
         held_out = reading if validation is None else self._read(validation, "validation_data")
         given["validation_data"] = None if validation is None else held_out.source
         given["callbacks"] = self._callbacks(given.get("callbacks"))
@@ -266,7 +265,7 @@ class OptimizersModel(keras.Model):
         """
         if "_use_cached_eval_dataset" in kwargs:  # `fit` calls, which has checked the data
             return super().evaluate(x, y, *args, **kwargs)
-        given = _by_name(keras.Model.evaluate, self, x, y, *args, **kwargs)
+        given = calls.by_name(keras.Model.evaluate, self, x, y, *args, **kwargs)
         batches.refuse_weights(given)
         reading = self._read(x, "evaluate")
         given["x"] = reading.source
@@ -318,7 +317,7 @@ class OptimizersModel(keras.Model):
 
     def as_batch(self, x: Any) -> Tensor:
         """A batch of examples, checked as far as its type says, in the model's own type."""
-        return batches.floats(x, self.data_shape)
+        raise NotImplementedError
 
     def _read(self, x: Any, method: str) -> batches.Reading:
         """What `method` takes, checked."""
@@ -330,7 +329,7 @@ class OptimizersModel(keras.Model):
     def _read_batch(
         self, method: Any, x: Any, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], batches.Reading]:
-        given = _by_name(method, self, x, *args, **kwargs)
+        given = calls.by_name(method, self, x, *args, **kwargs)
         batches.refuse_weights(given)
         reading = self._read(x, method.__name__)
         if not batches.is_array(reading.source):
@@ -340,9 +339,8 @@ class OptimizersModel(keras.Model):
             )
         return {**given, "x": reading.source}, reading
 
-    def _said(self, reading: batches.Reading) -> contextlib.AbstractContextManager:
-        network = getattr(self, "generator", None)
-        return reading.said(getattr(network, "vocabulary_size", None))
+    def _said(self, reading: batches.Reading) -> contextlib.AbstractContextManager[None]:
+        return reading.said(self.vocabulary_size)
 
     def _check_batch(self, x: Any) -> Tensor:
         # The values of a data set show only when it is read: the first batch stands for all.
@@ -430,7 +428,7 @@ class OptimizersModel(keras.Model):
     def check_data(self, x: Any) -> None:
         """Raises where `x` cannot be learned; subclasses say what they need."""
 
-    def apply_gradients(self, grads: dict[str, list]) -> None:
+    def apply_gradients(self, grads: dict[str, list[Tensor]]) -> None:
         """Steps the optimizer of each network named in `grads`.
 
         Under a strategy Keras sums the gradients over the replicas.
@@ -439,69 +437,15 @@ class OptimizersModel(keras.Model):
             if grads.get(network):  # a frozen network has none
                 optimizer = getattr(self, name)
                 variables = getattr(self, network).trainable_variables
-                optimizer.apply(_prepared(optimizer, grads[network]), variables)
+                optimizer.apply(gradients.prepared(optimizer, grads[network]), variables)
 
     def networks_by_name(self) -> dict[str, keras.layers.Layer]:
         """Every network that chains or losses run through."""
-        return {network: getattr(self, network) for network in self.optimized.values()}
+        made = [network for network in self.optimized.values() if hasattr(self, network)]
+        return {network: getattr(self, network) for network in made}
 
 
-def _prepared(optimizer: keras.optimizers.Optimizer, grads: list[Tensor]) -> list[Tensor]:
-    """Gradients as the optimizer expects them of one replica: clipped in all, and scaled.
-
-    Keras clips each replica's own before it sums them, which is another gradient than that of one
-    device. Shares of the clipped sum pass its clipping unchanged. They are also alike on all
-    replicas, so that a `LossScaleOptimizer` skips a step on all of them or on none.
-
-    What scales the loss divides the gradients by its factor again. Multiplying these instead of
-    the loss is the same but for underflow, which float32 and bfloat16 do not know.
-    """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    if getattr(inner, "global_clipnorm", None):
-        # The norm over all of them is of Keras' default type, and Keras multiplies each by it.
-        grads = [tf.cast(grad, keras.config.floatx()) for grad in grads]
-    needs_sum = inner is not optimizer or any(
-        getattr(inner, name, None) for name in ("clipnorm", "global_clipnorm", "clipvalue")
-    )
-    context = tf.distribute.get_replica_context()
-    if needs_sum and context is not None and context.num_replicas_in_sync > 1:
-        summed = inner._clip_gradients(context.all_reduce(tf.distribute.ReduceOp.SUM, grads))
-        grads = [grad / context.num_replicas_in_sync for grad in summed]
-    scale = optimizer.scale_loss(1.0)
-    if isinstance(scale, float) and scale == 1.0:
-        return grads
-    return [grad * tf.cast(scale, grad.dtype) for grad in grads]
-
-
-def _by_name(function: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Arguments of a method by their names, however they were given."""
-    try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(f"{function.__name__}() of a Keras model: {error}") from None
-    given = dict(bound.arguments)
-    given.pop("self")
-    given.update(given.pop("kwargs", {}))
-    return given
-
-
-def _validation(given: Any) -> Any:
-    """x of `validation_data`, which may be a tuple as Keras takes it."""
-    if not isinstance(given, (tuple, list)):
-        return given
-    if len(given) == 3 and given[2] is not None:
-        raise InvalidInputError(
-            "`validation_data` holds sample weights, which are not supported: the "
-            "likelihood counts every example the same. Drop the third entry."
-        )
-    if len(given) not in (1, 2, 3):
-        raise InvalidInputError(
-            f"`validation_data` must be x or (x, y). Received {received(given)}. Give an array."
-        )
-    return given[0]
-
-
-def _without(variables: list, others: list) -> list:
+def _without(variables: list[Any], others: list[Any]) -> list[Any]:
     """`variables` that are none of `others`."""
     known = {id(v) for v in others}
     return [v for v in variables if id(v) not in known]

@@ -1,33 +1,21 @@
 """A generator whose latents are inferred by short chains from a Gaussian prior."""
 
-from typing import Any, ClassVar
+import types
+from typing import Any
 
 import keras
-import tensorflow as tf
 
-from tfebm import random
-from tfebm.models import arguments, latents, replicas
-from tfebm.models.posterior_chain import PosteriorChainModel
-from tfebm.samplers import ShortRunLangevin
-from tfebm.types import Latents, Tensor
-
-TEXT_STEP_SIZES = (0.8, 0.7, 0.6, 0.5, 0.2, 0.2, 0.1, 0.1, *[0.05] * 12)
-"""The step sizes of the released code for sentences."""
-
-
-def text_sampler(num_steps: int = 20, **options: Any) -> ShortRunLangevin:
-    """The chain of the text paper: decaying step sizes, noise of 0.2 of their size.
-
-    Args:
-        num_steps: K; the first so many of `TEXT_STEP_SIZES`, whose last goes on beyond 20.
-        **options: Of `ShortRunLangevin`.
-    """
-    steps = [TEXT_STEP_SIZES[min(k, len(TEXT_STEP_SIZES) - 1)] for k in range(num_steps)]
-    return ShortRunLangevin(num_steps, steps, **{"noise_scale": 0.2, **options})
+from tfebm.models import arguments, latents
+from tfebm.models.chain_inference import ChainInference
+from tfebm.models.examples import of_generator
+from tfebm.models.latent_model import LatentModel
+from tfebm.models.parts import PartSetting
+from tfebm.models.priors import GaussianPrior
+from tfebm.samplers import Chain
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
-class ShortRunModel(PosteriorChainModel):
+class ShortRunModel(LatentModel):
     """A generator learned with short-run inference: no encoder, one chain per example.
 
         p(x, z) = N(z; 0, prior_scale**2 I) p(x | g(z))
@@ -81,7 +69,7 @@ class ShortRunModel(PosteriorChainModel):
         >>> generator = tfebm.AutoregressiveGenerator(text.tokenizer)
         >>> model = tfebm.ShortRunModel(generator, latent_size=32)
         >>> model.compile()
-        >>> model.fit(tfebm.data.sentence_batches(text.x_train, 32, seed=0), epochs=10,
+        >>> model.fit(tfebm.data.sentence_batches(text.x_train, seed=0, batch_size=32), epochs=10,
         ...           steps_per_epoch=313)
         >>> model.reconstruct(["the cook tastes the soup"])
 
@@ -91,20 +79,29 @@ class ShortRunModel(PosteriorChainModel):
     Short Run Inference. EACL 2021.
     """
 
-    optimized: ClassVar = {"optimizer": "generator"}
-    config_parts: ClassVar = (
+    optimized = types.MappingProxyType({"optimizer": "generator"})
+    config_parts = (
         "generator",
         "posterior_sampler",
         "likelihood",
         "noise_schedule",
         "prior_schedule",
     )
+    config_values = ("latent_size", "prior_scale", "num_chains", "scale_by_sigma", "seed")
+
+    inference: ChainInference
+    posterior_sampler = PartSetting("inference", "sampler")
+    posterior_step_size = PartSetting("inference", "step_size")
+    num_chains = PartSetting("inference")
+    scale_by_sigma = PartSetting("inference")
+    noise_schedule = PartSetting("inference")
+    prior_schedule = PartSetting("inference")
 
     def __init__(
         self,
         generator: keras.layers.Layer,
         latent_size: latents.LatentSize | None = None,
-        posterior_sampler: ShortRunLangevin | None = None,
+        posterior_sampler: Chain | None = None,
         likelihood: Any = None,
         prior_scale: float = 1.0,
         num_chains: int = 1,
@@ -114,37 +111,22 @@ class ShortRunModel(PosteriorChainModel):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        of_sentences = hasattr(generator, "tokenizer")
-        default = text_sampler() if of_sentences else ShortRunLangevin(25, 0.05)
-        super().__init__(
-            generator,
-            latent_size,
-            default if posterior_sampler is None else posterior_sampler,
-            likelihood,
-            prior_scale,
-            num_chains,
-            scale_by_sigma,
-            seed,
-            **kwargs,
+        super().__init__(seed=seed, **kwargs)
+        size = arguments.checked_size(latent_size, generator)
+        self.generator = generator
+        examples = of_generator(generator, size, self.decode, likelihood, self.seed)
+        if posterior_sampler is None:
+            posterior_sampler = examples.defaults.short_run_sampler()
+        prior = GaussianPrior(size, prior_scale)
+        inference = ChainInference(
+            *(examples, prior, generator, posterior_sampler),
+            num_chains=num_chains,
+            scale_by_sigma=scale_by_sigma,
+            add_weight=self.add_weight,
+            noise_schedule=noise_schedule,
+            prior_schedule=prior_schedule,
         )
-        arguments.check_schedule("noise_schedule", noise_schedule)
-        arguments.check_schedule("prior_schedule", prior_schedule)
-        self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
-
-    def sample_prior(self, seeds: Tensor, compiled: bool = True) -> Latents:
-        """Draws of N(0, prior_scale**2 I) for the streams `seeds`, int32 `[B, 2]`."""
-        return self.start(seeds, random.PRIOR)[0]
-
-    def learn(self, x: Tensor, seeds: Tensor, training: bool) -> tuple[dict[str, list], dict]:
-        """The generator's gradients at fresh z+, and the metrics updated with the batch."""
-        x, seeds, weights = replicas.fill_empty(*self.chain_rows(x, seeds, self.num_chains))
-        start, z = self._posterior_chain(x, seeds, training=training)
-        count = replicas.global_sum(tf.reduce_sum(weights))
-        grads, seen = self.generator_pass(x, start, z, weights, count, training, seeds)
-        loss = seen.pop("loss")
-        return {"generator": grads}, self.track(seen, weights, loss)
+        self.put_together(examples, prior, inference)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        if self.reads_sentences:
-            return {"optimizer": keras.optimizers.Adam(1e-3, global_clipnorm=5.0)}
-        return {"optimizer": keras.optimizers.Adam(8e-5, beta_1=0.5)}
+        return self.examples.defaults.short_run_optimizers()

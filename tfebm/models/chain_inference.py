@@ -1,0 +1,221 @@
+"""Latents inferred by a short chain that starts at the prior's Gaussian."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfebm import checks, objectives, random
+from tfebm.models import arguments, gradients, latents, rows
+from tfebm.models.parts import Batch, Examples, Joint, Lesson, PosteriorChain, Prior
+from tfebm.samplers import Chain, log_det
+from tfebm.samplers.chain import check_differentiable
+from tfebm.types import Latents, Tensor
+
+
+class ChainInference(PosteriorChain):
+    """A chain on U_post(z; x) = -log p(x | g(z)) + U_prior(z), at whose end the generator learns.
+
+    The step sizes of the chain are a weight of the model, float32 `[K, P]` for K steps and P latent
+    parts, where the sampler has a table of them. The weight starts as the sampler's setting, is
+    saved with the other weights, and is what step-size tuning changes. A `sampler` of other
+    settings that is set later (a longer chain for an evaluation) runs with its own step sizes.
+
+    Args:
+        examples: Of the model.
+        prior: Of the model.
+        generator: The network that learns at the chain's ends.
+        sampler: The chain.
+        num_chains: Chains per example while learning; the loss averages over them.
+        scale_by_sigma: Learn on `-log p(x | z)` itself, with its `1 / (2 sigma**2)`.
+        noise_schedule: Training step to the noise scale of the chain while learning; None: the
+            sampler's own.
+        prior_schedule: Training step to the weight of the Gaussian prior while learning; None: 1.
+        add_weight: The model's.
+    """
+
+    metric_names = ("generator_loss", "likelihood_grad_norm", "displacement_posterior")
+
+    def __init__(
+        self,
+        examples: Examples,
+        prior: Prior,
+        generator: keras.layers.Layer,
+        sampler: Chain,
+        *,
+        num_chains: int,
+        scale_by_sigma: bool,
+        add_weight: Callable[..., keras.Variable],
+        noise_schedule: Any = None,
+        prior_schedule: Any = None,
+    ) -> None:
+        checks.check_count("num_chains", num_chains)
+        arguments.check_sampler("posterior_sampler", sampler)
+        arguments.check_schedule("noise_schedule", noise_schedule)
+        arguments.check_schedule("prior_schedule", prior_schedule)
+        self.examples, self.prior, self.generator = examples, prior, generator
+        self.sampler = self.first_sampler = sampler
+        self.num_chains, self.scale_by_sigma = int(num_chains), bool(scale_by_sigma)
+        self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
+        self.joint = Joint(examples, prior)
+        self.step_size: keras.Variable | None = None
+        if sampler.is_differentiable:
+            parts = tuple(tf.zeros([1, size]) for size in latents.sizes(prior.latent_size))
+            table = sampler.step_table(None, parts).numpy()
+            self.step_size = add_weight(
+                name="posterior_step_size",
+                shape=table.shape,
+                dtype="float32",
+                initializer=lambda shape, dtype: tf.constant(table, dtype),
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+
+    @property
+    def answers(self) -> frozenset[str]:
+        bound = {"bound"} if self.sampler.is_differentiable else set()
+        return frozenset({"infer", "reconstruct", "features", "errors"} | bound)
+
+    @property
+    def samplers(self) -> Mapping[str, Chain]:
+        return {"posterior_sampler": self.sampler}
+
+    @property
+    def chain(self) -> PosteriorChain:
+        return self
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether `sampler` is another chain than the one that the model was made with."""
+        first, now = self.first_sampler, self.sampler
+        if type(first) is not type(now):
+            return True
+        # How a chain is compiled does not make it another one.
+        return first.get_config() | {"jit_compile": 0} != now.get_config() | {"jit_compile": 0}
+
+    def current_step_size(self) -> Tensor | None:
+        """The tuned step sizes; None where the sampler has its own."""
+        if self.step_size is None or self.was_replaced:
+            return None
+        return tf.convert_to_tensor(self.step_size.value)
+
+    # ---- The chain ----------------------------------------------------------------------
+
+    def start(self, seeds: Tensor) -> tuple[Latents, Tensor]:
+        """z_0 and the streams that the chain goes on with."""
+        return self.prior.start(seeds, random.POSTERIOR)
+
+    def sample(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Latents:
+        start, streams = self.start(seeds)
+        chain = self.sampler if compiled else self.sampler.run
+        return chain(self.joint.posterior_energy, start, x, seed=streams, **self._options())
+
+    def _options(self) -> dict[str, Tensor]:
+        step_size = self.current_step_size()
+        return {} if step_size is None else {"step_size": step_size}
+
+    def _learning_chain(self, batch: Batch) -> tuple[Latents, Latents]:
+        """Start and end of the chain of a learning step."""
+        masks = random.fold_in(batch.seeds, random.DROPOUT)
+        start, streams = self.start(batch.seeds)
+        options = self._options()
+        if self.noise_schedule is not None:
+            options["noise_scale"] = self.noise_schedule(batch.step)
+        if self.prior_schedule is None and not self.examples.draws_masks:
+            energy_fn = self.joint.posterior_energy
+            return start, self.sampler(energy_fn, start, batch.x, seed=streams, **options)
+        schedule = self.prior_schedule
+        weight = tf.constant(1.0) if schedule is None else schedule(batch.step)
+        weight = tf.ensure_shape(tf.cast(weight, tf.float32), [])
+        context = (batch.x, masks, weight)
+        end = self.sampler(
+            self.learning_energy, start, *context, seed=streams, with_step=True, **options
+        )
+        return start, end
+
+    def learning_energy(
+        self, z: Latents, x: Tensor, masks: Tensor, weight: Tensor, step: int | Tensor = 0
+    ) -> Tensor:
+        """U_post(z; x) of a learning step's chain: `[B]`.
+
+        Args:
+            z: Latents.
+            x: Examples.
+            masks: int32 `[B, 2]`, streams of the dropout masks, fresh ones for every `step`.
+            weight: beta, a scalar, of |z|**2 / (2 prior_scale**2).
+            step: Of the chain.
+        """
+        likelihood, prior = self.examples.likelihood, self.prior
+        outputs = self.examples.outputs(z, x, training=True, seeds=random.fold_in(masks, step))
+        error = likelihood.energy_scale * likelihood.error(outputs, x)
+        return prior.energy(z) + (weight - 1.0) * prior.base_energy(z) + error
+
+    # ---- Learning -----------------------------------------------------------------------
+
+    def learn(self, batch: Batch) -> tuple[Latents, Lesson]:
+        if batch.training:
+            start, z = self._learning_chain(batch)
+        else:
+            start, z = self.start(batch.seeds)[0], self.sample(batch.x, batch.seeds)
+        likelihood, x = self.examples.likelihood, batch.x
+        scale = likelihood.energy_scale if self.scale_by_sigma else 1.0
+        of_row = random.fold_in(batch.seeds, random.DROPOUT)
+        # The masks of the step behind the chain's last.
+        masks = random.fold_in(of_row, self.sampler.num_steps)
+
+        def error_at_end() -> tuple[Tensor, tuple[Tensor, Any]]:
+            outputs = self.examples.outputs(z, x, batch.training, masks)
+            error = likelihood.error(outputs, x)
+            mean = objectives.mean_over_global_batch(error, batch.weights, batch.count)
+            return scale * mean, (error, outputs)
+
+        descent = gradients.descend(batch, {"generator": self.generator}, error_at_end, towards=z)
+        error, outputs = descent.found
+        of_rows = batch.count * likelihood.energy_scale / scale
+        seen = {
+            "generator_loss": scale * error,
+            **self.examples.seen(outputs, x),
+            "likelihood_grad_norm": gradients.row_norms(descent.towards) * of_rows,
+            "displacement_posterior": gradients.moved(z, start),
+        }
+        return z, Lesson(descent.grads, seen, scale * error + descent.penalties)
+
+    # ---- Row functions ------------------------------------------------------------------
+
+    def scores(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> tuple[Tensor, Tensor]:
+        z = self.sample(x, seeds, compiled)
+        error = self.joint.error(z, x)
+        return self.prior.energy(z) + error, error
+
+    def features(self, x: Tensor, seeds: Tensor, num_chains: int, compiled: bool = True) -> Tensor:
+        return rows.mean_of_draws(self.sample, x, seeds, num_chains, compiled)
+
+    def bound(
+        self, x: Tensor, seeds: Tensor, *, sampler: Chain | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Inference.bound`.
+
+        Args:
+            x: Examples `[B, ...]`.
+            seeds: int32 `[B, 2]`.
+            sampler: Another chain than the model's own.
+            **options: Of `tfebm.samplers.log_det.log_det_of_map`.
+
+        Raises:
+            InvalidInputError: A sampler that is not a differentiable map of its start.
+        """
+        chain = sampler or self.sampler
+        check_differentiable(chain)
+        start, streams = self.start(seeds)
+        end, found = log_det.log_det_of_map(
+            *(chain, self.joint.joint_energy, start, x),
+            seed=streams,
+            step_size=None if sampler else self.current_step_size(),
+            **{"max_rows": self.examples.rows_at_once, **options},
+        )
+        base = self.prior.base_energy(start) + self.prior.base_constant
+        log_q = -tf.cast(base, tf.float64) - found.value
+        log_likelihood = self.examples.likelihood.log_prob(self.examples.outputs(end, x), x)
+        log_joint = log_likelihood - self.prior.energy(end) - self.prior.base_constant
+        return tf.cast(log_joint, tf.float64) - log_q, -log_likelihood, found.valid
