@@ -1,7 +1,7 @@
 """How the package's commands start: their flags are read before TensorFlow is imported.
 
 A script says that it is one by a line `__reads_flags_first__ = True` before it imports tfebm, and
-calls `tfebm.runs.run_command`. Programs and notebooks that import tfebm are none of its business.
+calls `tfebm.runs.run_command`. It does not touch programs and notebooks that import tfebm.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any
 
 # `python -m` calls itself so until it has found the module.
-IS_SERVING_COMMAND: bool = sys.argv[:1] == ["-m"] and "tfebm.serving" in sys.orig_argv
-"""Whether this process is `python -m tfebm.serving`."""
-IS_COMMAND: bool = IS_SERVING_COMMAND or getattr(
+IS_PACKAGE_COMMAND: bool = sys.argv[:1] == ["-m"] and "tfebm" in sys.orig_argv
+"""Whether this process is `python -m tfebm`."""
+IS_COMMAND: bool = IS_PACKAGE_COMMAND or getattr(
     sys.modules.get("__main__"), "__reads_flags_first__", False
 )
 """Whether it is one of the commands."""

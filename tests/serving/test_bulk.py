@@ -246,6 +246,25 @@ def test_images_are_drawn_and_read_again(folder, digits, tmp_path):
     assert sorted(read_csv(tmp_path / "scores")) == [f"{i:08d}" for i in range(7)]
 
 
+def test_points_are_drawn_and_read_again(folder, tmp_path):
+    flow = tfebm.RealNVP(2, num_couplings=2, hidden_units=(4,))
+    model = tfebm.FlowModel(flow)
+    model.initialize(np.random.default_rng(0).normal(size=(8, 2)).astype("float32"))
+    serving.export(model, folder, "points")
+    points = str(folder / "points")
+    counts = bulk.generate(points, 7, str(tmp_path / "rec"), seed=11)
+    assert counts == {"generated": 7, "flagged": 0}
+    pattern = str(tmp_path / "rec-*.tfrecord")
+    counts = bulk.score(points, pattern, str(tmp_path / "scores"), key_feature="key")
+    assert counts == {"read": 7, "scored": 7, "unreadable": 0, "flagged": 0}
+    found = read_csv(tmp_path / "scores")
+    drawn = model.generate(7, seed=11)
+    for i, nats in enumerate(model.log_prob(drawn)):
+        np.testing.assert_allclose(float(found[f"{i:08d}"]["score"]), -nats, rtol=1e-4)
+    with pytest.raises(tfebm.InvalidInputError, match="one of tfrecord here"):
+        bulk.generate(points, 7, str(tmp_path / "png"), format="png")
+
+
 def test_texts_are_drawn(folder, texts, tmp_path):
     counts = bulk.generate(str(folder / "texts"), 5, str(tmp_path / "t"), seed=2, batch_size=2)
     assert counts == {"generated": 5, "flagged": 0}

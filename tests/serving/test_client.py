@@ -64,7 +64,7 @@ class Points(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.int32, name="seed")])
     def generate(self, seed):
-        return {"image": tf.cast(seed, tf.float32)}
+        return {"example": tf.cast(seed, tf.float32)}
 
 
 class Words(tf.Module):
@@ -322,7 +322,7 @@ def test_pixels_are_those_of_training(run, tmp_path, capsys):
     header, rows = table(capsys.readouterr().out)
     assert header == ["file", "score", "blue"]
     x = tfebm.data.to_float(
-        tfebm.data.load_images(str(tmp_path), 4, background="#204060").x_train
+        tfebm.data.load_images(str(tmp_path), image_size=4, background="#204060").x_train
     ).numpy()
     found = np.array([[float(value) for value in row[1:]] for row in rows])
     np.testing.assert_allclose(found[:, 0], x.mean((1, 2, 3)), atol=1e-6)

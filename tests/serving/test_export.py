@@ -1,5 +1,7 @@
 """Exports are loaded as strangers load them: no tfebm, no Keras, no XLA."""
 
+import json
+import re
 import shutil
 import sys
 
@@ -10,13 +12,16 @@ import tensorflow as tf
 from helpers import (
     WAYS,
     compiled_functions,
+    graphs,
     signatures_of,
-    strangers_answers,
-    survives_malformed_requests,
+    small_model,
+    strangers_visit,
+    vectors,
 )
 
 import tfebm
 from tfebm import random, serving
+from tfebm.endpoints import SEED, Endpoint, Endpoints, example_spec, text_spec
 from tfebm.serving import check, extras
 
 
@@ -26,9 +31,8 @@ def model():
         tfebm.DeconvGenerator((28, 28, 1), 2),
         tfebm.EnergyMLP((6,)),
         latent_size=3,
-        # Compiled in training, plain in the export.
-        prior_sampler=tfebm.ShortRunLangevin(5, 0.3, jit_compile=True),
-        posterior_sampler=tfebm.ShortRunLangevin(4, 0.05, jit_compile=True),
+        prior_sampler=tfebm.ShortRunLangevin(3, 0.3),
+        posterior_sampler=tfebm.ShortRunLangevin(2, 0.05),
     )
     model.compile()
     return model
@@ -36,7 +40,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "digits", num_chains=3)
+    # Compiled in training, plain in the export.
+    plain = model.prior_sampler, model.posterior_sampler
+    model.prior_sampler = tfebm.ShortRunLangevin(3, 0.3, jit_compile=True)
+    model.posterior_sampler = tfebm.ShortRunLangevin(2, 0.05, jit_compile=True)
+    found = serving.export(model, tmp_path_factory.mktemp("savedmodels"), "digits", num_chains=3)
+    model.prior_sampler, model.posterior_sampler = plain
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +83,12 @@ def test_every_tensor_has_a_leading_batch_axis(exported):
     }
 
 
-def test_a_stranger_gets_pythons_numbers(model, exported, arrays, tmp_path):
-    results = strangers_answers(exported, arrays, tmp_path)
+@pytest.mark.parametrize("repeats", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_stranger_gets_pythons_numbers_and_malformed_requests_harm_nobody(
+    model, exported, arrays, tmp_path, repeats
+):
+    versions = {part: (getattr(exported, part), arrays) for part in exported._fields}
+    results, seen = strangers_visit(versions, tmp_path, repeats)
     seed, image = tf.constant(arrays["seed"]), tf.constant(arrays["image"])
     expected = {
         "generate image": model.generate(4, seed=seed),
@@ -83,22 +97,17 @@ def test_a_stranger_gets_pythons_numbers(model, exported, arrays, tmp_path):
         "score score": model.score(image, seed=seed),
         "infer latent": model.infer(image, seed=seed),
         "reconstruct image": model.reconstruct(image, seed=seed),
-        "features features": model.features(image, 3, seed=seed),
+        "features features": model.features(image, num_chains=3, seed=seed),
     }
     for how in WAYS:
         for key, value in expected.items():
-            np.testing.assert_allclose(
-                results[f"{how} {key}"], value, rtol=1e-5, atol=1e-5, err_msg=f"{how} {key}"
-            )
-
-
-@pytest.mark.parametrize("part", ["generator", "scorer"])
-@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
-def test_malformed_requests_harm_nobody_else(exported, tmp_path, part, count):
-    seen = survives_malformed_requests(getattr(exported, part), tmp_path, count)
-    assert all(
-        {"type", "rank", "size", "empty", "missing"} <= set(kinds) for kinds in seen.values()
-    )
+            part = "generator" if key.split()[0] in ("generate", "decode") else "scorer"
+            found = results[f"{part} {how} {key}"]
+            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5, err_msg=f"{how} {key}")
+    for kinds in (*seen["generator"].values(), *seen["scorer"].values()):
+        assert {"type", "rank", "size", "empty"} <= set(kinds)
+    for part in seen.values():
+        assert "missing" in next(iter(part.values()))
 
 
 def test_a_row_does_not_depend_on_its_batch_mates(exported, arrays):
@@ -171,7 +180,7 @@ def test_a_network_that_cannot_be_traced_leaves_nothing(model, tmp_path, monkeyp
     def trace(*_):
         raise RuntimeError("no graph")
 
-    monkeypatch.setattr(sys.modules["tfebm.serving.export"], "_archive", trace)
+    monkeypatch.setattr(sys.modules["tfebm.serving.export"], "trace", trace)
     with pytest.raises(RuntimeError, match="no graph"):
         serving.export(model, tmp_path / "new", "a")
     assert not list(tmp_path.iterdir())
@@ -191,8 +200,9 @@ def test_pixels_outside_the_range_are_answered_by_nan(exported, arrays):
         np.testing.assert_allclose(answer[::3], plain[::3], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_signatures_for_servers_with_xla(model, arrays, tmp_path):
-    target = serving.export(model, tmp_path, "digits", xla=True)
+def test_signatures_for_servers_with_xla(tmp_path):
+    target = serving.export(small_model(steps=2), tmp_path, "vectors", xla=True)
+    arrays = {"example": vectors(4), "seed": random.as_row_seeds(5, 4)}
     for path, name in zip(target, ("generate", "score"), strict=True):
         assert compiled_functions(path)
         # Asked for by nobody who does not name them.
@@ -206,9 +216,9 @@ def test_signatures_for_servers_with_xla(model, arrays, tmp_path):
             np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-5, err_msg=key)
         with pytest.raises(tf.errors.InvalidArgumentError, match="at least one row"):
             fast(**{key: value[:0] for key, value in given.items()})
-    problems = check.check_version(target.scorer, batch_sizes=(1,), seconds=0.01).problems
-    assert len(problems) == 1
-    assert "must be compiled with XLA" in problems[0]
+    (report,) = check.check_versions([target.scorer], batch_sizes=(1,), seconds=0.0)
+    (problem,) = report.problems
+    assert "must be compiled with XLA" in problem
 
 
 def test_a_folder_that_cannot_be_written(model, tmp_path):
@@ -233,16 +243,73 @@ def test_an_export_that_is_cut_short_leaves_neither_part(
 ):
     written = []
 
-    class Archive:
-        def write_out(self, path, verbose):
+    class Traced:
+        def write(self, path):
             shutil.copytree(exported.generator, path)
             written.append(path)
             if len(written) == 2:
                 raise error
 
-    monkeypatch.setattr(sys.modules["tfebm.serving.export"], "_archive", lambda *_: Archive())
+    monkeypatch.setattr(sys.modules["tfebm.serving.export"], "trace", lambda *_: Traced())
     with pytest.raises(raised):
         serving.export(model, tmp_path, "digits")
     assert len(written) == 2
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert serving.next_version(tmp_path, "digits") == 1
+
+
+class Doubles:
+    """What is no model of tfebm, over rows of two numbers."""
+
+    def __init__(self):
+        self.weight = tf.Variable(2.0)
+        self.words = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(["two"], [2.0]), default_value=0.0
+        )
+
+    def endpoints(self, *, num_chains=10, max_length=None):
+        two = self.words.lookup
+        return Endpoints(
+            {"generate": Endpoint(lambda seed: {"example": tf.cast(seed, tf.float32)}, [SEED])},
+            {
+                "score": Endpoint(
+                    lambda x: {"score": tf.reduce_sum(self.weight * x, axis=1)},
+                    [example_spec((2,))],
+                ),
+                "named": Endpoint(lambda text: {"number": two(text)}, [text_spec()]),
+            },
+            {"chains": num_chains},
+            [self.words],
+        )
+
+
+def test_whatever_has_endpoints_is_exported(tmp_path):
+    doubles = Doubles()
+    target = serving.export(doubles, tmp_path, "doubles", num_chains=7)
+    signatures = tf.saved_model.load(target.scorer).signatures
+    rows = tf.constant([[1.0, 2.0], [0.0, -1.0]])
+    assert signatures["serving_default"](example=rows)["score"].numpy().tolist() == [6.0, -2.0]
+    words = tf.constant(["two", "three"])
+    assert signatures["named"](text=words)["number"].numpy().tolist() == [2.0, 0.0]
+    about = json.loads((target.scorer / extras.METADATA).read_text())
+    assert about == {"tfebm": tfebm.__version__, "chains": 7}
+    reports = check.check_versions(target, batch_sizes=(1,), seconds=0.0)
+    assert [report.problems for report in reports] == [[], []]
+    # Each graph is in the file once, and each weight that is read.
+    functions = [f.signature.name for f in graphs(target.scorer).graph_def.library.function]
+    assert sum("inference_score" in name for name in functions) == 1
+    stored = tf.train.list_variables(str(target.scorer / "variables" / "variables"))
+    assert [shape for name, shape in stored if "VARIABLE_VALUE" in name] == [[]]
+    stored = tf.train.list_variables(str(target.generator / "variables" / "variables"))
+    assert not [name for name, _ in stored if "VARIABLE_VALUE" in name]
+
+
+def test_the_model_that_the_page_shows(root, tmp_path, monkeypatch):
+    (program,) = re.findall(
+        r"```python\n(.*?)```", (root / "docs" / "serving.md").read_text("utf-8"), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    score = tf.saved_model.load(tmp_path / "savedmodels/triangle/scorer/1").signatures["score"]
+    found = score(example=tf.constant([[1.0], [1.5]]))["score"]
+    np.testing.assert_allclose(found, [0.0, np.log(2.0)], atol=1e-6)

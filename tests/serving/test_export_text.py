@@ -12,8 +12,7 @@ from helpers import (
     rest_inputs,
     shell_commands,
     signatures_of,
-    strangers_answers,
-    survives_malformed_requests,
+    strangers_visit,
 )
 
 import tfebm
@@ -29,8 +28,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def model():
-    # Compiled with XLA in training, plain in the export.
-    chain = tfebm.ShortRunLangevin(2, [0.5, 0.2], 0.3, jit_compile=True)
+    chain = tfebm.ShortRunLangevin(2, [0.5, 0.2], 0.3)
     model = tfebm.ShortRunModel(generator(), 3, posterior_sampler=chain)
     for weight in model.generator.weights:
         weight.assign(6.0 * weight)
@@ -39,7 +37,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return serving.export(model, tmp_path_factory.mktemp("savedmodels"), "text", num_chains=3)
+    # Compiled with XLA in training, plain in the export.
+    plain, fast = (tfebm.ShortRunLangevin(2, [0.5, 0.2], 0.3, jit_compile=j) for j in (False, True))
+    model.posterior_sampler = fast
+    found = serving.export(model, tmp_path_factory.mktemp("savedmodels"), "text", num_chains=3)
+    model.posterior_sampler = plain
+    return found
 
 
 def test_signatures_are_strings_and_hold_no_function_to_compile(exported):
@@ -55,17 +58,21 @@ def test_signatures_are_strings_and_hold_no_function_to_compile(exported):
     assert not any(compiled_functions(path) for path in exported)
 
 
-def test_a_stranger_gets_pythons_answers(model, exported, tmp_path):
+@pytest.mark.parametrize("repeats", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_stranger_gets_pythons_answers_and_malformed_requests_harm_nobody(
+    model, exported, tmp_path, repeats
+):
     rng = np.random.default_rng(0)
     arrays = {
         "seed": rng.integers(-(2**31), 2**31, (4, 2), dtype=np.int32),
         "latent": rng.normal(size=(4, 3)).astype("float32"),
         "text": np.array(SENTENCES),
     }
-    results = strangers_answers(exported, arrays, tmp_path)
+    versions = {part: (getattr(exported, part), arrays) for part in exported._fields}
+    results, seen = strangers_visit(versions, tmp_path, repeats)
     seed = tf.constant(arrays["seed"])
-    x = model.as_rows(SENTENCES)
-    log_weight, nll, valid = model.bound_rows(x, seed)
+    x = model.examples.tensor(SENTENCES)
+    log_weight, nll, valid = model.inference.bound(x, seed)
     expected = {
         "generate text": model.generate(4, seed=seed),
         "generate latent": model.sample_prior(seed),
@@ -75,7 +82,7 @@ def test_a_stranger_gets_pythons_answers(model, exported, tmp_path):
         "score reconstruction_nll": nll,
         "score cut": np.zeros(4, bool),
         "infer latent": model.infer(SENTENCES, seed=seed),
-        "features features": model.features(SENTENCES, 3, seed=seed),
+        "features features": model.features(SENTENCES, num_chains=3, seed=seed),
         "reconstruct text": model.reconstruct(SENTENCES, seed=seed),
         "bound bound": -log_weight.numpy(),
         "bound reconstruction_nll": nll,
@@ -83,13 +90,18 @@ def test_a_stranger_gets_pythons_answers(model, exported, tmp_path):
     }
     for how in WAYS:
         for key, value in expected.items():
-            found, value = results[f"{how} {key}"], np.asarray(value)
+            part = "generator" if key.split()[0] in ("generate", "decode") else "scorer"
+            found, value = results[f"{part} {how} {key}"], np.asarray(value)
             if value.dtype == object:
                 assert found.tolist() == value.tolist(), (how, key)
             else:
                 np.testing.assert_allclose(
                     found, value, rtol=1e-4, atol=1e-5, err_msg=f"{how} {key}"
                 )
+    for kinds in (*seen["generator"].values(), *seen["scorer"].values()):
+        assert {"type", "rank", "empty"} <= set(kinds)
+    for part in seen.values():
+        assert "missing" in next(iter(part.values()))
 
 
 def test_a_row_does_not_depend_on_its_batch_mates(exported):
@@ -112,13 +124,6 @@ def test_long_sentences_are_read_up_to_the_limit(model, exported):
     np.testing.assert_allclose(
         found["latent"][:2], model.infer(ids.numpy(), seed=seed[:2]), atol=1e-5
     )
-
-
-@pytest.mark.parametrize("part", ["generator", "scorer"])
-@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
-def test_malformed_requests_harm_nobody_else(exported, tmp_path, part, count):
-    seen = survives_malformed_requests(getattr(exported, part), tmp_path, count)
-    assert all({"type", "rank", "empty", "missing"} <= set(kinds) for kinds in seen.values())
 
 
 def test_the_readme_s_rest_request(exported, root):

@@ -33,7 +33,7 @@ def test_rows_from_eight_threads_get_their_own_answers(tmp_path, num_rows):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(path))
         signature = meta.signature_def["score"]
-        feeds = [signature.inputs[key].name for key in ("image", "seed")]
+        feeds = [signature.inputs[key].name for key in ("example", "seed")]
         score = session.make_callable(signature.outputs["score"].name, feeds)
         alone = np.concatenate([score(images[[i]], seeds[[i]]) for i in range(DISTINCT)])
         assert len(np.unique(alone)) == DISTINCT

@@ -180,7 +180,7 @@ def test_a_copy_that_is_not_finished(root, tmp_path, monkeypatch, capsys, comman
     flags = ["--output", str(tmp_path / "written")] if command == "portable" else []
     monkeypatch.setattr(sys, "argv", ["serving", command, str(tmp_path / "digits"), *flags])
     with pytest.raises(SystemExit) as stop:
-        runpy.run_module("tfebm.serving", run_name="__main__")
+        runpy.run_module("tfebm", run_name="__main__")
     assert stop.value.code == 2
     assert "cannot be read as a SavedModel" in capsys.readouterr().err
     assert not (tmp_path / "written").exists()
@@ -188,7 +188,7 @@ def test_a_copy_that_is_not_finished(root, tmp_path, monkeypatch, capsys, comman
 
 @pytest.mark.slow
 def test_the_command(root, tmp_path):
-    command = [sys.executable, "-m", "tfebm.serving", "portable", str(root / "savedmodels/mnist5k")]
+    command = [sys.executable, "-m", "tfebm", "portable", str(root / "savedmodels/mnist5k")]
     flags = ["--batch-size", "2", "--output", str(tmp_path)]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True, cwd=root)
     names = ["decode", "generate", "features", "infer", "reconstruct", "score"]

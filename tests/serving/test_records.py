@@ -252,8 +252,8 @@ class TestExamples:
         assert "one string; it has 1 whole numbers" in broken[2].reason
 
     def test_points_are_taken_as_they_are(self):
-        decode = Decoder("tfrecord", "image", (2,), "image")
-        data = [example(image=[7.5, -3.0]), example(image=png(pixels(6, 6)))]
+        decode = Decoder("tfrecord", "example", (2,), "example")
+        data = [example(example=[7.5, -3.0]), example(example=png(pixels(6, 6)))]
         _, values, broken = decode([Record(str(i), d) for i, d in enumerate(data)])
         assert values.tolist() == [[7.5, -3.0]]
         assert "the model takes 2 numbers" in broken[0].reason

@@ -80,7 +80,7 @@ def test_points():
     """All eight modes are drawn, and nearly all points lie as near to one as data do."""
     generator, scorer = load("eight_gaussians")
     density = tfebm.data.toy_density("eight_gaussians")
-    drawn = generator.signatures["generate"](seed=seeds(400))["image"].numpy()
+    drawn = generator.signatures["generate"](seed=seeds(400))["example"].numpy()
     modes = density.nearest_mode(drawn)
     assert {*modes} == {*range(8)}
     data = density.sample(4000, seed=1)
@@ -88,7 +88,7 @@ def test_points():
     assert np.mean(np.linalg.norm(drawn - density.modes[modes], axis=1) < far) > 0.97
     score = scorer.signatures["score"]
     near, off = (
-        score(image=tf.constant(x[:400]), seed=seeds(400))["score"].numpy()
+        score(example=tf.constant(x[:400]), seed=seeds(400))["score"].numpy()
         for x in (data, 0.5 * data)
     )
     assert np.median(off) > np.quantile(near, 0.99)

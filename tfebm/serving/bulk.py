@@ -33,7 +33,7 @@ from tfebm.serving import records, served
 IN_PROCESS = bulk_run.IN_PROCESS
 """The default runner."""
 TABLES = ("csv", "parquet")
-PICTURES = ("png", "tfrecord")
+_FORMATS = {"text": TABLES, "image": ("png", "tfrecord"), "example": ("tfrecord",)}
 _NUMBER = "[0-9]" * 5
 # All that jobs write, behind their output.
 _WRITTEN = (
@@ -82,7 +82,8 @@ def score(
         batch_size: Records that are read and scored at a time.
         signature: Of the scorer.
         input_format: "tfrecord", "image" or "text"; by default as the files' names say.
-        feature: Of the `tf.train.Example`s in TFRecord files; "image" or "text" by default.
+        feature: Of the `tf.train.Example`s in TFRecord files; by default the name of what the model
+            takes, "image", "text" or "example".
         key_feature: Likewise, one with the record's key.
         resize: Cut and resize images of another size rather than report them.
         background: The colour behind transparent pixels, a name or `#rrggbb`.
@@ -174,18 +175,20 @@ def generate(
     runner: str = IN_PROCESS,
     flags: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Draws images or texts from an export's generator.
+    """Draws images, texts or other examples from an export's generator.
 
     Keys are the numbers 0, 1, ... as "00000000"; number i is row i of the model's own
     `generate(number, seed=seed)`. Images are written as `<output>-<key>.png`, or as TFRecord files
-    of `tf.train.Example`s with the features "key" and "image" (an encoded PNG, or the floats of
-    what is no image), texts as a table of keys and texts; `<output>-summary.json` besides.
+    of `tf.train.Example`s with the features "key" and "image" (an encoded PNG), other arrays as
+    such files with "key" and "example" (their floats), texts as a table of keys and texts;
+    `<output>-summary.json` besides.
 
     Args:
         model: The folder of an export, or of one of its versions.
         number: How many.
         output: The common start of the files written, on this machine; its folder is made.
-        format: "png" or "tfrecord" for images, "csv" or "parquet" for texts; the first by default.
+        format: "png" or "tfrecord" for images, "tfrecord" for other arrays, "csv" or "parquet" for
+            texts; the first by default.
         seed: 64 bits.
         batch_size: Drawn at a time.
         overwrite: Delete what an earlier job wrote under `output`.
@@ -209,16 +212,19 @@ def generate(
     checks.check_count("batch_size", batch_size)
     served.check_seed(seed)
     found = served.find(model, "generator", "generate")
-    kind = "text" if "text" in found.outputs else "image"
-    shape = found.outputs[kind]
-    forms = TABLES if kind == "text" else PICTURES
-    if len(shape) != 3 and kind == "image":
-        forms = PICTURES[1:]
+    kind = next((name for name in served.EXAMPLES if name in found.outputs), None)
+    if kind is None:
+        raise InvalidInputError(
+            f"{found.path} draws {', '.join(found.outputs)}, and none of "
+            f"{', '.join(served.EXAMPLES)}, of which files are written. Ask it from a program."
+        )
+    forms = _FORMATS[kind]
     format = format or forms[0]
     _check_choice("format", format, forms)
-    if format == "png" and shape[-1] not in bulk_steps.CHANNELS:
+    channels = found.outputs[kind][-1:]
+    if format == "png" and channels[0] not in bulk_steps.CHANNELS:
         raise InvalidInputError(
-            f"A PNG has 1 to 4 channels; the model's images have {shape[-1]}. Take 'tfrecord'."
+            f"A PNG has 1 to 4 channels; the model's images have {channels[0]}. Take 'tfrecord'."
         )
     pipeline = bulk_run.make_pipeline(runner, flags)
     output = _prepare(output, overwrite)
@@ -238,7 +244,7 @@ def generate(
     else:
         _ = (
             answers
-            | "Examples" >> beam.FlatMap(bulk_steps.as_examples)
+            | "Examples" >> beam.FlatMap(bulk_steps.as_examples, kind)
             | "Write" >> beam.io.WriteToTFRecord(output, file_name_suffix=".tfrecord")
         )
     counts = [answers | "Count" >> beam.FlatMap(bulk_steps.count_answers, "generated")]
@@ -258,7 +264,8 @@ def _literal_start(pattern: str) -> tuple[str, str]:
     """A pattern in which a folder or file that exists under its name as written is meant, whatever
     brackets are in it; and the folder below which keys begin."""
     if "://" in pattern:
-        return pattern, re.match(r"[^*?\[]*/", pattern)[0]
+        literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+        return pattern, literal[: literal.rindex("/") + 1]
     if os.path.isfile(pattern):
         return glob.escape(pattern), f"{os.path.dirname(pattern)}/"
     folder, rest = os.path.split(pattern)

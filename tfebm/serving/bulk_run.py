@@ -58,7 +58,7 @@ def make_pipeline(runner: str, flags: Sequence[str]) -> beam.Pipeline:
     parsers = []
 
     def keep(parser: argparse.ArgumentParser) -> None:
-        parser.error = refuse  # which would print the usage of every flag, and exit
+        vars(parser)["error"] = refuse  # which would print the usage of every flag, and exit
         parsers.append(parser)
 
     name = _IN_PROCESS_CLASS if runner == IN_PROCESS else runner

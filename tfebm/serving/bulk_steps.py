@@ -171,7 +171,7 @@ class Decode(beam.DoFn):
         self._thread.shutdown()
 
     def start_bundle(self) -> None:
-        self._ahead: collections.deque[futures.Future] = collections.deque()
+        self._ahead: collections.deque[futures.Future[records.Decoded]] = collections.deque()
 
     def process(self, block: Sequence[records.Record]) -> Iterator[Any]:
         """The rows of an earlier block; what cannot be used goes to "broken"."""
@@ -259,12 +259,13 @@ def lines_to(
 
 
 def _as_table(answers: Answers, schema: pa.Schema) -> pa.Table:
-    columns = [answers.keys]
+    columns: list[Any] = [answers.keys]
     for name in schema.names[1:]:
         values = answers.columns[name]
         if values.dtype == object:
-            values = [text.decode("utf-8", "replace") for text in values]
-        columns.append(values)
+            columns.append([text.decode("utf-8", "replace") for text in values])
+        else:
+            columns.append(values)
     arrays = [pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -307,20 +308,21 @@ def write_pngs(answers: Answers, output: str) -> None:
             file.write(png)
 
 
-def as_examples(answers: Answers) -> Iterator[bytes]:
-    """`tf.train.Example`s of images: encoded PNGs, or floats where there is no PNG of them."""
-    images = answers.columns["image"]
-    if images.ndim == 4 and images.shape[-1] in CHANNELS:
+def as_examples(answers: Answers, name: str) -> Iterator[bytes]:
+    """`tf.train.Example`s with a feature `name`: encoded PNGs of images, or floats where there is
+    no PNG of them."""
+    arrays = answers.columns[name]
+    if name == "image" and arrays.shape[-1] in CHANNELS:
         pairs = ((k, {"bytes_list": tf.train.BytesList(value=[png])}) for k, png in _pngs(answers))
     else:
         pairs = (
-            (key, {"float_list": tf.train.FloatList(value=image.ravel())})
-            for key, image in zip(answers.keys, images, strict=True)
+            (key, {"float_list": tf.train.FloatList(value=array.ravel())})
+            for key, array in zip(answers.keys, arrays, strict=True)
         )
     for key, value in pairs:
         features = {
             "key": tf.train.Feature(bytes_list=tf.train.BytesList(value=[key.encode()])),
-            "image": tf.train.Feature(**value),
+            name: tf.train.Feature(**value),
         }
         example = tf.train.Example(features=tf.train.Features(feature=features))
         yield example.SerializeToString(deterministic=True)

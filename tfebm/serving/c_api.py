@@ -32,7 +32,7 @@ class _Buffer(ctypes.Structure):
     _fields_ = (("data", _pointer), ("length", ctypes.c_size_t), ("deallocator", _pointer))
 
 
-def load_library(path: str | os.PathLike | None = None) -> ctypes.CDLL:
+def load_library(path: str | os.PathLike[str] | None = None) -> ctypes.CDLL:
     """TensorFlow's C library, that of the Python package by default.
 
     Args:
@@ -87,7 +87,7 @@ class Session:
         CApiError: It cannot be loaded.
     """
 
-    def __init__(self, path: str | os.PathLike, library: ctypes.CDLL) -> None:
+    def __init__(self, path: str | os.PathLike[str], library: ctypes.CDLL) -> None:
         self._library, self._status = library, _pointer(library.TF_NewStatus())
         self._graph = _pointer(library.TF_NewGraph())
         meta = library.TF_NewBuffer()
@@ -167,8 +167,8 @@ class Session:
         kinds = [number for number, dtype in _DTYPES.items() if value.dtype == dtype]
         if not kinds:
             raise UnknownTypeError(f"Arrays of {value.dtype} are not supported here.")
-        size = ctypes.c_size_t(value.nbytes)
-        tensor = library.TF_AllocateTensor(kinds[0], dims, value.ndim, size)
+        number = ctypes.c_size_t(value.nbytes)
+        tensor = library.TF_AllocateTensor(kinds[0], dims, value.ndim, number)
         if value.nbytes:
             data = library.TF_TensorData(_pointer(tensor))
             ctypes.memmove(data, np.ascontiguousarray(value).ctypes.data, value.nbytes)

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tfebm.serving import extras
 
 _PROBE = pathlib.Path(__file__).with_name("probe.py")
 _ROUNDING = 1e-4  # relative, between two readers of one graph
-_TIMEOUT = 900  # seconds, of a version
+_TIMEOUT = 900  # seconds, for each version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,43 +29,70 @@ class VersionReport:
     """What a server would find in one version of a generator or a scorer."""
 
     path: pathlib.Path
-    metadata: dict[str, Any]
-    signatures: dict[str, Any]
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    signatures: dict[str, Any] = dataclasses.field(default_factory=dict)
     """`SignatureDef`s by name."""
-    probed: dict[str, Any]
+    calls: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Requests that are replayed."""
+    probed: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of `probe.py`; empty where it was not reached."""
-    problems: list[str]
+    problems: list[str] = dataclasses.field(default_factory=list)
     """Sentences; none where it would be served."""
 
 
-def check_version(
-    path: pathlib.Path, batch_sizes: tuple[int, ...] = extras.ALLOWED_BATCH_SIZES, seconds=1.0
-) -> VersionReport:
-    """Looks at a version as a server does.
+def check_versions(
+    paths: Sequence[pathlib.Path],
+    batch_sizes: Sequence[int] = extras.ALLOWED_BATCH_SIZES,
+    seconds: float = 1.0,
+) -> list[VersionReport]:
+    """Looks at versions as a server does.
 
-    Its functions must not need XLA, its warm-up requests are replayed in a process that has
+    Their functions must not need XLA, their warm-up requests are replayed in a process that has
     neither tfebm nor Keras, with XLA off, through a session of TensorFlow 1 and through the C
     API, which must agree; every variable must hold something, every output a row per row of the
     input.
 
     Args:
-        path: A version's folder.
+        paths: Folders of versions.
         batch_sizes: For the timings.
         seconds: Spent on each.
     """
-    path = files.local_path(path, "`path`")
+    reports = [_read(files.local_path(path, "A version")) for path in paths]
+    # What one version has imported is there for all of its process.
+    for needs_text in (False, True):
+        group = [
+            report
+            for report in reports
+            if report.signatures
+            and bool(report.metadata.get("needs_tensorflow_text")) is needs_text
+        ]
+        for report, found in zip(
+            group, _probe(group, needs_text, batch_sizes, seconds), strict=True
+        ):
+            if "failure" in found:
+                report.problems.append(
+                    f"A process without tfebm and with XLA off cannot use it: {found['failure']}"
+                )
+            else:
+                report.probed.update(found)
+                report.problems.extend(_of_probe(found))
+    return reports
+
+
+def _read(path: pathlib.Path) -> VersionReport:
+    """What the files of a version say."""
     try:
         signatures = extras.read_signatures(path)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         problem = f"It cannot be read as a SavedModel: {extras.SAVED_MODEL}: {why}."
-        return VersionReport(path, {}, {}, {}, [problem])
+        return VersionReport(path, problems=[problem])
     if not signatures:
         problem = (
             "It has no signature, and a server could not be asked for anything. Save it with "
             "`signatures=`, or export the model with `tfebm.serving.export`."
         )
-        return VersionReport(path, {}, {}, {}, [problem])
+        return VersionReport(path, problems=[problem])
     problems = []
     compiled = must_compile(path)
     if compiled:
@@ -85,7 +113,7 @@ def check_version(
         problems.append(
             f"It has no {extras.WARMUP} or no {extras.METADATA}: the first requests would wait for "
             "the graph to be optimised. Export it again, or write them with "
-            "`python -m tfebm.serving extras`."
+            "`python -m tfebm extras`."
         )
     guessed: set[str] = set()
     if not requests:
@@ -98,28 +126,25 @@ def check_version(
         guessed = {name for name in plain if extras.is_open(signatures[name])}
     for name in sorted({name for name, _ in requests} - set(signatures)):
         problems.append(f"A warm-up request asks for the signature {name!r}, which it lacks.")
-    requests = [(name, inputs) for name, inputs in requests if name in signatures]
-    # A first size that is given takes batches of that size alone.
-    sizes = {
-        name: [] if _has_fixed_rows(s) else list(batch_sizes) for name, s in signatures.items()
-    }
     calls = [
         {
             "signature": name,
             "inputs": {key: _as_json(value) for key, value in inputs.items()},
-            "sizes": [] if name in extras.ONCE else sizes[name],
+            # A first size that is given takes batches of that size alone.
+            "timed": bool(inputs)
+            and name not in extras.ONCE
+            and not _has_fixed_rows(signatures[name]),
             "guessed": name in guessed,
         }
         for name, inputs in requests
+        if name in signatures
     ]
-    probed, failure = _probe(path, metadata, calls, seconds)
-    problems += [failure] if failure else _of_probe(probed)
-    return VersionReport(path, metadata, signatures, probed, problems)
+    return VersionReport(path, metadata, signatures, calls, problems=problems)
 
 
 def must_compile(path: pathlib.Path) -> list[str]:
     """Names of the functions and nodes that ask to be compiled with XLA."""
-    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    saved = saved_model_pb2.SavedModel.FromString((path / extras.SAVED_MODEL).read_bytes())
     found = []
     for meta in saved.meta_graphs:
         graph = meta.graph_def
@@ -159,40 +184,57 @@ def _has_fixed_rows(signature: Any) -> bool:
 
 
 def _probe(
-    path: pathlib.Path, metadata: dict[str, Any], calls: list[dict[str, Any]], seconds: float
-) -> tuple[dict[str, Any], str | None]:
-    with tempfile.TemporaryDirectory() as folder:
-        # TensorFlow's loader in Python takes brackets in a path for a pattern of names.
-        link = pathlib.Path(folder, "version")
-        link.symlink_to(path.absolute(), target_is_directory=True)
-        request = {
-            "path": str(link),
-            "seconds": seconds,
-            "needs_tensorflow_text": bool(metadata.get("needs_tensorflow_text")),
-            "calls": calls,
-        }
-        file = pathlib.Path(folder) / "request.json"
-        file.write_text(json.dumps(request), encoding="utf-8")
+    reports: Sequence[VersionReport],
+    needs_text: bool,
+    batch_sizes: Sequence[int],
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """What `probe.py` finds in each version; one that ends its process costs no other."""
+    found: list[dict[str, Any]] = []
+    while len(found) < len(reports):
+        waiting = reports[len(found) :]
+        with tempfile.TemporaryDirectory() as folder:
+            # TensorFlow's loader in Python takes brackets in a path for a pattern of names.
+            links = [pathlib.Path(folder, f"version_{i}") for i in range(len(waiting))]
+            for link, report in zip(links, waiting, strict=True):
+                link.symlink_to(report.path.absolute(), target_is_directory=True)
+            request = {
+                "versions": [
+                    {"path": str(link), "calls": report.calls}
+                    for link, report in zip(links, waiting, strict=True)
+                ],
+                "needs_tensorflow_text": needs_text,
+                "batch_sizes": list(batch_sizes),
+                "seconds": seconds,
+            }
+            output, why = _run_probe(request, pathlib.Path(folder), _TIMEOUT * len(waiting))
+        answers = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        for answer, link, report in zip(answers, links, waiting, strict=False):
+            if "failure" in answer:
+                answer["failure"] = answer["failure"].replace(str(link), str(report.path))
+            found.append(answer)
+        if len(found) < len(reports):
+            found.append({"failure": why})
+    return found
+
+
+def _run_probe(request: dict[str, Any], folder: pathlib.Path, timeout: float) -> tuple[str, str]:
+    """The output of `probe.py`, and why it ended before its end, if it did."""
+    file = folder / "request.json"
+    file.write_text(json.dumps(request), encoding="utf-8")
+    output, errors = folder / "output", folder / "errors"
+    command = [sys.executable, str(_PROBE), str(file)]
+    with output.open("w") as out, errors.open("w") as err:
         try:
-            done = subprocess.run(
-                [sys.executable, str(_PROBE), str(file)],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_TIMEOUT,
-                cwd=folder,
-            )
+            code = subprocess.run(
+                command, stdout=out, stderr=err, timeout=timeout, cwd=folder
+            ).returncode
+            why = f"the process ended with {code}"
         except subprocess.TimeoutExpired:
-            return {}, f"It did not answer its warm-up requests within {_TIMEOUT} seconds."
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        why = lines[-1][:500] if lines else f"the process ended with {done.returncode}"
-        return {}, f"A process without tfebm and with XLA off cannot use it: {why}"
-    found = json.loads(done.stdout.splitlines()[-1])
-    if "failure" in found:
-        why = found["failure"].replace(str(link), str(path))
-        return {}, f"A process without tfebm and with XLA off cannot use it: {why}"
-    return found, None
+            why = f"it did not answer its warm-up requests within {timeout:g} seconds"
+    texts = [path.read_text("utf-8", "replace") for path in (output, errors)]
+    said = [line for line in texts[1].splitlines() if line.strip()]
+    return texts[0], said[-1][:500] if said else why
 
 
 def _of_probe(probed: dict[str, Any]) -> list[str]:

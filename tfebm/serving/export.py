@@ -4,15 +4,17 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import keras
+import tensorflow as tf
 
 from tfebm import checks, files
+from tfebm.endpoints import Endpoints, Servable
 from tfebm.errors import InvalidInputError
-from tfebm.serving import extras, signatures
-from tfebm.serving.signatures import Exportable, Signature
+from tfebm.serving import extras
+from tfebm.serving.tracing import trace
+from tfebm.version import __version__
 
 _LARGEST_VERSION = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -26,8 +28,8 @@ class Export(NamedTuple):
 
 
 def export(
-    model: Exportable,
-    directory: str | os.PathLike,
+    model: Servable,
+    directory: str | os.PathLike[str],
     name: str,
     version: int = 1,
     *,
@@ -54,10 +56,11 @@ def export(
     `[B, d]`, all layers of a generator with several side by side (the top first), `score` float32
     `[B]`.
 
-    Of a `FlowModel` or a `FlowEBM` (over images or over points, `[B, 2]` for "image") the scorer
-    has `score`, whose seed draws the noise between the levels of pixels, and `infer`, the exact
-    inverse of the flow; over a backbone that is not a flow it has `score` alone. The score of a
-    `FlowModel` is -log q(x) in nats.
+    Arrays that are not images (points `[B, 2]`, rows of a table) are called "example" in its place.
+
+    Of a `FlowModel` or a `FlowEBM` the scorer has `score`, whose seed draws the noise between the
+    levels of pixels, and `infer`, the exact inverse of the flow; over a backbone that is not a flow
+    it has `score` alone. The score of a `FlowModel` is -log q(x) in nats.
 
     Of models of sentences:
 
@@ -90,7 +93,8 @@ def export(
     which a stock TensorFlow Serving would refuse, unless `xla` asks for it.
 
     Args:
-        model: A `LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel`, `FlowEBM` or `FlowModel`.
+        model: A `LatentEBM`, `ShortRunModel`, `VAE`, `LanguageModel`, `FlowEBM` or `FlowModel`, or
+            whatever else has a method `endpoints`, see `tfebm.endpoints.Servable`.
         directory: The model base folder, on this machine.
         name: The model's folder in it: letters, digits, `_`, `-` and `.`, and not `.` or `-` first.
         version: From 1 to 2**63 - 1, as TensorFlow Serving counts; an existing version is never
@@ -102,7 +106,7 @@ def export(
             of rows. A server refuses them unless it was started with XLA on.
 
     Raises:
-        InvalidInputError: A model that is not of this package, a version that exists or is out of
+        InvalidInputError: A model without endpoints, a version that exists or is out of
             its range, a name that a server would not take, `xla` over sentences, or a folder that
             cannot be made.
         WriteFailed: As on a full disk; neither version appears.
@@ -113,7 +117,7 @@ def export(
         >>> served = tf.saved_model.load("savedmodels/digits/generator/1")
         >>> served.signatures["serving_default"](seed=tf.constant([[0, 1], [0, 2]]))["image"]
     """
-    signatures.check_exportable(model)
+    answers = _endpoints(model, num_chains, max_length)
     folder = files.local_path(directory, "`directory`")
     check_name(name)
     checks.check_count("version", version)
@@ -122,15 +126,7 @@ def export(
             "`version` must be at most 2**63 - 1, which is the largest that a server counts to. "
             f"Received {version}. Give a smaller one."
         )
-    checks.check_count("num_chains", num_chains)
-    if signatures.is_text(model):
-        max_length = model.generator.max_length if max_length is None else max_length
-        checks.check_count("max_length", max_length)
-    elif max_length is not None:
-        raise InvalidInputError(
-            "`max_length` is of sentences, but this model's examples are arrays. Leave it out."
-        )
-    if xla and signatures.is_text(model):
+    if xla and any(spec.dtype == tf.string for spec in answers.scorer["score"].inputs):
         raise InvalidInputError("`xla` cannot compile strings. Leave it out.")
     base = folder / name
     target = Export(base / "generator" / str(version), base / "scorer" / str(version))
@@ -140,19 +136,20 @@ def export(
                 f"The export {path} exists, and a served version must not change. Give a higher "
                 "`version`, or remove it."
             )
-    about = signatures.about(model, num_chains, max_length)
     # A server polls these folders: a version appears when it is complete, and the other part's is
     # too. A name that is not a number is not a version to it.
     beside = [files.temporary(path) for path in target]
     with _folders(*(path.parent for path in target)):
-        archives = (
-            _archive(model, signatures.of_generator(model), "generate", xla),
-            _archive(model, signatures.of_scorer(model, num_chains, max_length), "score", xla),
+        parts = (
+            trace(answers.generator, "generate", answers.resources, xla),
+            trace(answers.scorer, "score", answers.resources, xla),
         )
         with files.writing(base), files.filling(*beside):
-            for part, archive, filled in zip(target._fields, archives, beside, strict=True):
-                archive.write_out(str(filled), verbose=False)
-                extras.write_version_extras(filled, extras.server_name(name, part), about)
+            about = {"tfebm": __version__, **answers.about}
+            for name_of_part, part, filled in zip(extras.PARTS, parts, beside, strict=True):
+                part.write(filled)
+                server_name = extras.server_name(name, name_of_part)
+                extras.write_version_extras(filled, server_name, about)
                 files.sync_folder(filled)
             extras.write_configs(base)
             for filled, path in zip(beside, target, strict=True):
@@ -160,7 +157,7 @@ def export(
     return target
 
 
-def next_version(directory: str | os.PathLike, name: str) -> int:
+def next_version(directory: str | os.PathLike[str], name: str) -> int:
     """1, or one more than the highest version of `<directory>/<name>`."""
     base = files.local_path(directory, "`directory`") / name
     numbers = [extras.version_number(path) for path in base.glob("*/*")]
@@ -176,6 +173,18 @@ def check_name(name: str) -> None:
             f"{str(name)[:200]!r}. Give such a name, which folders, shells and the settings of "
             "servers take as it is."
         )
+
+
+def _endpoints(model: Any, num_chains: int, max_length: int | None) -> Endpoints:
+    if isinstance(model, Servable):
+        return model.endpoints(num_chains=num_chains, max_length=max_length)
+    came = "None" if model is None else f"an object of the type {type(model).__name__}"
+    raise InvalidInputError(
+        "`model` must be a model of tfebm: LatentEBM, ShortRunModel, VAE, LanguageModel, FlowEBM "
+        "or FlowModel, or have a method `endpoints` of its own (`tfebm.endpoints.Servable`). "
+        f"Received {came}. Give one, such as `tfebm.load_run(folder).model`; Keras exports its own "
+        "models and layers with `keras.export.ExportArchive`."
+    )
 
 
 @contextlib.contextmanager
@@ -200,35 +209,3 @@ def _folders(*folders: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # one that is not empty stays
                 path.rmdir()
         raise
-
-
-def _archive(
-    model: Exportable, endpoints: Mapping[str, Signature], default: str, xla: bool
-) -> keras.export.ExportArchive:
-    archive = keras.export.ExportArchive()
-    # The networks alone: optimizers are no part of what is served.
-    for network in model.networks_by_name().values():
-        archive.track(network)
-    for weight in signatures.step_sizes(model):
-        archive.track(_Weight(weight))
-    if signatures.is_text(model):
-        for table in model.generator.tokenizer.resources:
-            archive.track(table)
-    # Keras gives the first another name, `extras.DEFAULT_SIGNATURE`; an endpoint of that name would
-    # be traced again, and its graph be in the file twice.
-    for name in sorted(endpoints, key=lambda name: name != default):
-        function, inputs = signatures.guarded(endpoints[name])
-        archive.add_endpoint(name, function, input_signature=inputs)
-    if xla:
-        function, inputs = signatures.guarded(signatures.compiled(endpoints[default]))
-        archive.add_endpoint(f"{default}{extras.XLA}", function, input_signature=inputs)
-    return archive
-
-
-class _Weight(keras.layers.Layer):
-    """A layer around a single weight, which an archive can track."""
-
-    def __init__(self, weight: keras.Variable) -> None:
-        super().__init__()
-        self.weight = weight
-        self.built = True

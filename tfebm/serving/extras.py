@@ -1,5 +1,6 @@
 """What lies beside an export for a server: warm-up requests, settings, what was exported."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -70,7 +71,7 @@ def write_configs(base: pathlib.Path) -> None:
         "batching.config": _BATCHING.format(largest=ALLOWED_BATCH_SIZES[-1], sizes=sizes),
     }
     for name, text in texts.items():
-        files.replace_file(base / name, lambda temporary, text=text: temporary.write_text(text))
+        files.replace_file(base / name, functools.partial(pathlib.Path.write_text, data=text))
 
 
 def version_number(path: pathlib.PurePath) -> int | None:
@@ -177,7 +178,7 @@ def read_warmup_requests(path: pathlib.Path) -> list[tuple[str, dict[str, np.nda
     return requests
 
 
-def _prediction_log() -> type:
+def _prediction_log() -> Any:
     """The part of TensorFlow Serving's `PredictionLog` that warm-up requests use.
 
     Its own package would be one more for everybody who exports. Names are ours, so that both can
@@ -197,7 +198,7 @@ def _prediction_log() -> type:
     file.dependency.append("tensorflow/core/framework/tensor.proto")
     kinds = descriptor_pb2.FieldDescriptorProto
 
-    def message(parent: Any, title: str, **fields: tuple) -> Any:
+    def message(parent: Any, title: str, **fields: tuple[int, Any]) -> Any:
         found = parent.add(name=title)
         for field, (number, kind) in fields.items():
             entry = found.field.add(name=field, number=number, label=kinds.LABEL_OPTIONAL)

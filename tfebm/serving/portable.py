@@ -29,9 +29,9 @@ _SMALL = 64  # entries of a constant that a loop's body may need the value of: s
 
 
 def make_portable(
-    version: str | os.PathLike,
+    version: str | os.PathLike[str],
     signature: str,
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     batch_size: int = 1,
 ) -> pathlib.Path:
     """Writes one signature as a SavedModel of plain operations and of a fixed batch size.
@@ -75,7 +75,7 @@ def make_portable(
     return path
 
 
-def _trace(version: str | os.PathLike, signature: str, batch_size: int) -> Any:
+def _trace(version: str | os.PathLike[str], signature: str, batch_size: int) -> Any:
     """The signature as a concrete function of plain operations."""
     version = files.local_path(version, "`version`")
     try:

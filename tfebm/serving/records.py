@@ -84,10 +84,12 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
         name: The file's part of the keys.
     """
     if kind != "text":
-        file = file if hasattr(file, "peek") else io.BufferedReader(file)
-    if kind != "text" and (name.lower().endswith(".gz") or _is_packed(kind, file)):
-        # The standard library's: it says when a file is cut off.
-        file = io.BufferedReader(gzip.GzipFile(fileobj=file))
+        stream: Any = file  # `BinaryIO` does not name what a buffer reads by
+        buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(stream)
+        if name.lower().endswith(".gz") or _is_packed(kind, buffered.peek(12)[:12]):
+            # The standard library's: it says when a file is cut off.
+            buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered))
+        file = buffered
     if kind == "image":
         try:
             yield Record(name, file.read())
@@ -107,9 +109,8 @@ def read(kind: str, file: BinaryIO, name: str) -> Iterator[Record | Broken]:
         yield Broken(f"{name}:{number + 1}", f"the file cannot be read from here on: {error}")
 
 
-def _is_packed(kind: str, file: io.BufferedReader) -> bool:
+def _is_packed(kind: str, head: bytes) -> bool:
     """Whether a file begins as gzip's do, and not as a TFRecord whose length has those bytes."""
-    head = file.peek(12)[:12]
     if not head.startswith(b"\x1f\x8b\x08"):
         return False
     return kind != "tfrecord" or len(head) < 12 or _is_damaged(head[:8], head[8:])
@@ -173,10 +174,10 @@ class Decoder:
 
     Args:
         kind: Of `KINDS`.
-        input: What the model takes, "image" or "text".
-        shape: Of an image, or of a point: `(size,)`.
+        input: What the model takes, of `tfebm.serving.served.EXAMPLES`.
+        shape: Of an array.
         feature: Of the `tf.train.Example`: an encoded image, whole numbers or floats for an image,
-            bytes for a text.
+            bytes for a text, numbers for another array.
         key_feature: A feature with the record's key, bytes or a whole number.
         resize: Cut and resample images of another size, as `tfebm.data.load_images` does.
         background: The colour behind transparent pixels.
@@ -238,8 +239,8 @@ class Decoder:
                 f"its feature {self.feature!r} must be {needed}; it has {_counted(kind, values)}"
             )
         array = _as_array(example.features.feature[self.feature], kind)
-        if len(self.shape) == 1:  # a point
-            return array.astype(np.float32)
+        if self.input != "image":
+            return array.astype(np.float32).reshape(self.shape)
         _check_range(array, kind)
         array = array.reshape(self.shape)
         if kind == "int64_list":
@@ -347,6 +348,6 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} x {shape[1]} pixels of {shape[2]} channel{'s' if shape[2] != 1 else ''}"
 
 
-def _counted(kind: str, values: Sequence) -> str:
+def _counted(kind: str, values: Sequence[Any]) -> str:
     words = {"bytes_list": "strings", "int64_list": "whole numbers", "float_list": "floats"}
     return f"{len(values)} {words[kind]}"

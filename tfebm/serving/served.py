@@ -16,7 +16,9 @@ from tfebm import files
 from tfebm.errors import InvalidInputError
 from tfebm.serving import extras
 
-_SAVED_MODEL = "saved_model.pb"
+EXAMPLES = ("image", "text", "example")
+"""Names of what goes in and comes out: arrays of height, width and channels, strings, and arrays of
+another shape."""
 _LARGEST_SEED = 2**63
 
 
@@ -26,8 +28,8 @@ class Served(NamedTuple):
     path: str
     """The version's folder."""
     signature: str
-    input: str | None
-    """What its examples are: "image" or "text"; None where it draws them."""
+    input: str
+    """What its examples are, of `EXAMPLES`; "" where it draws them."""
     shape: tuple[int, ...]
     """Of an example; `()` for a text."""
     takes_seed: bool
@@ -52,7 +54,7 @@ def find(directory: str, part: str, signature: str) -> Served:
     """
     path = _version(str(files.local_path(directory, "The model")), part)
     try:
-        with tf.io.gfile.GFile(posixpath.join(path, _SAVED_MODEL), "rb") as file:
+        with tf.io.gfile.GFile(posixpath.join(path, extras.SAVED_MODEL), "rb") as file:
             signatures = extras.parse_signatures(file.read())
     except (tf.errors.OpError, ValueError) as error:
         raise InvalidInputError(
@@ -66,15 +68,15 @@ def find(directory: str, part: str, signature: str) -> Served:
             f"of these, or the export of a {part}."
         )
     examples = [name for name in found.inputs if name != "seed"]
-    unknown = [name for name in examples if name not in ("image", "text")]
+    unknown = [name for name in examples if name not in EXAMPLES]
     if unknown or len(examples) != (part == "scorer"):
         raise InvalidInputError(
             f"A signature of a {part} takes "
-            f"{'an image or a text' if part == 'scorer' else 'nothing but a seed'} here. "
-            f"{signature!r} of {path} takes {', '.join(found.inputs)}. Its signatures are "
+            f"{'an image, a text or an example' if part == 'scorer' else 'nothing but a seed'} "
+            f"here. {signature!r} of {path} takes {', '.join(found.inputs)}. Its signatures are "
             f"{', '.join(own)}."
         )
-    name = examples[0] if examples else None
+    name = examples[0] if examples else ""
 
     def row_shape(info: Any) -> tuple[int, ...]:
         return tuple(dim.size for dim in info.tensor_shape.dim[1:])
@@ -177,7 +179,7 @@ def _version(directory: str, part: str) -> str:
 
 
 def _is_version(path: str) -> bool:
-    return tf.io.gfile.exists(posixpath.join(path, _SAVED_MODEL))
+    return tf.io.gfile.exists(posixpath.join(path, extras.SAVED_MODEL))
 
 
 def _needs_tensorflow_text(path: str) -> bool:
@@ -185,5 +187,5 @@ def _needs_tensorflow_text(path: str) -> bool:
     try:
         with tf.io.gfile.GFile(about) as file:
             return bool(json.loads(file.read()).get("needs_tensorflow_text"))
-    except (tf.errors.OpError, ValueError):  # exports from before have no such file
+    except (tf.errors.OpError, ValueError):  # a SavedModel of somebody else
         return False

@@ -1,8 +1,11 @@
-"""Malformed requests to an export, through TensorFlow's C API as a server makes its calls.
+"""Exports as a stranger meets them: a program of its own, without tfebm, Keras and XLA.
 
-A script of its own, `python malformed.py C_API REQUEST`, so that a crash is seen as one and not as
-the end of the tests. Prints how many requests of each kind there were, as JSON; anything wrong ends
-it with an `AssertionError`.
+`python stranger.py C_API REQUEST ANSWERS` asks every signature of every version for the answer to
+the same inputs, as a loaded object, through a session of TensorFlow 1 and through TensorFlow's C
+API, and writes them. Then it spoils every input in every way, some times each, through the C API,
+as a server makes its calls, and prints how many malformed requests of each kind there were, as
+JSON; anything wrong ends it with an `AssertionError`, and a crash is seen as one and not as the end
+of the tests.
 """
 
 import collections
@@ -10,7 +13,11 @@ import importlib.util
 import json
 import sys
 
-import numpy as np
+for name in ("tfebm", "keras"):
+    sys.modules[name] = None  # importing either would fail
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 ROWS = 3
 REFUSED = ("type", "rank", "size", "rows", "empty", "missing")
@@ -34,18 +41,54 @@ def main():
     spec.loader.exec_module(c_api)
     with open(sys.argv[2], encoding="utf-8") as file:
         request = json.load(file)
-    library = c_api.load_library(request["library"])
+    library = c_api.load_library()
     c_api.disable_xla(library)
-    session = c_api.Session(request["path"], library)
-    report = {}
-    for name, signature in request["signatures"].items():
-        rng = np.random.default_rng(0)
-        report[name] = _attack(session, c_api.CApiError, signature, rng, request["count"])
-    session.close()
+    # Graphs are optimised once, where they are run as a server runs them.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    answers, report = {}, {}
+    for version, asked in request.items():
+        session = c_api.Session(asked["path"], library)
+        arrays = {k: np.asarray(v["value"], v["dtype"]) for k, v in asked["arrays"].items()}
+        for key, value in _answers(asked["path"], session, asked["signatures"], arrays).items():
+            answers[f"{version} {key}"] = value.astype("U") if value.dtype == object else value
+        report[version] = {
+            name: _attack(
+                *(session, c_api.CApiError, signature, np.random.default_rng(0), asked["repeats"]),
+                # For each set of inputs TensorFlow optimises the graph anew: once is enough.
+                lacking=name == next(iter(asked["signatures"])),
+            )
+            for name, signature in asked["signatures"].items()
+        }
+        session.close()
+    np.savez(sys.argv[3], **answers)
     print(json.dumps(report))
 
 
-def _attack(session, error, signature, rng, count):
+def _answers(path, without_python, names, arrays):
+    found = {}
+    loaded = tf.saved_model.load(path)
+    for name in names:
+        signature = loaded.signatures[name]
+        inputs = {k: tf.constant(arrays[k]) for k in signature.structured_input_signature[1]}
+        for key, value in signature(**inputs).items():
+            found[f"object {name} {key}"] = value.numpy()
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
+        for name in names:
+            signature = meta.signature_def[name]
+            feed = {v.name: arrays[k] for k, v in signature.inputs.items()}
+            fetch = {k: v.name for k, v in signature.outputs.items()}
+            for key, value in session.run(fetch, feed).items():
+                found[f"session {name} {key}"] = np.asarray(value)
+            answers = without_python.run(list(fetch.values()), feed)
+            for key, value in zip(fetch, answers, strict=True):
+                found[f"C {name} {key}"] = value
+    return found
+
+
+def _attack(session, error, signature, rng, repeats, lacking):
     fetches = list(signature["outputs"].values())
 
     def ask(inputs):
@@ -55,9 +98,10 @@ def _attack(session, error, signature, rng, count):
     good = {key: _valid(key, info, rng) for key, info in signature["inputs"].items()}
     expected = ask(good)
     seen = collections.Counter()
-    for _ in range(count):
-        key = str(rng.choice(list(good)))
-        kind = str(rng.choice(_kinds(good, key)))
+    requests = [(key, kind) for key in good for kind in _kinds(good, key)]
+    if not lacking:
+        requests = [(key, kind) for key, kind in requests if kind != "missing"]
+    for key, kind in requests * repeats:
         bad = {k: v.copy() for k, v in good.items()}
         row = int(rng.integers(ROWS))
         if kind in REFUSED:
