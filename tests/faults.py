@@ -21,6 +21,7 @@ import zipfile
 import h5py
 import keras
 import numpy as np
+import tensorflow as tf
 from helpers import weights_of
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
@@ -43,9 +44,10 @@ class Process:
         log: Where its errors go, and what it prints.
         context: What forks it; None for a new interpreter, which imports TensorFlow first.
         printed: Where a fork prints to instead.
+        as_traced: Whether a fork runs graphs as they are traced, as the tests of scripts do.
     """
 
-    def __init__(self, script, flags, log, context=FORKS, printed=None):
+    def __init__(self, script, flags, log, context=FORKS, printed=None, as_traced=False):
         self.log = pathlib.Path(log)
         self.log.unlink(missing_ok=True)
         flags = [str(flag) for flag in flags]
@@ -59,7 +61,8 @@ class Process:
                 )
             self._poll = process.poll
         else:
-            process = context.Process(target=run_script, args=(script, flags, self.log, printed))
+            arguments = (script, flags, self.log, printed, as_traced)
+            process = context.Process(target=run_script, args=arguments)
             process.start()
             self._poll = lambda: process.exitcode
         self.pid = process.pid
@@ -110,12 +113,14 @@ class Process:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-def run_script(script, flags, log, printed=None):
+def run_script(script, flags, log, printed=None, as_traced=False):
     """Runs a script in this process and ends it as an interpreter ends, atexit and all."""
     for standard, path in ((1, printed or log), (2, log)):
         flag = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         os.dup2(os.open(path, flag), standard)
     _hear_interrupts()
+    if as_traced:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     sys.argv = [str(script), *flags]
     code = 0
     try:

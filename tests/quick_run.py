@@ -25,7 +25,7 @@ class Settings(RunSettings):
 
 def load(settings):
     """14 points, three steps an epoch; the last of them has four."""
-    data = load_points("eight_gaussians", 14, 6, settings.seed)
+    data = load_points("eight_gaussians", seed=settings.seed, num_train=14, num_test=6)
     x_train, x_test = (np.clip(x / 4, -1, 1) for x in (data.x_train, data.x_test))
     return dataclasses.replace(data, x_train=x_train, x_test=x_test)
 

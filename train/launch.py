@@ -23,7 +23,7 @@ import sys
 import time
 
 from tfebm import runs
-from tfebm.runs.settings import Parser
+from tfebm.runs.parser import Parser
 
 # What a restart can mend: a signal, and 138, a worker's word for having lost another.
 _INTERRUPTED = 128 + signal.SIGINT

@@ -19,100 +19,20 @@ import pathlib
 import platform
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 from typing import Any
 
+from experiments import results_page
+from experiments.results_rows import FOLDER, rows
+
 from tfebm import runs
 from tfebm.errors import InvalidInputError
-from tfebm.runs.settings import Parser
+from tfebm.runs.parser import Parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 RUNS = ROOT / "runs" / "results"
-FOLDER = "TFEBM_DATA"
-
-
-def rows() -> dict[str, str]:
-    """Names to commands, without "python" and the folders."""
-    table = {
-        "latent_ebm_mnist5k": "train/latent_ebm.py",
-        "flow_ebm_eight_gaussians": "train/flow_ebm.py",
-        "flow_ebm_twenty_five_gaussians": "train/flow_ebm.py --dataset twenty_five_gaussians "
-        "--transitions 2 --epochs 20",
-        "flow_ebm_eight_gaussians_realnvp_2": "train/flow_ebm.py --flow realnvp --couplings 2 "
-        "--transitions 2 --epochs 20",
-        "flow_ebm_twenty_five_gaussians_realnvp_2": "train/flow_ebm.py --dataset "
-        "twenty_five_gaussians --flow realnvp --couplings 2 --transitions 2 --epochs 20",
-        "flow_ebm_mnist5k": "train/flow_ebm.py --dataset mnist5k",
-        "short_run_mnist5k": "-m benchmarks compare_inference",
-        "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
-    }
-    for seed in range(3):
-        table[f"short_run_criteria_{seed}"] = (
-            f"-m benchmarks compare_inference --seeds 1 --first-seed {seed} --validation 500 "
-            "--posterior-steps 10 --tune-every 2 --variants short_run ksd kl fixed"
-        )
-    shared = "--epochs 2 --halve-at 1,1.5,1.8 --tune-every 1 --kl-warmup 0.4 --variants"
-    for name, size in {"mnist": 100, "cifar10_subset": 50}.items():
-        for layers, variants in {
-            "one_layer": "latent_ebm single_layer single_layer_vae",
-            "three_layers": "short_run vae ladder_vae",
-        }.items():
-            for seed in range(3):
-                table[f"side_by_side_{name}_{layers}_{seed}"] = (
-                    f"-m benchmarks compare_inference --seeds 1 --first-seed {seed} "
-                    f"--dataset ${FOLDER}/{name}.npz --batch-size {size} {shared} {variants}"
-                )
-    decays = "--learning-rate-decay 0.75 --energy-learning-rate-decay 0.75"
-    for digit, seed in ((1, 0), (4, 0), (5, 0), (7, 0), (9, 0), (9, 1), (9, 2)):
-        table[f"anomaly_mnist_{digit}_{seed}"] = (
-            f"train/anomaly.py --held-out {digit} --dataset ${FOLDER}/mnist.npz --batch-size 100 "
-            f"--epochs 12 {decays} --seed {seed}"
-        )
-    table["anomaly_mnist_9_four_chains"] = f"{table['anomaly_mnist_9_0']} --score-chains 4"
-    for model, epochs in {
-        "short_run": "--epochs 12",
-        "vae": "--epochs 12",
-        "latent_ebm_layers": "--epochs 6 --score-epochs 3",
-    }.items():
-        table[f"anomaly_mnist_9_{model}"] = (
-            f"train/anomaly.py --held-out 9 --model {model} --dataset ${FOLDER}/mnist.npz "
-            f"--batch-size 100 {epochs} {decays}"
-        )
-    for name, flags in {
-        "lm": "--model lm --evidence-examples 500",
-        "vae": "--model vae --evidence-examples 500",
-        "short_run": "--model short_run --evidence-examples 500",
-        "latent_ebm": "--model latent_ebm --evidence-examples 500",
-        "latent_ebm_no_l2": "--model latent_ebm --energy-l2 0",
-    }.items():
-        table[f"text_grammar_{name}"] = f"train/text.py {flags}"
-    shared = f"train/text.py --preset ptb --dataset ${FOLDER}/ptb --learning-rate 2e-3 "
-    shared += "--noise-warmup-epochs 1 --evidence-examples 200 --evidence-chains 2"
-    for name, flags in {
-        "lm": "--model lm --steps 5290",
-        "vae": "--model vae --kl-warmup 1 --steps 3100",
-        "vae_free_bits": "--model vae --free-bits 0.25 --steps 3100",
-        "short_run": "--noise-scale 0.1 --posterior-steps 6 --steps 1500",
-        "latent_ebm": "--model latent_ebm --noise-scale 0 --posterior-steps 6 --steps 1320",
-    }.items():
-        table[f"text_ptb_{name}"] = f"{shared} {flags}"
-    shared = f"train/text.py --preset yelp --dataset ${FOLDER}/yelp "
-    shared += f"--unlabelled ${FOLDER}/yelp/extra.txt.gz --vocabulary ${FOLDER}/yelp/vocab.txt.gz "
-    shared += "--hidden-size 256 --batch-size 64 --prior-warmup 0 --learning-rate 2e-3 "
-    shared += "--evidence-examples 0 --au-examples 200"
-    short_run = "--posterior-steps 6 --step-sizes paper --noise-scale 0.1 --noise-warmup-epochs 0"
-    some, whole = "--task-examples 1000 --chains 10", "--task-examples 0 --chains 20"
-    for name, flags in {
-        "short_run": f"{short_run} --steps 1000 --task classify {some}",
-        "vae": f"--model vae --steps 3100 --task classify {some}",
-        "clusters_short_run": f"{short_run} --steps 1000 --task cluster {some}",
-        "clusters_vae": f"--model vae --steps 3100 --task cluster {whole}",
-    }.items():
-        table[f"text_yelp_{name}"] = f"{shared} {flags}"
-    return table
 
 
 def check(name: str, command: str) -> None:
@@ -175,7 +95,7 @@ def _without_folder(found: Any, folder: str) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """What a row was made on."""
+    """The processor, the cores and the versions that a row is made with."""
     model = platform.processor() or platform.machine()
     facts = pathlib.Path("/proc/cpuinfo")
     if facts.exists():
@@ -187,85 +107,16 @@ def machine() -> dict[str, Any]:
     )
 
 
-def write_page() -> None:
-    """docs/results/README.md: the template with the records' figures in it."""
-    (RESULTS / "README.md").write_text(page(), "utf-8")
-
-
 def page() -> str:
-    """The template's text, its figures filled in.
-
-    A figure is {{RECORDS :: PATH :: FORMAT}}. RECORDS are files' names or patterns of them, with
-    commas between; "A - B" are the differences of two. PATH leads into each: keys, [0] for an item
-    of a list, [] for all of them, [key=value] for those with a value. FORMAT is Python's, behind
-    "mean", "spread" (mean and standard deviation), "error" (mean and its standard error), "sum" or
-    "largest" where there are several values.
-    """
+    """The template with the records' figures in it."""
     template = (RESULTS / "template.txt").read_text("utf-8")
     records = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
-    return re.sub(r"\{\{(.+?)\}\}", lambda found: figure(found[1], records), template)
+    return results_page.fill(template, records)
 
 
-def figure(reference: str, records: dict[str, Any]) -> str:
-    """What stands for `RECORDS :: PATH :: FORMAT` on the page.
-
-    Raises:
-        InvalidInputError: Nothing is there, or several values where one is asked for.
-    """
-    asked = reference.strip()
-    try:
-        names, path, form = (part.strip() for part in reference.split("::"))
-        values, *others = (_of_records(records, name, path) for name in names.split(" - "))
-        for other in others:
-            values = [one - another for one, another in zip(values, other, strict=True)]
-        how, _, form = form.rpartition(" ")
-        if how not in ("", "mean", "spread", "error", "sum", "largest"):
-            raise ValueError(f"{how!r} is no way to sum up")
-        if how in ("spread", "error"):
-            width = statistics.stdev(values) / (1.0 if how == "spread" else len(values) ** 0.5)
-            return f"{format(statistics.mean(values), form)} ± {format(width, form)}"
-        if how in ("mean", "largest", "sum"):
-            sums = {"mean": statistics.mean, "largest": max, "sum": sum}
-            return format(sums[how](values), form)
-        if len(set(map(str, values))) > 1:
-            raise ValueError(f"there are {len(values)} values: say mean or spread")
-        return format(values[0], form)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise InvalidInputError(
-            f"The page asks for {asked!r}, which cannot be had: {error}. Mend docs/results/"
-            "template.txt, or make the row again."
-        ) from None
-
-
-def _of_records(records: dict[str, Any], names: str, path: str) -> list[Any]:
-    """The values at a path of records that are named, all of which must have some."""
-    found = []
-    for pattern in names.split(","):
-        chosen = sorted(fnmatch.filter(records, pattern.strip()))
-        if not chosen:
-            raise ValueError(f"there is no record {pattern.strip()}")
-        for name in chosen:
-            values = _values(records[name], path)
-            if not values:
-                raise ValueError(f"the record {name} has no {path}")
-            found += values
-    return found
-
-
-def _values(found: Any, path: str) -> list[Any]:
-    values = [found]
-    for part in path.split("/"):
-        key, bracket, selection = part.rstrip("]").partition("[")
-        values = [value[key] for value in values if value.get(key) is not None]
-        if not bracket:
-            continue
-        if selection.isdigit():
-            values = [value[int(selection)] for value in values]
-            continue
-        name, _, wanted = selection.partition("=")
-        items = [item for value in values for item in value]
-        values = [item for item in items if not name or str(item[name]) == wanted]
-    return values
+def write_page() -> None:
+    """Writes docs/results/README.md."""
+    (RESULTS / "README.md").write_text(page(), "utf-8")
 
 
 def main(argv: list[str] | None = None) -> None:

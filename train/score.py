@@ -58,7 +58,7 @@ class Settings(FlagSettings):
     )
     feature: str | None = flag(
         None,
-        "of the Examples in TFRecord files (default: image or text)",
+        "of the Examples in TFRecord files (default: image, text or example)",
         type=str,
         metavar="NAME",
         group="data",

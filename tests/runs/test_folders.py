@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+from experiments import text_settings
 from PIL import Image
 
 import tfebm
@@ -21,7 +22,6 @@ from tfebm.runs import (
     ImageRunSettings,
     RunDirectory,
     RunSettings,
-    TextRunSettings,
     directory,
     flag,
     lock,
@@ -103,7 +103,7 @@ def names_written(path):
 
 
 def test_there_is_one_list_of_what_scripts_write():
-    sources = [*ROOT.glob("train/*.py"), *ROOT.glob("tfebm/runs/*.py")]
+    sources = [*ROOT.glob("train/**/*.py"), *ROOT.glob("tfebm/runs/*.py")]
     written, others = set(), []
     for path in sources:
         if path.name not in ("directory.py", "session.py"):
@@ -111,7 +111,7 @@ def test_there_is_one_list_of_what_scripts_write():
             written |= found[0]
             others += found[1]
     assert others == [], "a path that the list cannot know"
-    # In flow_ebm.py a loop over two pictures of chains, in text.py a property.
+    # In flow_ebm_pictures.py a loop over two pictures of chains, in text_files.py a property.
     written -= {"name.png", "run.vocabulary.name"}
     written |= {"chains.png", "chains_data_space.png", "vocabulary.txt"}
     assert written == set(directory.WRITTEN)
@@ -444,7 +444,7 @@ class TestPaths:
         for name in ("mnist5k", "grammar", "mnist"):
             (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path)
-        for settings in (ImageRunSettings(), TextRunSettings()):
+        for settings in (ImageRunSettings(), text_settings.Settings()):
             assert paths.with_absolute_paths(settings) == settings
         settings = paths.with_absolute_paths(ImageRunSettings(dataset="mnist", data_dir="grammar"))
         assert settings.dataset == str(tmp_path / "mnist")

@@ -24,7 +24,7 @@ from tfebm.runs import (
 class Settings(RunSettings):
     size: int = flag(3, "a size", least=1)
     rate: float = flag(0.5, "a rate", above=0.0, most=1.0)
-    weight: float = flag(0.1, "a weight", least=0.0, before=0.0)
+    weight: float = flag(0.1, "a weight", least=0.0)
 
 
 PRESETS = {"small": {}, "large": {"size": 100, "epochs": 9}}
@@ -118,13 +118,14 @@ class TestResume:
         with pytest.raises(tfebm.InvalidInputError, match="saved settings cannot be used"):
             self.resume(saved={**self.saved, "size": "three"})
 
-    def test_a_run_from_before_there_was_the_flag(self):
-        saved = {name: value for name, value in self.saved.items() if name != "weight"}
-        assert self.resume(saved=saved).weight == 0.0
-        assert self.resume("--weight", "0", saved=saved).weight == 0.0
-        with pytest.raises(tfebm.InvalidInputError, match=r"--weight 0.0 was saved, 0.1 is asked"):
-            self.resume("--weight", "0.1", saved=saved)
-        assert self.resume().weight == 0.1
+    @pytest.mark.parametrize("more", [{}, {"height": 3}])
+    def test_saved_settings_that_are_not_those_of_the_program(self, more):
+        saved = {name: value for name, value in self.saved.items() if name != "size" or more}
+        wrong = "height" if more else "size"
+        with pytest.raises(
+            tfebm.InvalidInputError, match=f"cannot be used: {wrong} is missing, or"
+        ):
+            self.resume(saved={**saved, **more})
 
     def test_no_limit_cannot_be_lowered_to_one(self):
         saved = Settings(steps=0).to_record()
@@ -252,12 +253,6 @@ class TestSteps:
             training.check_batch_size(Settings(batch_size=11), 10, 1)
         with pytest.raises(tfebm.InvalidInputError, match="each of the 4 replicas"):
             training.check_batch_size(Settings(batch_size=3), 10, 4)
-
-    def test_rates_decay_per_epoch(self):
-        rate = training.decay_schedule(0.1, 0.5, per_epoch=4)
-        assert [float(rate(step)) for step in (0, 3, 4, 8)] == pytest.approx(
-            [0.1, 0.1, 0.05, 0.025]
-        )
 
 
 class TestStrategy:

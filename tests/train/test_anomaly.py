@@ -2,21 +2,18 @@
 
 import csv
 import os
-import pathlib
-import subprocess
-import sys
 
 import anomaly
 import numpy as np
 import pytest
+import scripts
+from experiments import anomaly_figures
 from PIL import Image
 
 import tfebm
 from tfebm.metrics import anomaly_detection
-from tfebm.models.inference import ScoreParts
-from tfebm.runs import anomaly as run_figures
+from tfebm.models import ScoreParts
 
-SCRIPT = pathlib.Path(anomaly.__file__)
 TINY = [
     *("--batch-size", "8", "--width", "2", "--latent-size", "2", "--epochs", "2"),
     *("--prior-steps", "2", "--posterior-steps", "2", "--energy-width", "4", "--jit", "off"),
@@ -26,13 +23,6 @@ FILES = {
     *("config.json", "metrics.json", "model.keras", "checkpoints", "logs", "scores.csv"),
     *(f"{name}.png" for name in ("samples", "reconstructions", "interpolation", "curves", "worst")),
 }
-
-
-def execute(*flags):
-    command = [sys.executable, str(SCRIPT), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +45,26 @@ def read(path):
 def test_a_class_that_is_held_out(labelled, tmp_path):
     output = tmp_path / "run"
     flags = ["--dataset", labelled, "--held-out", "1", "--score-chains", "2", *TINY]
-    text = execute(*flags, "--output", str(output), "--export", str(tmp_path / "served"))
-    assert "12 anomalies among 17 test images" in text
+    flags += ["--output", output, "--export", tmp_path / "served"]
+    done = scripts.run(anomaly, *flags)
+    assert "12 anomalies among 17 test images" in done.stdout
     assert {p.name for p in output.iterdir()} == {*FILES, "precision_recall.png"}
-    assert len(list((tmp_path / "served" / "anomaly").rglob("saved_model.pb"))) == 2
+    ((exported, *where),) = done.exports
+    assert where == [str(tmp_path / "served"), "anomaly", 1]
+    assert exported.posterior_sampler.num_steps == 3
     rows = read(output / "scores.csv")
     assert len(rows) == 17  # 5 of the 24 normal ones, and 12
     labels = [int(row["is_anomaly"]) for row in rows]
     final = tfebm.load_run(output).metrics["final"]["test"]
     assert final["areas"]["joint"]["auprc"] > 0.95
-    for kind in run_figures.KINDS:
+    for kind in anomaly_figures.KINDS:
         scores = [float(row[kind]) for row in rows]
         expected = anomaly_detection(scores, labels).auprc
         assert final["areas"][kind]["auprc"] == pytest.approx(expected, abs=1e-6)
         assert final["over_epochs"][kind]["num_epochs"] == 2
-    joint, *parts = (np.array([float(row[kind]) for row in rows]) for kind in run_figures.KINDS[:3])
+    joint, *parts = (
+        np.array([float(row[kind]) for row in rows]) for kind in anomaly_figures.KINDS[:3]
+    )
     np.testing.assert_allclose(joint, sum(parts), rtol=1e-4)
     model = tfebm.load_run(output).model
     images = np.load(labelled)
@@ -80,7 +75,7 @@ def test_a_class_that_is_held_out(labelled, tmp_path):
     np.testing.assert_allclose(model.score(x, num_chains=2), joint, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", anomaly.MODELS)
+@pytest.mark.parametrize("name", anomaly.CURVES)
 def test_every_model_has_all_scores(labelled, name):
     settings = anomaly.Settings(
         dataset=labelled,
@@ -100,9 +95,9 @@ def test_every_model_has_all_scores(labelled, name):
     data = anomaly.load(settings)
     model = anomaly.make_model(settings, data.images.image_shape, 24)
     chain = anomaly.scoring_chain(settings)
-    scores = run_figures.Scores(data, num_chains=1, seed=3, sampler=chain)
+    scores = anomaly_figures.Scores(data, num_chains=1, seed=3, sampler=chain)
     found = scores(model)
-    assert tuple(found) == run_figures.KINDS
+    assert tuple(found) == anomaly_figures.KINDS
     if name == "vae":
         assert np.all(found["energy"] > 0)  # a divergence
     else:
@@ -132,7 +127,7 @@ def test_every_model_has_all_scores(labelled, name):
 def test_one_training_image_without_a_score_spoils_no_other(labelled):
     settings = anomaly.Settings(dataset=labelled, held_out=1, model="short_run", jit="off")
     data = anomaly.load(settings)
-    scores = run_figures.Scores(data, num_chains=1, seed=0)
+    scores = anomaly_figures.Scores(data, num_chains=1, seed=0)
 
     class Model:
         likelihood = tfebm.GaussianLikelihood(0.5)
@@ -156,7 +151,7 @@ def test_normal_images_that_are_alike_have_no_unit(number):
     data = tfebm.data.AnomalyData(tfebm.data.ImageData("a", flat, others), None, list("abcde"))
     settings = anomaly.Settings(held_out=1, model="vae", width=2, hidden_units=4)
     model = anomaly.make_model(settings, (28, 28, 1), number)
-    found = run_figures.Scores(data, num_chains=1, seed=0)(model)["standardized"]
+    found = anomaly_figures.Scores(data, num_chains=1, seed=0)(model)["standardized"]
     assert np.isfinite(found).all()
     assert found.max() < 1e5
 
@@ -164,9 +159,9 @@ def test_normal_images_that_are_alike_have_no_unit(number):
 def test_names_that_are_not_utf8_are_escaped(tmp_path):
     names = [os.fsdecode(b"caf\xe9.png"), "b\n.png"]
     images = tfebm.data.ImageData("a", np.zeros((1, 2, 2, 1)), np.zeros((2, 2, 2, 1)))
-    scores = dict.fromkeys(run_figures.KINDS, np.zeros(2))
+    scores = dict.fromkeys(anomaly_figures.KINDS, np.zeros(2))
     data = tfebm.data.AnomalyData(images, None, names)
-    run_figures.write_scores(tmp_path / "scores.csv", data, scores)
+    anomaly_figures.write_scores(tmp_path / "scores.csv", data, scores)
     assert [row["image"] for row in read(tmp_path / "scores.csv")] == ["caf\\udce9.png", "b\n.png"]
 
 
@@ -194,8 +189,8 @@ def test_folders_of_files(tmp_path):
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{i}.png")
     output = tmp_path / "run"
     folders = ["--normal", str(tmp_path / "good"), "--test", str(tmp_path / "new")]
-    text = execute(*folders, *TINY, "--epochs", "1", "--output", str(output))
-    assert "5 images are scored; which are anomalies is not known" in text
+    done = scripts.run(anomaly, *folders, *TINY, "--epochs", "1", "--output", output)
+    assert "5 images are scored; which are anomalies is not known" in done.stdout
     rows = read(output / "scores.csv")
     assert [row["image"] for row in rows] == [f"{i}.png" for i in range(5)]
     assert "is_anomaly" not in rows[0]

@@ -89,29 +89,32 @@ def test_everything_is_whole_all_the_time(quick):
     }
 
 
-@pytest.mark.parametrize(
-    ("pattern", "places"),
-    [
-        ("run/config.json", {"tracing, first step"}),
-        ("run/checkpoints/.tmp-step-*", {"writing a checkpoint", "steps"}),
-        ("run/.tmp-model.keras", {"writing model.keras", "drawing"}),
-    ],
-)
-def test_a_killed_run_ends_like_one_that_was_not(quick, tmp_path, pattern, places):
-    """kill -9. (`test_latent_ebm.py` does it to the image script, in a new interpreter.)"""
-    delay = np.random.default_rng(len(pattern)).uniform(0, 0.01)
-    for attempt in range(10):
-        base = tmp_path / str(attempt)
-        base.mkdir()
-        folder, process = quick.folder(base), quick.start(base)
-        code = process.cut(folder, pattern, delay, signal.SIGKILL)
-        assert code in (0, KILLED), process.text
-        # A busy machine may not look while a temporary file is there, or send too late.
-        if code == KILLED and folder.place() in places:
-            break
-    assert code == KILLED
-    assert folder.place() in places
-    folder.load()
+KILLS = {
+    "run/config.json": {"tracing, first step"},
+    "run/checkpoints/.tmp-step-*": {"writing a checkpoint", "steps"},
+    "run/.tmp-model.keras": {"writing model.keras", "drawing"},
+}
+
+
+def test_a_killed_run_ends_like_one_that_was_not(quick, tmp_path):
+    """kill -9 in three places, each time of the run that goes on from the last. (It is done to the
+    image script in `test_latent_ebm.py`.)"""
+    rng, bases = np.random.default_rng(0), (tmp_path / str(i) for i in range(10))
+    base = next(bases)
+    base.mkdir()
+    for pattern, places in KILLS.items():
+        while True:
+            folder = quick.folder(base)
+            more = ["--resume"] if (folder.path / "config.json").exists() else []
+            process = quick.start(base, *more)
+            code = process.cut(folder, pattern, rng.uniform(0, 0.01), signal.SIGKILL)
+            assert code in (0, KILLED), process.text
+            if code == KILLED and folder.place() in places:
+                break
+            # A busy machine may not look while a temporary file is there, or send too late.
+            base = next(bases)
+            base.mkdir()
+        folder.load()
     quick.resume(base)
 
 

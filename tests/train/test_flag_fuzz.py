@@ -21,7 +21,7 @@ import text
 from PIL import Image
 
 import tfebm
-from tfebm.serving import __main__ as serving_command
+from tfebm import __main__ as package_command
 
 # Values that no flag is meant for, or few.
 ODD = ["", " ", "nan", "inf", "-inf", "1e400", "-1", "0", "-0.0", "9" * 25, "two", "½"]
@@ -181,7 +181,7 @@ def combination(seed, sources, output):
         return name, "launch.py", launch._arguments, launch_words(rng, sources)
     if name == "serving":
         argv = serving_words(rng, sources, output)
-        return name, "__main__.py", serving_command.main, argv
+        return name, "__main__.py", package_command.main, argv
     script = SCRIPTS[name]
     argv = words(rng, script.Settings, getattr(script, "PRESETS", {}), sources, output / str(seed))
     return name, f"{name}.py", script.main, argv
@@ -238,7 +238,7 @@ def run_all(seeds, sources, tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         found[name, code if code in (0, 2, "begins") else "wrong"] += 1
         last = error.strip().rpartition("\n")[2]
-        told = code != 2 or last.startswith((f"{program}: ", "python -m tfebm.serving"))
+        told = code != 2 or last.startswith((f"{program}: ", "python -m tfebm"))
         if code not in (0, 2, "begins") or "Traceback" in error or not told:
             wrong.append(f"{seed}: {program} {' '.join(argv)}\n    {code}\n    {error[-500:]}")
     with capsys.disabled():

@@ -6,16 +6,17 @@ import json
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import time
+import zipfile
 
+import faults
 import keras
 import latent_ebm
 import numpy as np
 import pytest
+import scripts
 import tensorflow as tf
-from faults import assert_same_end
 from helpers import weights_of
 from PIL import Image
 
@@ -27,6 +28,7 @@ SCRIPT = pathlib.Path(latent_ebm.__file__)
 TINY = [
     *("--batch-size", "4", "--width", "2", "--latent-size", "3", "--energy-width", "8"),
     *("--prior-steps", "3", "--posterior-steps", "3", "--posterior-step-size", "0.02"),
+    *("--jit", "off"),
 ]
 FILES = {
     "config.json",
@@ -49,14 +51,9 @@ def images(tmp_path_factory):
     return str(path)
 
 
-def command(images, output, *flags):
-    return [sys.executable, str(SCRIPT), "--dataset", images, "--output", str(output), *flags]
-
-
-def run(images, output, *flags, code=0):
-    done = subprocess.run(command(images, output, *flags), capture_output=True, text=True)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
+def run(images, output, *flags, **options):
+    flags = ["--dataset", images, "--output", output, *flags]
+    return scripts.run(latent_ebm, *flags, **options)
 
 
 def read_metrics(output):
@@ -67,7 +64,8 @@ def read_metrics(output):
 def uninterrupted(images, tmp_path_factory):
     """Three epochs of six steps; the runs that are cut short must end like it."""
     output = tmp_path_factory.mktemp("runs") / "whole"
-    run(images, output, *TINY, "--epochs", "3", "--export", str(output.parent / "savedmodels"))
+    flags = [*TINY, "--epochs", "3", "--export", output.parent / "savedmodels"]
+    run(images, output, *flags, export=True)
     return output
 
 
@@ -94,6 +92,8 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
 def test_a_finished_run_is_brought_back(uninterrupted, images):
     loaded = tfebm.load_run(uninterrupted)
     assert loaded.settings["latent_size"] == 3
+    with zipfile.ZipFile(uninterrupted / "model.keras") as archive:  # elsewhere, too
+        assert b"experiments" not in archive.read("config.json")
     assert loaded.metrics["final"]["steps"] == 18
     x = tfebm.data.to_float(np.load(images)["x_test"][..., None])
     assert loaded.model.score(x).mean() == pytest.approx(
@@ -122,31 +122,25 @@ def test_the_export_holds_the_trained_model(uninterrupted):
 
 
 def test_a_killed_run_ends_like_one_that_was_not(uninterrupted, images, tmp_path):
-    """kill -9 in the middle of the second epoch; resumed, with its epochs raised."""
-    output = tmp_path / "killed"
-    flags = [*TINY, "--checkpoint-every", "1"]
-    process = subprocess.Popen(
-        command(images, output, *flags, "--epochs", "2"), stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (output / "checkpoints" / "step-00000008").exists():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    """kill -9 of a process in the middle of the second epoch; resumed in another one, with its
+    epochs raised."""
+    flags = ["--dataset", images, "--output", tmp_path / "run", *TINY]
+    flags += ["--checkpoint-every", "1", "--epochs", "2"]
+    process = faults.Process(SCRIPT, flags, tmp_path / "log", as_traced=True)
+    folder = faults.Folder(tmp_path / "run", "curves.png")
+    code = process.cut(folder, "run/checkpoints/step-00000008", 0.0, signal.SIGKILL)
+    assert code == 128 + signal.SIGKILL, process.text
+    output = folder.path
     assert not (output / "model.keras").exists()
     done = run(images, output, "--resume", "--epochs", "3")
     assert "Resumed at step " in done.stdout
-    assert_same_end(output, uninterrupted)
+    faults.assert_same_end(output, uninterrupted)
 
 
-def test_mirrored_over_virtual_devices(uninterrupted, images, tmp_path):
+def test_mirrored_over_virtual_devices(uninterrupted, images, mirrored, tmp_path):
     output = tmp_path / "mirrored"
     flags = ["--strategy", "mirrored", "--virtual-devices", "2", "--epochs", "1"]
-    run(images, output, *TINY, *flags)
+    run(images, output, *TINY, *flags, strategy=mirrored)
     assert {p.name for p in output.iterdir()} == FILES
     # Two replicas see one device's noise: the epoch's figures agree to float rounding.
     one, two = (read_metrics(path)["epochs"][0]["metrics"] for path in (uninterrupted, output))
@@ -154,14 +148,14 @@ def test_mirrored_over_virtual_devices(uninterrupted, images, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mirrored_run_is_resumed_within_an_epoch(uninterrupted, images, tmp_path):
+def test_a_mirrored_run_is_resumed_within_an_epoch(uninterrupted, images, mirrored, tmp_path):
     output = tmp_path / "mirrored"
     # Eleven steps: the resumed run begins with the last batch of an epoch, of 3 images, which
     # two replicas cannot share evenly.
     flags = ["--strategy", "mirrored", "--virtual-devices", "2", "--steps", "11", "--epochs", "3"]
-    run(images, output, *TINY, *flags)
+    run(images, output, *TINY, *flags, strategy=mirrored)
     # The steps can be raised later; the second epoch, begun before, is reported as one.
-    run(images, output, "--resume", "--steps", "12")
+    run(images, output, "--resume", "--steps", "12", strategy=mirrored)
     metrics = read_metrics(output)
     assert [record["step"] for record in metrics["epochs"]] == [6, 12]
     assert metrics["final"]["steps"] == 12

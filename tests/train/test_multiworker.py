@@ -57,7 +57,7 @@ def data(tmp_path_factory):
     np.savez(folder / "images.npz", **sets, y_train=labels[:23], y_test=labels[23:])
     (folder / "text").mkdir()
     for seed, (split, number) in enumerate({"train": 24, "valid": 8, "test": 8}.items()):
-        sentences = default_grammar().derive(number, seed).sentences
+        sentences = default_grammar().derive(number, seed=seed).sentences
         (folder / "text" / f"{split}.txt").write_text("\n".join(sentences) + "\n")
     return {"images": str(folder / "images.npz"), "text": str(folder / "text")}
 

@@ -1,6 +1,5 @@
 """The page of results holds what its records do, and its rows are commands that run."""
 
-import dataclasses
 import fnmatch
 import json
 import pathlib
@@ -10,10 +9,11 @@ import shlex
 import pytest
 import results
 import short_run
+from experiments import results_page
 
 from benchmarks import compare_inference
 from tfebm.errors import InvalidInputError
-from tfebm.runs import settings
+from tfebm.runs import parse
 
 ROOT = pathlib.Path(results.__file__).parents[1]
 
@@ -38,9 +38,7 @@ def test_records_are_of_the_rows_commands(path):
     if "settings" not in record:
         return
     asked = parsed(*shlex.split(command))
-    found = json.loads(json.dumps(dataclasses.asdict(asked)))
-    # Of settings that came later a record knows nothing.
-    assert record["settings"] == {key: found[key] for key in record["settings"]}
+    assert record["settings"] == json.loads(json.dumps(asked.to_record()))
     evidence = record["final"]["test"].get("evidence") or {}
     if "num_examples" in evidence:
         assert evidence["num_examples"] == asked.evidence_examples
@@ -50,7 +48,7 @@ def parsed(script, *flags):
     """The settings of a script's command line."""
     module = __import__(pathlib.Path(script).stem)
     default = getattr(module, "default_preset", "laptop")
-    return settings.parse(module.Settings, module.PRESETS, default, module.__doc__, flags)[0]
+    return parse(module.Settings, module.PRESETS, default, module.__doc__, flags)[0]
 
 
 def test_sentences_are_compared_with_themselves():
@@ -80,7 +78,7 @@ def test_rows_have_flags_that_scripts_take(name):
         assert flags[:2] == ["benchmarks", "compare_inference"]
         options, shared = compare_inference.parse(flags[2:])
         for variant in options.variants:
-            settings.parse(
+            parse(
                 *(short_run.Settings, short_run.PRESETS, "laptop", ""),
                 [*compare_inference.VARIANTS[variant], *shared],
             )
@@ -112,7 +110,7 @@ RECORDS = {
     ],
 )
 def test_references(reference, expected):
-    assert results.figure(reference, RECORDS) == expected
+    assert results_page.figure(reference, RECORDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,12 +131,12 @@ def test_references(reference, expected):
 )
 def test_a_reference_to_nothing_is_an_error(reference, message):
     with pytest.raises(InvalidInputError, match=message):
-        results.figure(reference, RECORDS)
+        results_page.figure(reference, RECORDS)
 
 
 def test_several_values_are_never_taken_for_one():
     with pytest.raises(InvalidInputError, match="there are 2 values"):
-        results.figure("run_* :: test/a :: .2f", RECORDS)
+        results_page.figure("run_* :: test/a :: .2f", RECORDS)
 
 
 PROGRAM = """

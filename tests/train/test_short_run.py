@@ -1,22 +1,20 @@
 """The script of multi-layer generators, as a person runs it."""
 
 import json
-import pathlib
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import scripts
 import short_run
 
 import tfebm
 
-SCRIPT = pathlib.Path(short_run.__file__)
 # Small and quick, on 24 images: three batches an epoch.
 TINY = [
     *("--batch-size", "8", "--width", "2", "--latent-sizes", "2,3", "--posterior-steps", "2"),
-    *("--halve-at", "1", "--tune-every", "1", "--schedule", "constant"),
+    *("--halve-at", "1", "--tune-every", "1", "--schedule", "constant", "--jit", "off"),
 ]
 PICTURES = ("samples", "reconstructions", "interpolation", "curves", "layers", "steps")
 FILES = {
@@ -36,18 +34,15 @@ def images(tmp_path_factory):
 
 
 def run(images, output, *flags):
-    command = [sys.executable, str(SCRIPT), "--dataset", images, "--output", str(output), *flags]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return scripts.run(short_run, "--dataset", images, "--output", output, *flags)
 
 
 def test_a_run_leaves_what_it_promises(images, tmp_path):
     output, served = tmp_path / "run", tmp_path / "savedmodels"
-    text = run(images, output, *TINY, "--steps", "4", "--export", str(served))
-    assert "Distances of 24 samples" in text
+    done = run(images, output, *TINY, "--steps", "4", "--export", served)
+    assert "Distances of 24 samples" in done.stdout
     assert {p.name for p in output.iterdir()} == FILES
-    assert len(list((served / "short_run").rglob("saved_model.pb"))) == 2
+    assert [each[1:] for each in done.exports] == [(str(served), "short_run", 1)]
     loaded = tfebm.load_run(output)
     searches = json.loads((output / "tuning.json").read_text())
     assert [(record["step"], record["epoch"]) for record in searches] == [(0, 0), (3, 1), (4, 2)]
@@ -66,9 +61,9 @@ def test_a_run_leaves_what_it_promises(images, tmp_path):
 
 def test_one_layer_by_the_convolutional_generator(images, tmp_path):
     output = tmp_path / "run"
-    flags = ("--generator", "deconv", "--layers", "1", "--validation", "6")
-    text = run(images, output, *TINY, *flags, "--model", "latent_ebm", "--steps", "2")
-    assert "On 6 validation images" in text
+    flags = ("--generator", "deconv", "--layers", "1", "--validation", "6", "--jit", "auto")
+    done = run(images, output, *TINY, *flags, "--model", "latent_ebm", "--steps", "2")
+    assert "On 6 validation images" in done.stdout
     loaded = tfebm.load_run(output)
     model, test = loaded.model, loaded.metrics["final"]["test"]
     assert (test["examples"], test["num_examples"]) == ("validation", 6)

@@ -18,7 +18,7 @@ from tfebm.data import TOY_DENSITIES
 from tfebm.names import TOY_DENSITIES as TOY_NAMES
 
 TRAIN = pathlib.Path(latent_ebm.__file__).parent
-SCRIPTS = [*sorted(TRAIN.glob("*.py")), "tfebm.serving"]
+SCRIPTS = [*sorted(TRAIN.glob("*.py")), "tfebm"]
 HEAVY = re.compile(r"^import time:.*\| +(tensorflow|keras|numpy|matplotlib|apache_beam)$", re.M)
 
 

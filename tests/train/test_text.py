@@ -1,6 +1,5 @@
 """The script of sentences, as a person runs it."""
 
-import functools
 import json
 import pathlib
 import re
@@ -11,14 +10,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+import scripts
 import text
+from experiments import text_data, text_figures, text_files, text_latents
 from helpers import weights_of
 from PIL import Image
 
 import tfebm
 from tfebm.data import default_grammar, sentence_batches
-from tfebm.runs import text as text_runs
-from tfebm.runs import text_figures, training
 
 SCRIPT = pathlib.Path(text.__file__)
 # Small and quick, on 24 sentences: three batches an epoch.
@@ -34,7 +33,7 @@ SIZES = {
 }
 TINY = [
     *(word for name, size in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(size))),
-    *("--evidence-examples", "0", "--au-examples", "4"),
+    *("--evidence-examples", "0", "--au-examples", "4", "--jit", "off"),
 ]
 FILES = {
     *("config.json", "metrics.json", "model.keras", "checkpoints", "logs", "vocabulary.txt"),
@@ -46,7 +45,7 @@ OF_LATENTS = {"reconstructions.txt", "interpolations.txt", "latents.png"}
 def write_corpus(folder, labels):
     folder.mkdir(exist_ok=True)
     for seed, (split, number) in enumerate({"train": 24, "valid": 8, "test": 8}.items()):
-        drawn = default_grammar().derive(number, seed)
+        drawn = default_grammar().derive(number, seed=seed)
         lines = [
             f"{label % 2}\t{sentence}" if labels else sentence
             for label, sentence in zip(drawn.labels, drawn.sentences, strict=True)
@@ -65,20 +64,9 @@ def labelled(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("data") / "labelled", labels=True)
 
 
-def call(capsys, dataset, output, *flags):
-    """Runs the script in this process; what it prints."""
-    with pytest.MonkeyPatch.context() as patch:
-        words = ["text.py", "--dataset", dataset, "--output", str(output), *flags]
-        patch.setattr(sys, "argv", words)
-        # Deterministic kernels would stay on in this process, for every test after.
-        patch.setattr(training, "make_deterministic", keras.utils.set_random_seed)
-        tfebm.runs.run_command(text.main)
-    return capsys.readouterr().out if capsys else ""
-
-
-@pytest.fixture
-def run(capsys):
-    return functools.partial(call, capsys)
+def run(dataset, output, *flags):
+    """What the script prints."""
+    return scripts.run(text, "--dataset", dataset, "--output", output, *flags).stdout
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +74,7 @@ def finished(labelled, tmp_path_factory):
     """A run of two epochs, with all that is measured by default."""
     output = tmp_path_factory.mktemp("runs") / "run"
     bound = ["--evidence-examples", "2", "--evidence-samples", "4"]
-    call(None, labelled, output, "--labels", *TINY, *bound, "--epochs", "2")
+    run(labelled, output, "--labels", *TINY, *bound, "--epochs", "2")
     return output
 
 
@@ -101,7 +89,7 @@ def settings_of(model, **changes):
 def test_the_command_with_mirrored_virtual_devices(corpus, tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, str(SCRIPT), "--dataset", corpus, "--output", str(output), *TINY]
-    command += ["--strategy", "mirrored", "--virtual-devices", "2", "--steps", "4"]
+    command += ["--strategy", "mirrored", "--virtual-devices", "2", "--steps", "4", "--jit", "auto"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "24 sentences to train on" in done.stdout
@@ -140,7 +128,7 @@ class TestRun:
         words = (finished / "vocabulary.txt").read_text().split()
         assert tuple(words) == tfebm.load_run(finished).model.generator.tokenizer.vocabulary
 
-    def test_a_finished_run_is_asked_for_more(self, run, finished, labelled, tmp_path, monkeypatch):
+    def test_a_finished_run_is_asked_for_more(self, finished, labelled, tmp_path, monkeypatch):
         output = tmp_path / "run"
         shutil.copytree(finished, output)
         before = read_metrics(output)
@@ -165,7 +153,7 @@ class TestRun:
         assert again["test"]["active_units"]["num_examples"] == 3
         assert again["classification"] == after["final"]["classification"]
 
-    def test_a_language_model(self, run, corpus, tmp_path):
+    def test_a_language_model(self, corpus, tmp_path):
         output = tmp_path / "run"
         printed = run(corpus, output, "--model", "lm", *TINY, "--steps", "2")
         assert "(exact)" in printed
@@ -182,37 +170,38 @@ class TestRun:
         assert evidence["nll"] == pytest.approx(test["nll"], rel=1e-5)
         assert evidence["nll_standard_error"] == pytest.approx(test["nll_standard_error"], rel=1e-4)
 
-    def test_a_resumed_run_ends_like_one_that_was_not(self, run, corpus, tmp_path, monkeypatch):
+    def test_a_resumed_run_ends_like_one_that_was_not(
+        self, finished, labelled, tmp_path, monkeypatch
+    ):
         """Stopped in the middle of an epoch, after which it is a finished run of fewer steps."""
         for module, name in (
-            (text_runs, "write_sentences"),
-            (text_runs, "look_at_latents"),
+            (text_files, "write_sentences"),
+            (text_latents, "look_at_latents"),
             (text_figures, "measure"),
         ):
             monkeypatch.setattr(module, name, lambda *_: None)
-        whole, parts = tmp_path / "whole", tmp_path / "parts"
-        run(corpus, whole, *TINY, "--epochs", "2")
-        run(corpus, parts, *TINY, "--epochs", "2", "--steps", "4")
-        printed = run(corpus, parts, "--resume", "--steps", "0")
+        parts = tmp_path / "parts"
+        run(labelled, parts, "--labels", *TINY, "--epochs", "2", "--steps", "4")
+        printed = run(labelled, parts, "--resume", "--steps", "0")
         assert "Resumed at step 4" in printed
-        one, other = (tfebm.load_run(path).model for path in (parts, whole))
+        one, other = (tfebm.load_run(path).model for path in (parts, finished))
         for name, value in weights_of(one).items():
             np.testing.assert_array_equal(value, weights_of(other)[name], err_msg=name)
         for a, b in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
             np.testing.assert_array_equal(a, b)
-        first, last = (read_metrics(path)["epochs"] for path in (parts, whole))
+        first, last = (read_metrics(path)["epochs"] for path in (parts, finished))
         assert [r["step"] for r in first] == [r["step"] for r in last] == [3, 6]
 
 
-@pytest.mark.parametrize("name", text.MODELS)
+@pytest.mark.parametrize("name", text.CURVES)
 def test_models_learn_and_come_back(name, corpus, tmp_path):
     settings = settings_of(name, dataset=corpus)
     data = text.load(settings)
     model = text.make_model(settings, data)
-    batches = sentence_batches(data.x_train, 8, seed=0)
+    batches = sentence_batches(data.x_train, seed=0, batch_size=8)
     history = model.fit(batches, epochs=6, steps_per_epoch=3, verbose=0).history
     assert history["generator_loss"][-1] < history["generator_loss"][0]
-    for names in text_runs.CURVES_OF[name].values():
+    for names in text.CURVES[name].values():
         assert set(names) <= set(history)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -255,12 +244,12 @@ class TestSettings:
         np.testing.assert_allclose(model.posterior_step_size.numpy()[:, 0], [0.8, 0.7])
         assert model.posterior_sampler.noise_scale == 0.0
 
-    def test_further_files_are_trained_on(self, run, corpus, labelled, tmp_path):
+    def test_further_files_are_trained_on(self, labelled, tmp_path):
         extra = tmp_path / "extra.txt"
         extra.write_text("the cook sings a song of many more words than there were before it .\n")
         settings = settings_of("lm", dataset=labelled, labels=True, unlabelled=str(extra))
         data = text.load(settings)
-        merged = text_runs.training_set(data)
+        merged = text_data.training_set(data)
         assert merged.x_train.shape == (25, max(data.x_train.shape[1], 16))
         assert merged.y_train is None
         assert len(data.y_train) == 24
@@ -339,16 +328,20 @@ class TestBadInput:
         error = fail(*flags)
         assert "ask for its labels with --labels" in error
 
-    def test_another_vocabulary_than_the_saved_model(self, fail, run, tmp_path):
-        corpus = write_corpus(tmp_path / "corpus", labels=False)
-        run(corpus, tmp_path / "run", "--model", "lm", *TINY, "--steps", "1")
+    def test_another_vocabulary_than_the_saved_model(self, fail, finished, tmp_path):
+        corpus = write_corpus(tmp_path / "corpus", labels=True)
+        shutil.copytree(finished, tmp_path / "run")
+        config = tmp_path / "run" / "config.json"
+        record = json.loads(config.read_text())
+        record["settings"]["dataset"] = corpus
+        config.write_text(json.dumps(record))
         with open(f"{corpus}/train.txt", "a") as file:
-            file.write("zebras\n")
+            file.write("1\tzebras\n")
         error = fail("--output", tmp_path / "run", "--resume")
         assert "does not match that of the model saved in" in error
         assert "--output" in error
         # Found by the model itself as well.
         (tmp_path / "run" / "vocabulary.txt").unlink()
         shutil.copy(f"{corpus}/test.txt", f"{corpus}/valid.txt")
-        (pathlib.Path(corpus) / "train.txt").write_text("zebras\n" * 24)
+        (pathlib.Path(corpus) / "train.txt").write_text("1\tzebras\n" * 24)
         assert "does not match" in fail("--output", tmp_path / "run", "--resume")

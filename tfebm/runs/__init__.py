@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfebm import start
 from tfebm.runs.command import run_command
+from tfebm.runs.flags import FlagSettings, flag
 from tfebm.runs.opening import open_session
+from tfebm.runs.parser import parse, parse_known
 from tfebm.runs.resuming import resumed
-from tfebm.runs.settings import (
-    FlagSettings,
-    ImageRunSettings,
-    RunSettings,
-    check_colour,
-    flag,
-    parse,
-    parse_known,
-)
-from tfebm.runs.text_settings import TextRunSettings
+from tfebm.runs.settings import ImageRunSettings, RunSettings, check_colour
 
 if TYPE_CHECKING:
     from tfebm.runs.directory import Run, RunDirectory, check_writable, load_run
@@ -33,7 +26,6 @@ __all__ = [
     "RunDirectory",
     "RunSettings",
     "Session",
-    "TextRunSettings",
     "check_colour",
     "check_writable",
     "flag",
@@ -52,8 +44,7 @@ _HOMES = {
     **dict.fromkeys(("Session", "load_image_set"), "session"),
     "make_strategy": "strategy",
 }
-_MODULES = ("anomaly", "directory", "evaluation", "images", "mixing", "progress", "session")
-_MODULES += ("strategy", "text", "text_evidence", "text_figures", "text_tasks", "training")
+_MODULES = ("directory", "progress", "session", "strategy", "training")
 
 
 def __getattr__(name: str) -> Any:

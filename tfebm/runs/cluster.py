@@ -113,14 +113,15 @@ def _addresses(job: str, listed: Any) -> list[str]:
 
 
 def _place(task: dict[str, Any], lists: Mapping[str, list[str]]) -> int:
-    job, index = task.get("type"), task.get("index")
+    job, index = task.get("type"), str(task.get("index"))
     if job not in _JOBS:
         raise InvalidInputError(
             f"The task of TF_CONFIG must be of the type {' or '.join(_JOBS)}. Received {job!r}."
         )
-    if isinstance(index, bool) or not str(index).isdecimal():
+    if not index.isdecimal():
         raise InvalidInputError(
-            f"The index of the task of TF_CONFIG must be a whole number. Received {index!r}."
+            "The index of the task of TF_CONFIG must be a whole number. Received "
+            f"{task.get('index')!r}."
         )
     if int(index) >= len(lists[job]):
         raise InvalidInputError(

@@ -109,7 +109,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def _program() -> str:
     # `python -m` names the file that it runs.
-    return "tfebm.serving" if start.IS_SERVING_COMMAND else sys.argv[0].rsplit("/", 1)[-1]
+    return "tfebm" if start.IS_PACKAGE_COMMAND else sys.argv[0].rsplit("/", 1)[-1]
 
 
 def _flush(stream: TextIO | None) -> None:
@@ -125,7 +125,8 @@ def _give_up_unwritten(stream: TextIO | None) -> None:
     try:
         _flush(stream)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_read_no_more(stream: TextIO | None) -> bool:

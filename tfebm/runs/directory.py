@@ -22,14 +22,17 @@ from tfebm.version import __version__
 
 _CORE = (RUN_RECORD, "metrics.json", "model.keras")
 _FOLDERS = ("checkpoints", "logs", "workers")
-_PICTURES = ("chains", "chains_data_space", "curves", "density", "interpolation", "latents")
-_PICTURES += ("layers", "mixing", "precision_recall", "reconstructions", "samples", "steps")
-_PICTURES += ("worst",)
-_OTHERS = ("diagnostics.json", "tuning.json", "vocabulary.txt", "samples.txt")
-_OTHERS += ("reconstructions.txt", "interpolations.txt", "scores.csv")
+_PICTURES = (
+    *("chains", "chains_data_space", "curves", "density", "interpolation", "latents", "layers"),
+    *("mixing", "precision_recall", "reconstructions", "samples", "steps", "worst"),
+)
+_OTHERS = (
+    *("diagnostics.json", "tuning.json", "scores.csv", "vocabulary.txt"),
+    *("samples.txt", "reconstructions.txt", "interpolations.txt"),
+)
 WRITTEN = (*(f"{name}.png" for name in _PICTURES), *_OTHERS)
-"""What scripts leave beside model and records. A new run goes into no folder that holds a file of
-such a name; a script that writes another one adds it here."""
+"""Files that scripts leave beside model and records. A new run goes into no folder that holds a
+file of such a name; a script that writes another one adds it here."""
 
 
 def check_writable(path: pathlib.Path, flag: str) -> None:
@@ -229,9 +232,8 @@ class RunDirectory:
     def write_settings(self, program: str, settings: dict[str, Any], **more: Any) -> None:
         """Writes `config.json` of a run that goes on, as `begin` does."""
         found = self._record()
-        kept = {
-            name: found[name] for name in ("data", "files", "kept", "replaces") if name in found
-        }
+        entries = ("data", "files", "kept", "replaces")
+        kept: dict[str, Any] = {name: found[name] for name in entries if name in found}
         self._sweep()
         self._write(program, settings, {**kept, **more})
 
@@ -265,7 +267,7 @@ def _kept(found: Mapping[str, Any]) -> list[str]:
 def _names(
     found: Mapping[str, Any], entry: str, but: tuple[str, ...] = ("", ".", "..")
 ) -> list[str]:
-    """What a record lists under `entry`, but for what is not the name of a file in the folder."""
+    """The names under `entry` of a record, but for those that no file in the folder can have."""
     listed = found.get(entry)
     names = listed if isinstance(listed, list) else []
     return [name for name in names if isinstance(name, str) and name not in but and "/" not in name]
@@ -284,7 +286,7 @@ class Run:
     directory: RunDirectory
 
 
-def load_run(directory: str | os.PathLike) -> Run:
+def load_run(directory: str | os.PathLike[str]) -> Run:
     """Brings back what a training script left in its output folder.
 
     Nothing is unpickled, and Keras' safe mode stays on: a file with code in it is refused. A

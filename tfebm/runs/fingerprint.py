@@ -1,4 +1,4 @@
-"""What tells the data of a run from others, kept in its `config.json`."""
+"""Fingerprints of the data of a run, kept in its `config.json`."""
 
 import dataclasses
 import hashlib
@@ -45,7 +45,7 @@ def _parts(data: Any) -> Mapping[str, Any]:
 def _digest(array: np.ndarray) -> str:
     if array.dtype.hasobject:
         array = np.array([str(value) for value in array.ravel()])
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:16]
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
 
 
 def differences(saved: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfebm.errors import InvalidInputError
 from tfebm.runs.cluster import read_cluster
-from tfebm.runs.settings import RunSettings, parse
+from tfebm.runs.parser import parse
+from tfebm.runs.settings import RunSettings
 
 if TYPE_CHECKING:
     from tfebm.runs.session import Session

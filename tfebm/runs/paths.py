@@ -9,21 +9,17 @@ from typing import Any, TypeVar
 from tfebm.errors import InvalidInputError
 from tfebm.files import printable
 from tfebm.names import IMAGE_SUFFIXES
+from tfebm.runs.flags import FlagSettings, flag_name
 
-F = TypeVar("F")
-
-
-def flag_name(name: str) -> str:
-    """A setting as it is given on the command line."""
-    return "--" + name.replace("_", "-")
+F = TypeVar("F", bound=FlagSettings)
 
 
-def is_path(field: dataclasses.Field) -> bool:
+def is_path(field: dataclasses.Field[Any]) -> bool:
     """Whether a flag is a path, or several with commas between."""
     return bool(field.metadata.get("path"))
 
 
-def absolute(field: dataclasses.Field, value: Any) -> Any:
+def absolute(field: dataclasses.Field[Any], value: Any) -> Any:
     """A flag's value with its paths absolute, so that it names the same files from anywhere.
 
     What no file or folder has as its name stays as it is: the name of a data set.
@@ -52,7 +48,7 @@ def with_absolute_paths(settings: F) -> F:
     )
 
 
-def same(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
+def same(field: dataclasses.Field[Any], saved: Any, asked: Any) -> bool:
     """Whether two values of a flag are one: equal, or two spellings of the same files."""
     if saved == asked:
         return True
@@ -64,7 +60,7 @@ def same(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
     return len(pair[0]) == len(pair[1]) and all(map(_same_file, *pair))
 
 
-def moved(field: dataclasses.Field, saved: Any, asked: Any) -> bool:
+def moved(field: dataclasses.Field[Any], saved: Any, asked: Any) -> bool:
     """Whether a file or a folder is not where it was, and another place is given for it."""
     if field.metadata.get("path") is not True or not isinstance(saved, str):
         return False
@@ -96,7 +92,7 @@ def inputs(settings: Any) -> Mapping[str, list[pathlib.Path]]:
     return table
 
 
-def real(path: str | os.PathLike) -> pathlib.Path:
+def real(path: str | os.PathLike[str]) -> pathlib.Path:
     """A path without links; where they lead in circles, as far as they can be followed."""
     return pathlib.Path(os.path.realpath(path))
 

@@ -1,4 +1,4 @@
-"""What the `config.json` of a run says: its program, its settings, its data, its files."""
+"""The `config.json` of a run: its program, its settings, its data, its files."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def check_program(found: Mapping[str, Any], folder: pathlib.Path, program: str) 
     )
 
 
-def of_resumed(output: str | os.PathLike) -> tuple[pathlib.Path, dict[str, Any]] | None:
+def of_resumed(output: str | os.PathLike[str]) -> tuple[pathlib.Path, dict[str, Any]] | None:
     """The folder and the record of the run that a resume goes on with; None where there is none.
 
     A worker's own comes before the chief's, whose disk may be another one.

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from tfebm.errors import InvalidInputError
 from tfebm.runs import paths, record
+from tfebm.runs.flags import flag_name
+from tfebm.runs.settings import RunSettings
 
-T = TypeVar("T")
+T = TypeVar("T", bound=RunSettings)
 
 
 def to_resume(
@@ -57,7 +59,7 @@ def to_resume(
 
 
 def resumed(
-    settings_class: type[T], saved: Mapping[str, Any], settings: T, asked: Mapping[str, Any]
+    settings_class: type[T], saved: Mapping[str, Any], settings: object, asked: Mapping[str, Any]
 ) -> T:
     """The settings of a resumed run: the saved ones, with `epochs` and `steps` raised, and paths of
     data that have been moved.
@@ -67,11 +69,16 @@ def resumed(
             listed.
     """
     fields = {f.name: f for f in dataclasses.fields(settings_class)}
-    before_flag = {n: f.metadata["before"] for n, f in fields.items() if "before" in f.metadata}
-    saved = {**before_flag, **saved}
+    fixed = {name for name, f in fields.items() if not f.metadata.get("operational")}
+    if saved.keys() != fixed:
+        wrong = ", ".join(sorted(saved.keys() ^ fixed))
+        raise InvalidInputError(
+            f"The saved settings cannot be used: {wrong} is missing, or is not a setting. Restore "
+            "the run's config.json."
+        )
     differences, raised = [], {}
     for name, value in asked.items():
-        if fields[name].metadata.get("operational") or name not in saved:
+        if name not in fixed:
             continue
         before = saved[name]
         if paths.same(fields[name], before, value):
@@ -83,19 +90,16 @@ def resumed(
         if name in ("epochs", "steps") and (unlimited or (before and value > before)):
             raised[name] = value
         else:
-            differences.append(f"{paths.flag_name(name)} {before} was saved, {value} is asked for")
+            differences.append(f"{flag_name(name)} {before} was saved, {value} is asked for")
     if differences:
         raise InvalidInputError(
             "A run is resumed with its own settings; only --epochs and --steps may be raised. "
             f"Differences: {'; '.join(differences)}. Leave these flags out, or start another run "
             "in another folder."
         )
-    operational = {
-        name: getattr(settings, name) for name, f in fields.items() if f.metadata.get("operational")
-    }
-    known = {name: value for name, value in saved.items() if name in fields}
+    operational = {name: getattr(settings, name) for name in fields.keys() - fixed}
     try:
-        return settings_class(**{**known, **operational, **raised})
+        return settings_class(**{**saved, **operational, **raised})
     except TypeError as error:
         raise InvalidInputError(
             f"The saved settings cannot be used: {error}. Restore the run's config.json."

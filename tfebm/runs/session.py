@@ -32,7 +32,7 @@ M = TypeVar("M", bound=keras.Model)
 
 
 class Session(NamedTuple):
-    """What a script works with."""
+    """A run that has begun: its settings, its folder, its data."""
 
     name: str
     """Of the program and of its exports."""
@@ -81,7 +81,7 @@ class Session(NamedTuple):
         )
 
     def chief_says(self, yes: bool) -> bool:
-        """What the chief answers, on every worker."""
+        """The answer of the chief, on every worker."""
         answer = workers.from_chief([np.array([yes], "int32")], self.strategy)
         return bool(answer[0][0])
 
@@ -124,12 +124,14 @@ def load_image_set(settings: ImageRunSettings) -> ImageData:
     """The images of `--dataset`, split again where `--validation` asks for it."""
     data = load_images(
         settings.dataset,
-        settings.image_size,
-        settings.data_dir,
-        settings.background,
-        settings.channels,
+        image_size=settings.image_size,
+        data_dir=settings.data_dir,
+        background=settings.background,
+        channels=settings.channels,
     )
-    return validation_split(data, settings.validation) if settings.validation else data
+    if not settings.validation:
+        return data
+    return validation_split(data, num_examples=settings.validation)
 
 
 def begin_session(
@@ -252,7 +254,7 @@ def _own_directory(settings: RunSettings, asked: Mapping[str, Any]) -> tuple[Run
         with contextlib.suppress(InvalidInputError):  # no cluster, or none of several workers
             begun.append(run.of_worker(read_cluster().place))  # whose disk may be its own
         saved = [each.read_settings() for each in begun if os.path.exists(each.config)]
-        strategy = saved[0].get("strategy") if saved else strategy
+        strategy = saved[0].get("strategy", strategy) if saved else strategy
     if strategy == "multiworker":
         run = run.of_worker(read_cluster().place)
     return run, strategy
@@ -275,7 +277,7 @@ def _check_backups(
 
 def _check_alike(settings: RunSettings, x: np.ndarray, strategy: tf.distribute.Strategy) -> None:
     """Raises `InvalidInputError`, on all workers, unless they compute the same on the same data."""
-    digest = hashlib.sha256(np.ascontiguousarray(x)).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()
     places = {field.name for field in dataclasses.fields(settings) if paths.is_path(field)}
     known = {
         # Each worker may have the data at a place of its own.

@@ -1,24 +1,17 @@
 """One training run: data, checkpoints, logs, resumption and the figures at its end."""
 
-import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfebm import callbacks, files
-from tfebm.data import (
-    ImageData,
-    PointData,
-    TextData,
-    sentence_batches,
-    steps_per_epoch,
-    training_batches,
-)
+from tfebm.data import steps_per_epoch, training_batches
 from tfebm.errors import InvalidInputError
 from tfebm.models import workers
 from tfebm.runs.directory import RunDirectory
@@ -81,6 +74,14 @@ def saved_step(run: RunDirectory, stage: str, strategy: tf.distribute.Strategy) 
     return callbacks.step_of(found) if found else 0
 
 
+class Examples(Protocol):
+    """Data that a model is trained on."""
+
+    @property
+    def x_train(self) -> np.ndarray:
+        """`[N, ...]`."""
+
+
 class Stage(NamedTuple):
     """One of several models that a run trains one after the other."""
 
@@ -92,14 +93,16 @@ class Stage(NamedTuple):
 
 def train(
     model: keras.Model,
-    data: ImageData | PointData | TextData,
+    data: Examples,
     settings: RunSettings,
     run: RunDirectory,
+    *,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
     looks: Sequence[keras.callbacks.Callback] = (),
     stage: Stage | None = None,
     log: callbacks.RunLog | None = None,
     shown: Mapping[str, str] | None = None,
+    make_batches: Callable[..., tf.data.Dataset] = training_batches,
 ) -> callbacks.RunLog:
     """Trains a compiled model to the end of its settings, from its newest checkpoint if any.
 
@@ -109,7 +112,7 @@ def train(
 
     Args:
         model: With a weight `step`.
-        data: `x_train` is trained on; sentences in batches of like length.
+        data: `x_train` is trained on.
         settings: Of the run.
         run: Its folder; of several workers this one's.
         extra_callbacks: Beside those for divergence, records, TensorBoard and checkpoints; they
@@ -120,6 +123,8 @@ def train(
         log: Of the stages before.
         shown: The two or three metrics that matter, to what they are called on the screen.
             Default: the reconstruction error.
+        make_batches: `training_batches`, or another function of its arguments, such as
+            `sentence_batches`.
 
     Returns:
         The log, with the records of this stage.
@@ -153,10 +158,14 @@ def train(
     last_step = num_steps(settings, len(data.x_train), epochs)
     progress = Progress(first_step, last_step, per_epoch, shown or SHOWN, name)
     every += [progress, *writers] if is_chief else writers
-    make_batches = sentence_batches if isinstance(data, TextData) else training_batches
     try:
         for first_epoch, last_epoch, steps in segments(first_step, last_step, per_epoch):
-            batches = make_batches(data.x_train, settings.batch_size, settings.seed, first_step)
+            batches = make_batches(
+                data.x_train,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                first_step=first_step,
+            )
             model.fit(
                 batches,
                 initial_epoch=first_epoch,
@@ -234,7 +243,7 @@ def finish(
 
 
 def cost(final: dict[str, Any]) -> str:
-    """What the run took, in a sentence."""
+    """Steps, seconds and memory of a run, in a sentence."""
     return (
         f"{final['steps']} steps, {final['session_seconds']} s in this session, "
         f"{final['peak_memory_mib']} MiB at most."
@@ -250,21 +259,3 @@ def make_deterministic(seed: int) -> None:
 def _peak_memory_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
-
-
-def adam(
-    rate: float | keras.optimizers.schedules.LearningRateSchedule,
-) -> keras.optimizers.Optimizer:
-    """Adam as the papers' code has it, with little momentum."""
-    return keras.optimizers.Adam(rate, beta_1=0.5)
-
-
-def decay_schedule(
-    learning_rate: float, decay: float, per_epoch: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """`learning_rate * decay ** epoch`, as a function of the optimizer's own step."""
-    if not math.isfinite(decay) or not 0 < decay <= 1:
-        raise InvalidInputError(f"A decay per epoch must lie in (0, 1]. Received {decay}.")
-    return keras.optimizers.schedules.ExponentialDecay(
-        learning_rate, per_epoch, decay, staircase=True
-    )

@@ -75,7 +75,7 @@ def diagnose(
     Raises:
         InvalidInputError: Chains that do not move (their step size is named), or too few of them.
     """
-    leapfrog = model.sampler.num_leapfrog_steps if model.adapts else 5
+    leapfrog = getattr(model.sampler, "num_leapfrog_steps", 5)
     seeds = random.as_row_seeds(seed, num_chains)
     noise = random.row_normal(seeds, random.START_STREAM, model.latent_size)
     start = model.start_scale * noise
@@ -97,11 +97,11 @@ def diagnose(
         found = report(
             coordinates,
             energies,
-            float(tf.reduce_mean(trace.acceptance)),
-            float(trace.step_size),
-            leapfrog * (num_steps + num_steps // 2),
-            np.concatenate(labels).reshape(draws.shape[:2]) if labels else None,
-            view.shares,
+            acceptance=float(tf.reduce_mean(trace.acceptance)),
+            step_size=float(trace.step_size),
+            num_gradients=leapfrog * (num_steps + num_steps // 2),
+            labels=np.concatenate(labels).reshape(draws.shape[:2]) if labels else None,
+            shares=view.shares,
         )
         shown = np.linspace(0, num_steps - 1, num_snapshots).astype(int)
         snapshots = decode(draws[shown].reshape(-1, *draws.shape[2:]))
@@ -110,5 +110,5 @@ def diagnose(
 
     return Mixing(
         run(model.latent_energy, start, model.decode_latents),
-        run(model.data_energy, examples, lambda x: x) if model.is_flow else None,
+        run(model.data_energy, examples, lambda x: x) if model.prior.backbone.flow else None,
     )

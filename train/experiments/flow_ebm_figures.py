@@ -1,22 +1,20 @@
-"""Figures and pictures of a flow with an energy, on data that were held out."""
+"""Test figures of `flow_ebm.py`, and how its chains are looked at."""
 
 import math
-import os
 import warnings
 from typing import Any
 
 import numpy as np
 
-from tfebm import plots
+from experiments.flow_ebm_mixing import Mixing, View
+from experiments.flow_ebm_settings import Settings
 from tfebm.data import ImageData, PointData, to_float
 from tfebm.distributions import LogNormalizer
 from tfebm.metrics import ChainReport
 from tfebm.models import FlowEBM, FlowModel
-from tfebm.runs.mixing import Mixing, View
-from tfebm.runs.settings import ImageRunSettings
 
 _BLOCKS = 4  # an image is summarised by the brightness of so many blocks a side
-_ROWS = 10_000  # points at a time
+ROWS = 10_000  # points at a time
 
 
 def view_of(data: PointData | ImageData, seed: int) -> tuple[View, dict[str, Any]]:
@@ -84,7 +82,7 @@ def diagnosis_record(found: Mixing, view: View, about: dict[str, Any]) -> dict[s
 
 
 def test_figures(
-    model: FlowEBM, flow: FlowModel, data: PointData | ImageData, settings: ImageRunSettings
+    model: FlowEBM, flow: FlowModel, data: PointData | ImageData, settings: Settings
 ) -> dict[str, Any] | None:
     """Likelihoods of the flow and of the tilted flow on the test data; None without any.
 
@@ -97,7 +95,7 @@ def test_figures(
     seed = settings.seed
     x = to_float(data.x_test).numpy()
     per_bit = math.log(2.0) * flow.latent_size
-    flow_nats = float(-np.mean(flow.log_prob(x, seed)))
+    flow_nats = float(-np.mean(flow.log_prob(x, seed=seed)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the record says how far it can be trusted
         normalizer = model.estimate_log_normalizer(num_samples=_samples(data), seed=seed)
@@ -112,7 +110,7 @@ def test_figures(
     }
     if not normalizer.reliable:
         return _finite(figures)
-    tilted_nats = float(-np.mean(model.log_prob(x, seed)))
+    tilted_nats = float(-np.mean(model.log_prob(x, seed=seed)))
     figures["tilted_nats"] = tilted_nats
     figures["tilted_bits_per_dimension"] = tilted_nats / per_bit
     if isinstance(data, PointData):
@@ -151,7 +149,7 @@ def _normalizer_record(estimate: LogNormalizer) -> dict[str, Any]:
 
 
 def summary(test: dict[str, Any] | None, found: Mixing) -> str:
-    """What came out, in sentences."""
+    """The test figures and those of the chains, in sentences."""
     lines = []
     if test is None:
         lines.append("There are no test data, and so no test figures.")
@@ -200,7 +198,7 @@ def _sentence(report: ChainReport) -> str:
     return f"{text}."
 
 
-def _grid(data: PointData, side: int) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+def grid(data: PointData, side: int) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """Points `[side * side, 2]` over a square that holds the data with room, and its extent."""
     reach = 1.35 * float(np.abs(data.x_train).max())
     line = np.linspace(-reach, reach, side, dtype=np.float32)
@@ -210,29 +208,8 @@ def _grid(data: PointData, side: int) -> tuple[np.ndarray, tuple[float, float, f
 
 def _quadrature(model: FlowEBM, data: PointData, side: int = 600) -> float:
     """log Z by a sum over a grid, which two dimensions allow: a check of the sampled one."""
-    points, (left, right, *_) = _grid(data, side)
-    log_density = -model.score(points, batch_size=_ROWS).astype(np.float64)
+    points, (left, right, *_) = grid(data, side)
+    log_density = -model.score(points, batch_size=ROWS).astype(np.float64)
     top = log_density.max()
     cell = ((right - left) / (side - 1)) ** 2
     return float(top + np.log(np.exp(log_density - top).sum() * cell))
-
-
-def draw_densities(
-    path: str | os.PathLike, model: FlowEBM, flow: FlowModel, data: PointData, side: int = 300
-) -> None:
-    """`density.png`: data, flow, tilted density and samples side by side."""
-    points, extent = _grid(data, side)
-    of_flow = np.exp(flow.log_prob(points, batch_size=_ROWS).astype(np.float64))
-    weights = of_flow * np.exp(-model.energies(points, batch_size=_ROWS).astype(np.float64))
-    cell = ((extent[1] - extent[0]) / (side - 1)) ** 2
-    count = 2000
-    plots.save_densities(
-        path,
-        extent,
-        {
-            "data": data.x_test[:count],
-            "flow": of_flow.reshape(side, side),
-            "tilted flow": (weights / (weights.sum() * cell)).reshape(side, side),
-            "samples of the latent chain": model.generate(count, batch_size=count),
-        },
-    )

@@ -1,25 +1,25 @@
-"""What runs of text models write and measure, with models that know the answer."""
+"""What `text.py` writes and measures, with models that know the answer."""
 
 import dataclasses
 import types
 
 import numpy as np
 import pytest
+from experiments import (
+    text_bounds,
+    text_data,
+    text_figures,
+    text_files,
+    text_latents,
+    text_tasks,
+)
+from experiments.text_settings import Settings
 from PIL import Image
 
 import tfebm
-from tfebm import plots
 from tfebm.data import TextData
-from tfebm.models import EvidenceBound
-from tfebm.runs import (
-    RunDirectory,
-    TextRunSettings,
-    text,
-    text_evidence,
-    text_figures,
-    text_settings,
-    text_tasks,
-)
+from tfebm.models import EvidenceBound, LatentModel
+from tfebm.runs import RunDirectory
 from tfebm.tokenizers import WordTokenizer
 
 TOKENIZER = WordTokenizer(["good", "bad", "food", "the"])
@@ -77,7 +77,7 @@ class TestTasks:
     def test_classification_learns_from_features_and_from_words(self):
         known = distinct()
         model = Oracle(known)
-        settings = TextRunSettings(task="classify", label_counts="8,20", task_seeds=3)
+        settings = Settings(task="classify", label_counts="8,20", task_seeds=3)
         record = text_tasks.classification(model, known, settings)
         small, large = record["accuracy"]
         assert (small["labels"], large["labels"]) == (8, 20)
@@ -92,7 +92,7 @@ class TestTasks:
 
     def test_clusters_are_found(self):
         known = distinct()
-        settings = TextRunSettings(task="cluster", task_seeds=2)
+        settings = Settings(task="cluster", task_seeds=2)
         record = text_tasks.clustering(Oracle(known), known, settings)
         assert record["accuracy"]["mean"] == 1.0
         assert record["num_components"] == 2
@@ -106,15 +106,15 @@ class TestTasks:
 class TestSettings:
     def test_counts_of_labels(self):
         small = data(150)
-        assert text_settings.label_counts(TextRunSettings(), small) == (100,)
-        assert text_settings.label_counts(TextRunSettings(), data(20)) == (20,)
-        asked = TextRunSettings(label_counts="20, 5,20")
-        assert text_settings.label_counts(asked, small) == (5, 20)
+        assert text_data.label_counts(Settings(), small) == (100,)
+        assert text_data.label_counts(Settings(), data(20)) == (20,)
+        asked = Settings(label_counts="20, 5,20")
+        assert text_data.label_counts(asked, small) == (5, 20)
 
     def test_data_without_what_a_task_needs(self, monkeypatch):
         def read(found):
             monkeypatch.setattr("tfebm.data.load_text", lambda *_, **__: found)
-            return text_settings.read_text(TextRunSettings(task="cluster"))
+            return text_data.read_text(Settings(task="cluster"))
 
         with pytest.raises(tfebm.InvalidInputError, match="has none to valid"):
             read(data(x_valid=np.zeros((0, 4), np.int32)))
@@ -125,16 +125,16 @@ class TestSettings:
     def test_labels_of_a_single_class(self, monkeypatch):
         found = data(200)
         monkeypatch.setattr("tfebm.data.load_text", lambda *_, **__: found)
-        settings = TextRunSettings(task="classify", label_counts="1,50")
+        settings = Settings(task="classify", label_counts="1,50")
         with pytest.raises(tfebm.InvalidInputError, match="1 labels are too few"):
-            text_settings.read_text(settings)
-        assert text_settings.read_text(TextRunSettings(task="classify")) is found
-        settings = TextRunSettings(task="cluster", task_examples=1)
+            text_data.read_text(settings)
+        assert text_data.read_text(Settings(task="classify")) is found
+        settings = Settings(task="cluster", task_examples=1)
         with pytest.raises(tfebm.InvalidInputError, match="at least the 2 classes"):
-            text_settings.read_text(settings)
+            text_data.read_text(settings)
 
     def test_what_is_done_with_a_model_is_not_saved(self):
-        record = TextRunSettings(task="classify", chains=3).to_record()
+        record = Settings(task="classify", chains=3).to_record()
         assert "dataset" in record
         assert not {"task", "chains", "evidence_examples", "quality"} & set(record)
 
@@ -147,8 +147,8 @@ class TestFigures:
         return tfebm.ShortRunModel(generator, 2, **{"posterior_sampler": sampler, **changes})
 
     def test_bounds_with_their_errors(self):
-        settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence="own")
-        figures = text_evidence.evidence_figures(self.model(), data(), settings)
+        settings = Settings(evidence_examples=5, evidence_chains=2, evidence="own")
+        figures = text_bounds.evidence_figures(self.model(), data(), settings)
         assert figures["num_examples"] == 5
         assert figures["nll"] <= -figures["elbo"] + 1e-6
         assert figures["elbo"] == pytest.approx(-figures["reconstruction"] - figures["kl"])
@@ -157,11 +157,11 @@ class TestFigures:
         assert figures["nll_standard_error"] > 0
         said = text_figures.summary(_test(evidence=figures))
         assert "5 of them, 2 chains each" in said
-        assert text_evidence.evidence_figures(self.model(), data(), _no_figures()) is None
+        assert text_bounds.evidence_figures(self.model(), data(), _no_figures()) is None
 
     def test_bounds_by_samples_around_the_chains(self):
-        settings = TextRunSettings(evidence_examples=5, evidence_chains=2, evidence_samples=20)
-        figures = text_evidence.evidence_figures(self.model(), data(), settings)
+        settings = Settings(evidence_examples=5, evidence_chains=2, evidence_samples=20)
+        figures = text_bounds.evidence_figures(self.model(), data(), settings)
         assert figures["nll"] == pytest.approx(figures["reconstruction"] + figures["kl"])
         assert figures["nll"] == pytest.approx(np.mean(figures["nll_of_each"]), abs=1e-3)
         assert figures["rows"] == [0, 14, 29, 44, 59]
@@ -175,9 +175,9 @@ class TestFigures:
     def test_what_is_no_bound_is_no_number(self, monkeypatch):
         rows, valid = np.ones(5), np.arange(5) > 0
         bound = EvidenceBound(-rows, -rows, rows, rows, valid, 0.1)
-        monkeypatch.setattr(text_evidence, "evidence_bound", lambda *_, **__: bound)
-        settings = TextRunSettings(evidence_examples=5, evidence="own")
-        figures = text_evidence.evidence_figures(self.model(), data(), settings)
+        monkeypatch.setattr(LatentModel, "evidence_bound", lambda *_, **__: bound)
+        settings = Settings(evidence_examples=5, evidence="own")
+        figures = text_bounds.evidence_figures(self.model(), data(), settings)
         assert figures["invalid_share"] == pytest.approx(0.2)
         assert [figures[name] for name in ("elbo", "kl", "kl_standard_error")] == [None] * 3
         assert figures["reconstruction"] == figures["nll"] == 1.0
@@ -186,8 +186,8 @@ class TestFigures:
         assert "10.0% of the chains" in said
         assert "leaves them out" in said
         lost = bound._replace(importance_weighted=np.where(valid, -rows, -np.inf))
-        monkeypatch.setattr(text_evidence, "evidence_bound", lambda *_, **__: lost)
-        figures = text_evidence.evidence_figures(self.model(), data(), settings)
+        monkeypatch.setattr(LatentModel, "evidence_bound", lambda *_, **__: lost)
+        figures = text_bounds.evidence_figures(self.model(), data(), settings)
         assert figures["nll"] is figures["nll_standard_error"] is figures["perplexity"] is None
         assert "give more --evidence-chains" in text_figures.summary(_test(evidence=figures))
 
@@ -199,11 +199,11 @@ class TestFigures:
             seen.append((size, len(x)))
             return EvidenceBound(*[np.ones(len(x))] * 4, np.full(len(x), size < 0.03), 0.0)
 
-        monkeypatch.setattr(text_evidence, "evidence_bound", bound)
-        monkeypatch.setattr(text_evidence, "evidence_sampler", lambda *_: "the tuned one")
+        monkeypatch.setattr(LatentModel, "evidence_bound", bound)
+        monkeypatch.setattr(LatentModel, "evidence_sampler", lambda *_, **__: "the tuned one")
 
         def find(**changes):
-            return text_evidence._evidence_chain(model, known, TextRunSettings(**changes))
+            return text_bounds._evidence_chain(model, known, Settings(**changes))
 
         assert find(evidence="tuned") == ("the tuned one", None)
         assert find(evidence="scaled") == (None, 0.25)
@@ -220,8 +220,8 @@ class TestFigures:
             2,
             posterior_sampler=tfebm.ShortRunLangevin(2, 0.1),
         )
-        settings = TextRunSettings(evidence_examples=3, evidence="own")
-        known = text_evidence.evidence_figures(model, data(), settings)
+        settings = Settings(model="latent_ebm", evidence_examples=3, evidence="own")
+        known = text_bounds.evidence_figures(model, data(), settings)
         assert known["log_normalizer"]["reliable"]
         assert known["nll"] > 0
         assert "log Z of the prior: " in text_figures.summary(_test(evidence=known))
@@ -231,7 +231,7 @@ class TestFigures:
         monkeypatch.setattr(
             tfebm.LatentEBM, "estimate_log_normalizer", lambda _, method, seed: found[method]
         )
-        annealed = text_evidence.evidence_figures(model, data(), settings)
+        annealed = text_bounds.evidence_figures(model, data(), settings)
         # The upper bound of log Z leaves that of the NLL one; its error joins the sentences'.
         shift = 0.3 - known["log_normalizer"]["value"]
         assert annealed["nll"] - known["nll"] == pytest.approx(shift, abs=1e-4)
@@ -239,14 +239,14 @@ class TestFigures:
         said = text_figures.summary(_test(evidence=annealed))
         assert "annealed chains, between 0.100 and 0.300" in said
         found["annealed"] = bounds._replace(upper=9.0)
-        unknown = text_evidence.evidence_figures(model, data(), settings)
+        unknown = text_bounds.evidence_figures(model, data(), settings)
         assert unknown["nll"] is unknown["perplexity"] is unknown["log_normalizer"]["value"] is None
         assert unknown["reconstruction"] == pytest.approx(known["reconstruction"])
         assert "not known well enough" in text_figures.summary(_test(evidence=unknown))
 
     def test_language_models_judge_sentences(self, monkeypatch):
         monkeypatch.setattr(text_figures, "_JUDGE", {"embedding_size": 4, "hidden_size": 8})
-        settings = TextRunSettings(quality=6, quality_epochs=1, batch_size=8)
+        settings = Settings(quality=6, quality_epochs=1, batch_size=8)
         model = self.model()
         model.compile()
         figures = text_figures.quality_figures(model, data(), settings)
@@ -258,13 +258,14 @@ class TestFigures:
         judge = types.SimpleNamespace(score=lambda x, batch_size: np.ones(len(x)), rows_at_once=8)
         monkeypatch.setattr(text_figures, "_train_judge", lambda *_: judge)
         model = tfebm.LanguageModel(tfebm.AutoregressiveGenerator(TOKENIZER, 3, 4))
+        settings = dataclasses.replace(settings, model="lm")
         assert "greedy" not in text_figures.quality_figures(model, data(), settings)
 
     def test_what_was_measured_before_stays_unless_it_is_asked_for(self, monkeypatch):
         monkeypatch.setattr(text_figures, "evidence_figures", lambda *_: {"method": "own"})
         model = self.model()
         before = {"generator_loss": 3.0, "evidence": {"method": "laplace"}, "quality": {"real": 2}}
-        settings = TextRunSettings()
+        settings = Settings()
         same = text_figures.measure(model, data(), settings, None, before, {"export": "somewhere"})
         assert same == before
         more = text_figures.measure(model, data(), settings, None, before, {"evidence": "own"})
@@ -278,7 +279,7 @@ class TestFigures:
 
     def test_nothing_to_test_with(self):
         empty = data(x_test=np.zeros((0, 4), np.int32), y_test=None)
-        assert text_figures.measure(self.model(), empty, TextRunSettings(), None) is None
+        assert text_figures.measure(self.model(), empty, Settings(), None) is None
         assert "no test figures" in text_figures.summary(None)
 
 
@@ -287,35 +288,35 @@ def _test(**changes):
 
 
 def _no_figures():
-    return TextRunSettings(evidence_examples=0)
+    return Settings(evidence_examples=0)
 
 
 class TestFiles:
     def test_further_sentences_join_the_training_set(self):
         found = data(x_unlabelled=np.array([[4, 2]], np.int32))
-        merged = text.training_set(found)
+        merged = text_data.training_set(found)
         assert merged.x_train.shape == (61, 4)
         assert merged.x_train[-1].tolist() == [4, 2, 0, 0]
         assert merged.y_train is None
-        assert text.training_set(data()).y_train is not None
+        assert text_data.training_set(data()).y_train is not None
 
     def test_finished_runs(self, tmp_path):
-        run, settings = RunDirectory(tmp_path), TextRunSettings(resume=True, epochs=2, batch_size=8)
-        assert text.finished(run, settings, data()) is None
+        run, settings = RunDirectory(tmp_path), Settings(resume=True, epochs=2, batch_size=8)
+        assert text_files.finished(run, settings, data()) is None
         run.model.write_text("")
         for final, expected in ((None, False), ({"steps": 15}, False), ({"steps": 16}, True)):
             run.metrics.write_text(
                 f'{{"final": {"null" if final is None else final}}}'.replace("'", '"')
             )
-            assert (text.finished(run, settings, data()) is not None) == expected
-        assert text.finished(run, TextRunSettings(epochs=2, batch_size=8), data()) is None
+            assert (text_files.finished(run, settings, data()) is not None) == expected
+        assert text_files.finished(run, Settings(epochs=2, batch_size=8), data()) is None
         run.metrics.write_text("{")
-        assert text.finished(run, settings, data()) is None
+        assert text_files.finished(run, settings, data()) is None
 
     def test_fixed_sentences(self):
-        assert text.shown(data(), 3).tolist() == [0, 29, 59]
-        assert text.shown(data(), 100).tolist() == list(range(60))
-        assert text.shown(data(x_test=np.zeros((0, 4), np.int32)), 3).tolist() == []
+        assert text_data.shown(data(), 3).tolist() == [0, 29, 59]
+        assert text_data.shown(data(), 100).tolist() == list(range(60))
+        assert text_data.shown(data(x_test=np.zeros((0, 4), np.int32)), 3).tolist() == []
 
     def test_interpolations_say_where_they_end(self, tmp_path):
         def decode(z, decoding):
@@ -327,8 +328,8 @@ class TestFiles:
             decode_latents=decode,
         )
         found = data(x_test=np.array([[4, 2], [7, 2]], np.int32), y_test=None)
-        number = text.write_interpolations(
-            ends, found, RunDirectory(tmp_path), TextRunSettings(), number=5
+        number = text_files.write_interpolations(
+            ends, found, RunDirectory(tmp_path), Settings(), number=5
         )
         assert number == 1
         lines = (tmp_path / "interpolations.txt").read_text().split("\n")
@@ -344,9 +345,9 @@ def test_latents_are_drawn(size, name, tmp_path):
     means = rng.normal(size=(30, size))
     variances = np.abs(rng.normal(size=size)) - 0.01
     path = tmp_path / "latents.png"
-    plots.save_latents(path, means, rng.integers(0, 3, 30), name, variances, 0.01)
+    text_latents.save_latents(path, means, rng.integers(0, 3, 30), name, variances, 0.01)
     with Image.open(path) as picture:
         assert picture.size == (1300, 500)
-    plots.save_latents(path, means, rng.integers(0, 3, 30), name)
+    text_latents.save_latents(path, means, rng.integers(0, 3, 30), name)
     with Image.open(path) as picture:
         assert picture.size == (650, 500)

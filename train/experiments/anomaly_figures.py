@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
+from experiments.anomaly_settings import Settings
 from tfebm import files, metrics, pictures
 from tfebm.data import AnomalyData, to_float
-from tfebm.models import VAE
-from tfebm.models.inference import ChainInference, ScoreParts
+from tfebm.models import VAE, LatentModel, ScoreParts
+from tfebm.runs import RunDirectory
 from tfebm.samplers import ShortRunLangevin
 
 KINDS = ("joint", "reconstruction", "energy", "standardized")
@@ -59,7 +61,7 @@ class Scores:
         self._how = {"num_chains": num_chains, "seed": seed}
         self._sampler = sampler
 
-    def __call__(self, model: ChainInference) -> dict[str, np.ndarray]:
+    def __call__(self, model: LatentModel) -> dict[str, np.ndarray]:
         """`[N]` for each of `KINDS`."""
         with _inferring_by(model, self._sampler):
             normal = model.score_parts(self._x_train, **self._how)
@@ -73,7 +75,7 @@ class Scores:
 
 
 @contextlib.contextmanager
-def _inferring_by(model: ChainInference, sampler: ShortRunLangevin | None) -> Iterator[None]:
+def _inferring_by(model: LatentModel, sampler: ShortRunLangevin | None) -> Iterator[None]:
     """The model with another chain, where one is given; what is traced for its own one stays."""
     if sampler is None:
         yield
@@ -85,7 +87,7 @@ def _inferring_by(model: ChainInference, sampler: ShortRunLangevin | None) -> It
         model.posterior_sampler = own
 
 
-def _in_parts(model: ChainInference, x: Any, parts: ScoreParts) -> tuple[np.ndarray, np.ndarray]:
+def _in_parts(model: LatentModel, x: Any, parts: ScoreParts) -> tuple[np.ndarray, np.ndarray]:
     """The unexplained share of each image's variance, and its energy."""
     nats = parts.reconstruction
     if isinstance(model, VAE):  # whose score has the density's constant
@@ -109,6 +111,27 @@ def figures(scores: dict[str, np.ndarray], is_anomaly: np.ndarray) -> dict[str, 
         kind: metrics.anomaly_detection(metrics.rank_lost_scores(values), is_anomaly)._asdict()
         for kind, values in scores.items()
     }
+
+
+def test_figures(
+    scores: dict[str, np.ndarray],
+    model: keras.Model,
+    data: AnomalyData,
+    settings: Settings,
+    run: RunDirectory,
+    epochs: list[dict[str, Any]],
+    first_epoch: int,
+) -> dict[str, Any]:
+    """Figures of the test images; writes `scores.csv`, `worst.png` and, where the anomalies are
+    known, `precision_recall.png`."""
+    write_scores(run.file("scores.csv"), data, scores)
+    draw_worst(run.picture("worst"), model, data, scores["joint"], settings.seed)
+    test: dict[str, Any] = {"num_images": len(data.names)}
+    if data.is_anomaly is not None:
+        areas = test["areas"] = figures(scores, data.is_anomaly)
+        draw_curves(run.picture("precision_recall"), scores, data.is_anomaly, areas)
+        test["over_epochs"] = over_epochs(epochs, first_epoch)
+    return test
 
 
 def over_epochs(epochs: list[dict[str, Any]], first_epoch: int) -> dict[str, dict[str, float]]:
@@ -145,7 +168,7 @@ def write_scores(path: pathlib.Path, data: AnomalyData, scores: dict[str, np.nda
 
 
 def draw_worst(
-    path: pathlib.Path, model: ChainInference, data: AnomalyData, scores: np.ndarray, seed: int
+    path: pathlib.Path, model: LatentModel, data: AnomalyData, scores: np.ndarray, seed: int
 ) -> None:
     """The images with the highest scores, each with its reconstruction to the right of it, its
     name and its score."""

@@ -1,4 +1,4 @@
-"""What a trained text model is asked to do: classify, cluster, interpolate."""
+"""Tasks of a trained text model: classify, cluster, interpolate."""
 
 import time
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiments.text_data import label_counts, labelled_rows, shown
+from experiments.text_files import write_interpolations
+from experiments.text_latents import posterior_means
+from experiments.text_settings import Settings
 from tfebm.data import TextData
 from tfebm.metrics import (
     bag_of_words_accuracy,
@@ -14,14 +18,12 @@ from tfebm.metrics import (
     spread,
 )
 from tfebm.runs.directory import RunDirectory
-from tfebm.runs.text import posterior_means, shown, write_interpolations
-from tfebm.runs.text_settings import TextRunSettings, label_counts, labelled_rows
 
 _COMPONENTS_PCA = 4
 
 
 def run_task(
-    model: keras.Model, data: TextData, run: RunDirectory, settings: TextRunSettings
+    model: keras.Model, data: TextData, run: RunDirectory, settings: Settings
 ) -> dict[str, Any]:
     """Does `--task` and says what came out.
 
@@ -43,7 +45,7 @@ def run_task(
     return {name: record}
 
 
-def classification(model: keras.Model, data: TextData, settings: TextRunSettings) -> dict[str, Any]:
+def classification(model: keras.Model, data: TextData, settings: Settings) -> dict[str, Any]:
     """Accuracy on the test sentences of classifiers that saw a few labels.
 
     Each seed draws the labelled sentences anew, those of a smaller number among those of a
@@ -93,14 +95,14 @@ def classification(model: keras.Model, data: TextData, settings: TextRunSettings
     }
 
 
-def _some(data: TextData, split: str, settings: TextRunSettings) -> tuple[np.ndarray, np.ndarray]:
+def _some(data: TextData, split: str, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Sentences and labels of a split, at most `--task-examples` of them."""
     x, y = (getattr(data, f"{name}_{split}") for name in "xy")
     rows = shown(data, settings.task_examples or len(x), split)
     return x[rows], y[rows]
 
 
-def _features(model: keras.Model, x: np.ndarray, settings: TextRunSettings) -> np.ndarray:
+def _features(model: keras.Model, x: np.ndarray, settings: Settings) -> np.ndarray:
     return posterior_means(model, x, settings.chains, settings.seed)
 
 
@@ -123,7 +125,7 @@ def classification_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def clustering(model: keras.Model, data: TextData, settings: TextRunSettings) -> dict[str, Any]:
+def clustering(model: keras.Model, data: TextData, settings: Settings) -> dict[str, Any]:
     """Accuracy on the test sentences of a Gaussian mixture of features, over seeds.
 
     The mixture has a component for every class of the training labels, which nothing else is
@@ -154,7 +156,7 @@ def clustering(model: keras.Model, data: TextData, settings: TextRunSettings) ->
 
 
 def clustering_sentence(record: dict[str, Any]) -> str:
-    """What came out, for a person."""
+    """The accuracies, for a person."""
     return (
         f"Clustering into {record['num_components']}: accuracy {_percent(record['accuracy'])} on "
         f"{record['num_test']} test sentences over {record['num_seeds']} seeds, "

@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiments.text_bounds import evidence_figures, perplexity_or_none, standard_error
+from experiments.text_data import shown, training_set
+from experiments.text_latents import LatentView
+from experiments.text_settings import Settings
 from tfebm.data import TextData, evaluation_batches, lengths, sentence_batches, steps_per_epoch
 from tfebm.generators import AutoregressiveGenerator, Greedy, Sampled
 from tfebm.metrics import generation_perplexity
 from tfebm.models import LanguageModel
-from tfebm.runs.text import LatentView, shown, training_set
-from tfebm.runs.text_evidence import evidence_figures, perplexity_or_none, standard_error
-from tfebm.runs.text_settings import TextRunSettings
 
 # Of the language models that judge sentences, the same for every model that is judged.
 _JUDGE = {"embedding_size": 256, "hidden_size": 512, "dropout": 0.5}
@@ -30,7 +31,7 @@ def asked_for(asked: Iterable[str]) -> bool:
 def measure(
     model: keras.Model,
     data: TextData,
-    settings: TextRunSettings,
+    settings: Settings,
     view: LatentView | None,
     before: dict[str, Any] | None = None,
     asked: Iterable[str] = (),
@@ -54,7 +55,7 @@ def measure(
     if not len(x):
         return None
     figures = dict(before) if before else _metrics(model, data, settings)
-    has_latents = not isinstance(model, LanguageModel)
+    has_latents = settings.has_latents
     if not before or any(name.startswith("evidence") for name in asked):
         former = [figures.pop("evidence", None), *figures.pop("other_evidence", [])]
         find = evidence_figures if has_latents else _exact_evidence
@@ -69,9 +70,9 @@ def measure(
     return figures
 
 
-def _metrics(model: keras.Model, data: TextData, settings: TextRunSettings) -> dict[str, Any]:
+def _metrics(model: keras.Model, data: TextData, settings: Settings) -> dict[str, Any]:
     x = data.x_test
-    batches = evaluation_batches(x, settings.batch_size)
+    batches = evaluation_batches(x, batch_size=settings.batch_size)
     metrics = model.evaluate(batches, return_dict=True, verbose=0)
     figures = {
         "num_examples": len(x),
@@ -80,13 +81,13 @@ def _metrics(model: keras.Model, data: TextData, settings: TextRunSettings) -> d
     }
     if data.entropy is not None:
         figures["entropy"] = data.entropy
-    if isinstance(model, LanguageModel):
+    if not settings.has_latents:
         figures |= _likelihood(model.score(x, batch_size=model.rows_at_once), x)
     return figures
 
 
 def _exact_evidence(
-    model: LanguageModel, data: TextData, settings: TextRunSettings
+    model: LanguageModel, data: TextData, settings: Settings
 ) -> dict[str, Any] | None:
     """Of a language model, on the sentences of `evidence_figures`: what those bounds bound."""
     rows = shown(data, settings.evidence_examples)
@@ -104,14 +105,12 @@ def _exact_evidence(
 
 
 def _protocol(evidence: dict[str, Any] | None) -> tuple:
-    """What makes two bounds of a model comparable, and the later one replace the other."""
+    """Two bounds of a model with the same one are comparable, and the later replaces the other."""
     names = ("method", "num_examples", "num_chains", "num_samples")
     return tuple((evidence or {}).get(name) for name in names)
 
 
-def quality_figures(
-    model: keras.Model, data: TextData, settings: TextRunSettings
-) -> dict[str, Any]:
+def quality_figures(model: keras.Model, data: TextData, settings: Settings) -> dict[str, Any]:
     """Forward and reverse perplexity of generated sentences, by language models.
 
     Forward: of the generated sentences, by a model of the training sentences. Reverse: of the
@@ -132,24 +131,24 @@ def quality_figures(
         "real": perplexity_or_none(float(judge(test).sum()), int(lengths(test).sum())),
     }
     ways = {"greedy": Greedy(), "sampled": Sampled()}
-    if isinstance(model, LanguageModel):
+    if not settings.has_latents:
         del ways["greedy"]  # without latents all greedy sentences are one
     for name, decoding in ways.items():
         print(f"Another learns {settings.quality} {name} sentences.", flush=True)
-        x = _ids(data, model.generate(settings.quality, settings.seed, decoding=decoding))
+        x = _ids(data, model.generate(settings.quality, seed=settings.seed, decoding=decoding))
         found = generation_perplexity(judge, learn, x, test)
         both = {"forward_perplexity": found.forward, "reverse_perplexity": found.reverse}
         figures[name] = {k: v if math.isfinite(v) else None for k, v in both.items()}
     return figures
 
 
-def _train_judge(x: np.ndarray, data: TextData, settings: TextRunSettings) -> LanguageModel:
+def _train_judge(x: np.ndarray, data: TextData, settings: Settings) -> LanguageModel:
     keras.utils.set_random_seed(_JUDGE_SEED)
     judge = LanguageModel(AutoregressiveGenerator(data.tokenizer, **_JUDGE), seed=_JUDGE_SEED)
     judge.compile()
     size = min(settings.batch_size, len(x))
     judge.fit(
-        sentence_batches(x, size, _JUDGE_SEED),
+        sentence_batches(x, seed=_JUDGE_SEED, batch_size=size),
         epochs=settings.quality_epochs,
         steps_per_epoch=steps_per_epoch(len(x), size),
         shuffle=False,
@@ -189,7 +188,7 @@ def summary(test: dict[str, Any] | None) -> str:
             f"On {test['num_examples']} test sentences: NLL {_with_error(test, 'nll')} nats, "
             f"perplexity {_number(test['perplexity'])} (exact)."
         )
-        exact = test.get("evidence")  # not in records from before
+        exact = test["evidence"]
         if exact and exact["num_examples"] < test["num_examples"]:
             lines.append(
                 f"On the {exact['num_examples']} that bounds of other models are of: NLL "

@@ -1,4 +1,4 @@
-"""Bounds on the likelihood of test sentences, for the record of a run of a text model."""
+"""Bounds on the likelihood of test sentences, for the record of `text.py`."""
 
 import contextlib
 import math
@@ -9,19 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from experiments.text_data import shown
+from experiments.text_settings import Settings
 from tfebm.data import TextData, lengths
 from tfebm.metrics import perplexity
 from tfebm.models import (
-    VAE,
     EvidenceBound,
     LaplaceBound,
-    LatentEBM,
-    evidence_bound,
-    evidence_sampler,
-    laplace_bound,
 )
-from tfebm.runs.text import shown
-from tfebm.runs.text_settings import TextRunSettings
 from tfebm.samplers import ShortRunLangevin
 
 _SCALES = tuple(0.5**i for i in range(7))  # of step sizes, for the bound
@@ -30,7 +25,7 @@ _VALID = 0.9  # of them; the chains that are left weigh nothing in the bound
 
 
 def evidence_figures(
-    model: keras.Model, data: TextData, settings: TextRunSettings
+    model: keras.Model, data: TextData, settings: Settings
 ) -> dict[str, Any] | None:
     """Bounds on the likelihood of fixed test sentences; None where none are asked for.
 
@@ -45,7 +40,9 @@ def evidence_figures(
     x = data.x_test[rows]
     if not len(x):
         return None
-    normalizer = _log_normalizer(model, settings.seed)
+    normalizer = None
+    if settings.model == "latent_ebm":
+        normalizer = _log_normalizer(model, settings.seed)
     log_z = normalizer["value"] if normalizer else 0.0
     bound, figures = _bound(model, data, x, settings, 0.0 if log_z is None else log_z)
     if log_z is None:
@@ -72,35 +69,41 @@ def evidence_figures(
 
 
 def _bound(
-    model: keras.Model, data: TextData, x: np.ndarray, settings: TextRunSettings, log_z: float
+    model: keras.Model, data: TextData, x: np.ndarray, settings: Settings, log_z: float
 ) -> tuple[EvidenceBound | LaplaceBound, dict[str, Any]]:
     method, num_chains, seed = settings.evidence, settings.evidence_chains, settings.seed
     if method == "laplace":
         num_samples = settings.evidence_samples
-        laplace = laplace_bound(model, x, num_samples, num_chains, seed, log_z)
+        laplace = model.laplace_bound(
+            x, num_samples=num_samples, num_chains=num_chains, seed=seed, log_normalizer=log_z
+        )
         about = {"method": method, "num_samples": num_samples}
-        about["centres"] = "draws of the encoder" if isinstance(model, VAE) else "ends of chains"
+        about["centres"] = "draws of the encoder" if settings.model == "vae" else "ends of chains"
         return laplace, {**laplace.summary(), **about}
     chain, scale = _evidence_chain(model, data, settings)
     with _scaled(model, scale):
-        bound = evidence_bound(model, x, num_chains, seed, log_z, sampler=chain)
+        bound = model.evidence_bound(
+            x, num_chains=num_chains, seed=seed, log_normalizer=log_z, sampler=chain
+        )
     return bound, {**bound.summary(), "method": method, "step_scale": scale}
 
 
 def _evidence_chain(
-    model: keras.Model, data: TextData, settings: TextRunSettings
+    model: keras.Model, data: TextData, settings: Settings
 ) -> tuple[ShortRunLangevin | None, float | None]:
     """The chain of the bound, None for the model's own; and the factor on its step sizes."""
     x = data.x_valid[shown(data, _TRIED, "valid")]
-    if isinstance(model, VAE):
+    if settings.model == "vae":
         return None, None
     if settings.evidence == "own" or not len(x):
         return None, 1.0
     if settings.evidence == "tuned":
-        return evidence_sampler(model, x, model.posterior_sampler.num_steps, settings.seed), None
+        return model.evidence_sampler(
+            x, num_steps=model.posterior_sampler.num_steps, seed=settings.seed
+        ), None
     for scale in _SCALES:
         with _scaled(model, scale):
-            bound = evidence_bound(model, x, seed=settings.seed)
+            bound = model.evidence_bound(x, seed=settings.seed)
         if bound.valid_share >= _VALID:
             break
     return None, scale
@@ -121,11 +124,9 @@ def _scaled(model: keras.Model, scale: float | None) -> Iterator[None]:
         model.posterior_step_size.assign(table)
 
 
-def _log_normalizer(model: keras.Model, seed: int) -> dict[str, Any] | None:
+def _log_normalizer(model: keras.Model, seed: int) -> dict[str, Any]:
     """Of a learned prior: by importance sampling, or where that is not to be trusted the upper
     bound of annealed chains, which leaves the NLL's bound one."""
-    if not isinstance(model, LatentEBM):
-        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the record says how far it can be trusted
         estimate = model.estimate_log_normalizer(method="importance", seed=seed)

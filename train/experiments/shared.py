@@ -1,0 +1,185 @@
+"""Flags that several scripts have, models from flags, and the last words of a run.
+
+`__reads_flags_first__` holds here too: TensorFlow is imported when a function needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import tfebm
+from tfebm import runs
+from tfebm.runs import flag
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfebm.runs import Session
+
+# ---- Flags, by what they mean -------------------------------------------------------------
+
+
+def epochs(default: int, text: str = "passes over the data", **options: Any) -> Any:
+    """Of training, or of a stage of it."""
+    return flag(default, text, least=1, **options)
+
+
+def batch_size(default: int, of: str = "examples") -> Any:
+    """The global batch."""
+    return flag(default, f"{of} per step, over all replicas", least=1)
+
+
+def latent_size(default: int, text: str = "d, size of z") -> Any:
+    """Of one layer of latents."""
+    return flag(default, text, least=1, most=2**16)
+
+
+def width(default: int, text: str) -> Any:
+    """Units or channels of a network."""
+    return flag(default, text, least=1, most=2**14)
+
+
+def sigma() -> Any:
+    """Of a Gaussian likelihood."""
+    return flag(0.3, "standard deviation of p(x | z)", above=0.0)
+
+
+def chain_steps(default: int, text: str, least: int = 1) -> Any:
+    """Steps of a chain."""
+    return flag(default, text, least=least, most=10**6, group="sampler")
+
+
+def step_size(default: float, text: str) -> Any:
+    """Of a chain."""
+    return flag(default, text, least=0.0, group="sampler")
+
+
+def learning_rate(default: float, text: str) -> Any:
+    """Of an optimizer."""
+    return flag(default, text, above=0.0, group="learning")
+
+
+def decay(default: float, text: str) -> Any:
+    """A factor per epoch on a learning rate."""
+    return flag(default, text, above=0.0, most=1.0, group="learning")
+
+
+def weight(default: float, text: str) -> Any:
+    """Of a term of the loss, or the epochs over which it rises."""
+    return flag(default, text, least=0.0, group="learning")
+
+
+def output(name: str) -> Any:
+    """The folder of a run, by the name of its script."""
+    text = "folder for everything the run writes"
+    return flag(f"runs/{name}", text, metavar="DIR", operational=True)
+
+
+# ---- Models from flags --------------------------------------------------------------------
+
+
+def chain(settings: Any, name: str) -> tfebm.ShortRunLangevin:
+    """The chain of the flags `--<name>-steps` and `--<name>-step-size`."""
+    steps, size = (getattr(settings, f"{name}_{what}") for what in ("steps", "step_size"))
+    return tfebm.ShortRunLangevin(steps, size, jit_compile=settings.jit_compile)
+
+
+def adam(
+    rate: float | keras.optimizers.schedules.LearningRateSchedule,
+) -> keras.optimizers.Optimizer:
+    """Adam as the papers' code has it, with little momentum."""
+    import keras
+
+    return keras.optimizers.Adam(rate, beta_1=0.5)
+
+
+def decaying_adam(rate: float, decay: float, per_epoch: int) -> keras.optimizers.Optimizer:
+    """Adam with the rate `rate * decay ** epoch`, by the optimizer's own step."""
+    import keras
+
+    schedules = keras.optimizers.schedules
+    return adam(schedules.ExponentialDecay(rate, per_epoch, decay, staircase=True))
+
+
+def in_turn(
+    values: list[float], ends: list[int]
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """The first value for `ends[0]` steps, the second up to step `ends[1]`, and so on."""
+    import keras
+
+    # Keras counts steps from 0 and keeps a value up to its boundary, that step included.
+    return keras.optimizers.schedules.PiecewiseConstantDecay([end - 1 for end in ends], values)
+
+
+def latent_model(
+    kind: str,
+    generator: keras.Layer,
+    settings: Any,
+    *,
+    optimizer: Callable[[], keras.optimizers.Optimizer],
+    energy_optimizer: Callable[[], keras.optimizers.Optimizer] | None = None,
+    **given: Any,
+) -> keras.Model:
+    """A compiled model with latents.
+
+    Args:
+        kind: "latent_ebm", "short_run", or "vae".
+        generator: Of the model.
+        settings: With the flags of the chains and of the energy.
+        optimizer: Makes one, for the generator or for an encoder.
+        energy_optimizer: Likewise, for the energy of a latent_ebm.
+        **given: Arguments of the model. A posterior chain that is not given is that of the flags.
+    """
+    given["seed"] = settings.seed
+    if kind == "vae":
+        model = tfebm.VAE(generator, **given)
+        model.compile(optimizer(), optimizer())
+        return model
+    if "posterior_sampler" not in given:
+        given["posterior_sampler"] = chain(settings, "posterior")
+    if kind == "short_run":
+        model = tfebm.ShortRunModel(generator, **given)
+        model.compile(optimizer())
+        return model
+    energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
+    model = tfebm.LatentEBM(generator, energy, prior_sampler=chain(settings, "prior"), **given)
+    model.compile(optimizer(), energy_optimizer())
+    return model
+
+
+def size_check(make_generator: Callable[[Any, tuple], Any]) -> Callable[[Any], None]:
+    """A check of `--image-size` that needs no image: whether there is such a generator.
+
+    It raises `InvalidInputError` for a size that no image could mend.
+    """
+
+    def check(settings: Any) -> None:
+        if settings.image_size:
+            make_generator(settings, (settings.image_size, settings.image_size, 3))
+
+    return check
+
+
+# ---- The end of a run ---------------------------------------------------------------------
+
+
+def finish(
+    model: keras.Model,
+    log: tfebm.callbacks.RunLog,
+    test: dict[str, Any] | None,
+    started: float,
+    say: Callable[[dict[str, Any] | None], str],
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Writes the final record, and says what the run took and what came out."""
+    final = runs.training.finish(model, log, test, started, extra)
+    print(runs.training.cost(final))
+    print(say(final["test"]))
+    return final
+
+
+def leave(session: Session, first: str) -> None:
+    """Says where everything is and what to look at first, and lets the other workers go."""
+    print(f"Everything is in {session.run.path}: look at {first} first.")
+    session.close()
