@@ -56,7 +56,7 @@ setuptools.setup(
         # Tracing graphs keeps one core busy, and is most of what the tests do: two at a time.
         "test": [
             *("pytest>=8.3", "pytest-xdist>=3.7", "ruff>=0.14,<1", "mypy>=2.4,<3"),
-            *("import-linter>=2.5,<3", *CLIENT, *DOCS),
+            *("import-linter>=2.5,<3", "arviz>=0.23,<1", *CLIENT, *DOCS),
         ],
         "client": CLIENT,
         # Other runtimes that take exports, with the versions that were tried.

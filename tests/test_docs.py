@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 import tfebm
@@ -40,6 +42,23 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     assert names["found"].num_anomalies == 50
     assert (tmp_path / "samples.png").exists()
     assert "AUPRC" in capsys.readouterr().out
+
+
+def test_parts_of_ones_own_run():
+    """A sampler, a prior and a model of the page are used, trained and asked."""
+    blocks = re.findall(
+        r"```python\n(.*?)```", (DOCS / "your_own_parts.md").read_text("utf-8"), re.S
+    )
+    names = {}
+    exec(compile("\n".join(blocks), "your_own_parts.md", "exec"), names)
+    assert names["trace"].energy.shape == (21, 8)
+    assert names["draws"].shape == (4, 3)
+    assert len(names["scores"]) == 4
+    chain = names["Momentum"](2, 0.2, jit_compile=False)
+    model = tfebm.LatentEBM(keras.layers.Dense(3), tfebm.EnergyMLP((4,)), 2, chain, chain)
+    model.compile()
+    assert model.fit(np.zeros((4, 3), "float32"), verbose=0).history["loss"][0] > 0
+    assert model.endpoints().scorer.keys() == {"score", "infer", "reconstruct", "features"}
 
 
 OTHERS = ("README.md", "CHANGELOG.md", "benchmarks/README.md", "savedmodels/README.md")
