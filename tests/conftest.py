@@ -57,16 +57,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.parent != ROOT / "tests" / "train")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _graphs_as_they_are_traced(request):
-    """No optimizer of graphs, which costs as much as tracing and gains nothing for a few rows.
-
-    Golden numbers, samplers and exports are tested in graphs as users run them.
-    """
-    traced = request.path.parent.name not in ("integration", "samplers", "serving")
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": traced})
-
-
 @pytest.fixture(autouse=True)
 def _weights_seed():
     keras.utils.set_random_seed(0)
