@@ -17,7 +17,7 @@ from tfebm.models.parts import Batch
 from tfebm.serving import c_api, extras
 
 WAYS = ("object", "session", "C")
-"""Of asking an export: of `tests/serving/stranger.py`."""
+"""The ways in which `tests/serving/stranger.py` asks an export."""
 
 
 def small_model(num_features=6, latent_size=3, steps=4, noise=1.0, jit=False, **kwargs):

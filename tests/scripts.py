@@ -21,7 +21,7 @@ class Done(NamedTuple):
     stdout: str
     stderr: str
     exports: list[tuple[Any, ...]]
-    """Of each export: the model, the folder, the name, the version."""
+    """The model, the folder, the name and the version of each export."""
 
 
 def run(script, *flags, code=0, strategy=None, export=False):

@@ -1,4 +1,4 @@
-"""What holds of every model: one grid of promises over the table in `tests/zoo.py`.
+"""Promises that every model of the table in `tests/zoo.py` keeps.
 
 Tracing is nearly all that these tests cost. So there is one model of each kind, set back to its
 start before each test; nothing here may compile it anew.
@@ -266,7 +266,7 @@ def test_networks_may_compute_in_bfloat16(name):
 
 
 def questions(model):
-    """What a model answers of examples: by name, functions of them."""
+    """The questions that a model answers, as functions of examples, by name."""
     found = {"infer": model.infer, "reconstruct": model.reconstruct}
     for name in ("score", "features"):
         found[name] = functools.partial(getattr(model, name), num_chains=2)
@@ -274,7 +274,7 @@ def questions(model):
 
 
 def assert_close(found, expected, **options):
-    """Of arrays, tuples of them, or sentences."""
+    """Compares arrays, tuples of them, or sentences."""
     for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
         if np.asarray(one).dtype == object:
             np.testing.assert_array_equal(one, other, **options)

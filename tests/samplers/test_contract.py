@@ -1,4 +1,4 @@
-"""What every sampler promises; a new one is one line of `CASES`."""
+"""Promises that every sampler keeps; a new sampler is one line of `CASES`."""
 
 import copy
 import gc

@@ -144,7 +144,7 @@ SPOILT += (brackets, somebody_elses)
 
 @pytest.fixture(scope="module")
 def reports(exported, tmp_path_factory):
-    """Of all of them, by what was done to them."""
+    """Reports on all of them, by what was done to them."""
     folder = tmp_path_factory.mktemp("run[1] *")
     paths = {spoil.__name__: folder / spoil.__name__ / "1" for spoil in SPOILT}
     for spoil in SPOILT:

@@ -259,7 +259,7 @@ def test_an_export_that_is_cut_short_leaves_neither_part(
 
 
 class Doubles:
-    """What is no model of tfebm, over rows of two numbers."""
+    """A servable object that is not a model of tfebm, over rows of two numbers."""
 
     def __init__(self):
         self.weight = tf.Variable(2.0)

@@ -202,7 +202,9 @@ def laplace_bound(
         model.inference.bound(x, random.as_row_seeds(seed, len(x)))  # says why there is none
     some = model.examples.trim(x[:2])
     z = model.prior.sample(random.as_row_seeds(0, len(some)))
-    log_det.check_not_random(log_det.energy_is_random(model.joint.joint_energy, z, (some,)))
+    log_det.check_not_random(
+        log_det.energy_is_random(model.inference.joint.joint_energy, z, (some,))
+    )
     size = max(1, model.examples.rows_at_once // num_chains)
     log_weight, error = model.rows.on_examples(
         "laplace_rows",

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfebm import checks, objectives, random
 from tfebm.models import arguments, gradients, latents, rows
-from tfebm.models.parts import Batch, Examples, Joint, Lesson, PosteriorChain, Prior
+from tfebm.models.parts import Batch, Examples, Lesson, PosteriorChain, Prior
 from tfebm.samplers import Chain, log_det
 from tfebm.samplers.chain import check_differentiable
 from tfebm.types import Latents, Tensor
@@ -54,11 +54,11 @@ class ChainInference(PosteriorChain):
         arguments.check_sampler("posterior_sampler", sampler)
         arguments.check_schedule("noise_schedule", noise_schedule)
         arguments.check_schedule("prior_schedule", prior_schedule)
-        self.examples, self.prior, self.generator = examples, prior, generator
+        super().__init__(examples, prior)
+        self.generator = generator
         self.sampler = self.first_sampler = sampler
         self.num_chains, self.scale_by_sigma = int(num_chains), bool(scale_by_sigma)
         self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
-        self.joint = Joint(examples, prior)
         self.step_size: keras.Variable | None = None
         if sampler.is_differentiable:
             parts = tuple(tf.zeros([1, size]) for size in latents.sizes(prior.latent_size))
@@ -107,9 +107,16 @@ class ChainInference(PosteriorChain):
         return self.prior.start(seeds, random.POSTERIOR)
 
     def sample(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Latents:
+        return self._chain(x, seeds, compiled)[1]
+
+    def _chain(
+        self, x: Tensor, seeds: Tensor, compiled: bool = True, **options: Tensor
+    ) -> tuple[Latents, Latents]:
+        """Start and end of the chain on U_post."""
         start, streams = self.start(seeds)
         chain = self.sampler if compiled else self.sampler.run
-        return chain(self.joint.posterior_energy, start, x, seed=streams, **self._options())
+        options |= self._options()
+        return start, chain(self.joint.posterior_energy, start, x, seed=streams, **options)
 
     def _options(self) -> dict[str, Tensor]:
         step_size = self.current_step_size()
@@ -117,14 +124,14 @@ class ChainInference(PosteriorChain):
 
     def _learning_chain(self, batch: Batch) -> tuple[Latents, Latents]:
         """Start and end of the chain of a learning step."""
-        masks = random.fold_in(batch.seeds, random.DROPOUT)
-        start, streams = self.start(batch.seeds)
-        options = self._options()
+        options = {}
         if self.noise_schedule is not None:
             options["noise_scale"] = self.noise_schedule(batch.step)
         if self.prior_schedule is None and not self.examples.draws_masks:
-            energy_fn = self.joint.posterior_energy
-            return start, self.sampler(energy_fn, start, batch.x, seed=streams, **options)
+            return self._chain(batch.x, batch.seeds, **options)
+        masks = random.fold_in(batch.seeds, random.DROPOUT)
+        start, streams = self.start(batch.seeds)
+        options |= self._options()
         schedule = self.prior_schedule
         weight = tf.constant(1.0) if schedule is None else schedule(batch.step)
         weight = tf.ensure_shape(tf.cast(weight, tf.float32), [])
@@ -154,10 +161,8 @@ class ChainInference(PosteriorChain):
     # ---- Learning -----------------------------------------------------------------------
 
     def learn(self, batch: Batch) -> tuple[Latents, Lesson]:
-        if batch.training:
-            start, z = self._learning_chain(batch)
-        else:
-            start, z = self.start(batch.seeds)[0], self.sample(batch.x, batch.seeds)
+        found = self._learning_chain(batch) if batch.training else self._chain(batch.x, batch.seeds)
+        start, z = found
         likelihood, x = self.examples.likelihood, batch.x
         scale = likelihood.energy_scale if self.scale_by_sigma else 1.0
         of_row = random.fold_in(batch.seeds, random.DROPOUT)

@@ -41,7 +41,7 @@ class EncoderInference(Inference):
         kl_warmup_steps: int,
         free_bits: float,
     ) -> None:
-        self.examples, self.prior = examples, prior
+        super().__init__(examples, prior)
         self.generator, self.encoder = generator, encoder
         self.kl_warmup_steps, self.free_bits = int(kl_warmup_steps), float(free_bits)
         self._build_encoder()

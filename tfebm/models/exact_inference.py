@@ -12,7 +12,7 @@ from tfebm.errors import InvalidInputError
 from tfebm.flows import Flow
 from tfebm.models import gradients, networks
 from tfebm.models.examples import Decoded
-from tfebm.models.parts import Batch, Examples, Inference, Lesson
+from tfebm.models.parts import Batch, Examples, Inference, Lesson, Prior
 from tfebm.samplers import compilation
 from tfebm.types import Latents, SentenceGenerator, Tensor
 
@@ -22,25 +22,25 @@ class FlowInference(Inference):
 
     Args:
         examples: Of the model.
+        prior: Of the model, N(0, I).
         flow: g.
         jit_compile: Of the likelihood and its gradient: True (XLA), False, or "auto".
     """
 
     metric_names = ("nats", "bits_per_dimension")
     answers = frozenset({"infer"})
+    examples: Decoded
 
     def __init__(
-        self, examples: Decoded, flow: Flow, *, jit_compile: compilation.JitCompile
+        self, examples: Decoded, prior: Prior, flow: Flow, *, jit_compile: compilation.JitCompile
     ) -> None:
-        self.examples, self.flow = examples, flow
+        super().__init__(examples, prior)
+        self.flow = flow
         self.jit_compile = compilation.check_jit_compile(jit_compile)
         self._compiled = _Compiled()
 
     def sample(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Latents:
         return self.flow.inverse_and_log_det(x)[0]
-
-    def features(self, x: Tensor, seeds: Tensor, num_chains: int, compiled: bool = True) -> Tensor:
-        return self.sample(x, seeds)
 
     def scores(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> tuple[Tensor, Tensor]:
         """-log q(x), of the discrete image where there are levels; what is inverted exactly has no
@@ -117,15 +117,16 @@ class NoLatents(Inference):
 
     Args:
         examples: Of the model.
+        prior: Of the model, of size 0.
         generator: Of sentences, the network that learns.
     """
 
     metric_names = ("generator_loss",)
-    answers: frozenset[str] = frozenset()
     takes_seed = False
 
-    def __init__(self, examples: Examples, generator: SentenceGenerator) -> None:
-        self.examples, self.generator = examples, generator
+    def __init__(self, examples: Examples, prior: Prior, generator: SentenceGenerator) -> None:
+        super().__init__(examples, prior)
+        self.generator = generator
 
     def sample(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raises `InvalidInputError`, as does all else that needs latents."""

@@ -86,8 +86,9 @@ class FlowModel(LatentModel):
         self.flow = flow
         flow.build()
         examples = Decoded(flow.event_shape, self.decode, num_levels)
-        inference = FlowInference(examples, flow, jit_compile=jit_compile)
-        self.put_together(examples, GaussianPrior(flow.latent_size), inference)
+        prior = GaussianPrior(flow.latent_size)
+        inference = FlowInference(examples, prior, flow, jit_compile=jit_compile)
+        self.put_together(examples, prior, inference)
 
     def decode(self, z: Tensor, training: bool | None = None) -> Tensor:
         """x = g(z)."""

@@ -64,7 +64,8 @@ class LanguageModel(LatentModel):
             )
         self.generator = generator
         examples = Sentences(generator, 0, None, self.seed)
-        self.put_together(examples, GaussianPrior(0), NoLatents(examples, generator))
+        prior = GaussianPrior(0)
+        self.put_together(examples, prior, NoLatents(examples, prior, generator))
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """-log p(x) of each sentence, `[B]`: what `predict` returns."""

@@ -88,13 +88,15 @@ def _components(model: Parts, x: Tensor, seeds: Tensor, num_chains: int) -> tupl
     x = tf.repeat(x, num_chains, axis=0)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(ends)
-        energy = model.joint.joint_energy(ends, x)
+        energy = model.inference.joint.joint_energy(ends, x)
     grad = latents.join(tape.gradient(energy, ends))
-    hessian = factors.hessians(model.joint.joint_energy, ends, (x,), model.examples.rows_at_once)
+    hessian = factors.hessians(
+        model.inference.joint.joint_energy, ends, (x,), model.examples.rows_at_once
+    )
     covariance, step = _covariance(hessian, grad, model.prior.scale)
     ends = latents.join(ends)
     moved = ends - step
-    after = model.joint.joint_energy(latents.split(moved, model.prior.latent_size), x)
+    after = model.inference.joint.joint_energy(latents.split(moved, model.prior.latent_size), x)
     centres = tf.where((after < energy)[:, tf.newaxis], moved, ends)
     factor = tf.cast(tf.linalg.cholesky(_WIDENING * covariance), tf.float32)
     # A factorisation that failed: the prior, which leaves the other components as they are.

@@ -27,7 +27,6 @@ from tfebm.models.parts import (
     Batch,
     Examples,
     Inference,
-    Joint,
     PartSetting,
     Prior,
     chains_of,
@@ -84,7 +83,6 @@ class LatentModel(TrainingModel):
         """Makes the model of its parts, when its networks are set."""
         compiling.refuse_float16(self)
         self.examples, self.prior, self.inference = examples, prior, inference
-        self.joint = Joint(examples, prior)
         self.rows = rows.Rows(self)
         names = (*inference.metric_names, *prior.metric_names, *examples.metric_names)
         self.add_trackers(*names)
@@ -118,11 +116,11 @@ class LatentModel(TrainingModel):
 
     def posterior_energy(self, z: Latents, x: Tensor) -> Tensor:
         """U_post(z; x) = U_prior(z) - log p(x | z), up to a constant: `[B]`."""
-        return self.joint.posterior_energy(z, x)
+        return self.inference.joint.posterior_energy(z, x)
 
     def joint_energy(self, z: Latents, x: Tensor) -> Tensor:
         """-log p(x, z) with all constants but the log Z of a learned prior: `[B]`."""
-        return self.joint.joint_energy(z, x)
+        return self.inference.joint.joint_energy(z, x)
 
     # ---- Row functions: the same graphs for Python, exports and servers -------------------
 

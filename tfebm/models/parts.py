@@ -195,7 +195,21 @@ class Examples(abc.ABC):
         return {self.spec.name: self.render(z)}
 
 
-class Prior(abc.ABC):
+class Part:
+    """A part that may learn, and may run chains."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Of what `learn` sees."""
+        return ()
+
+    @property
+    def samplers(self) -> Mapping[str, Chain]:
+        """Its chains by their names."""
+        return {}
+
+
+class Prior(Part, abc.ABC):
     """What latents are a priori: p(z) proportional to exp(-energy(z)).
 
     Args:
@@ -210,16 +224,6 @@ class Prior(abc.ABC):
     def __init__(self, latent_size: latents.LatentSize, scale: float = 1.0) -> None:
         self.latent_size = latent_size
         self.scale = checks.check_number("prior_scale", scale, above=True)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """Of what `learn` sees."""
-        return ()
-
-    @property
-    def samplers(self) -> Mapping[str, Chain]:
-        """Its chains by their names."""
-        return {}
 
     @property
     def size(self) -> int:
@@ -258,8 +262,8 @@ class Prior(abc.ABC):
             InvalidInputError: A prior without an energy.
         """
         raise InvalidInputError(
-            "log Z is that of a learned energy. Received a Gaussian prior, whose log Z is 0. Leave "
-            "the estimate out."
+            "log Z is that of a learned energy. Received the prior "
+            f"{type(self).__name__}, which has none. Leave the estimate out."
         )
 
     def kept(self, estimate: Normalizer) -> Normalizer:
@@ -271,29 +275,49 @@ class Prior(abc.ABC):
         return Lesson({}, {}, 0.0)
 
 
-class Inference(abc.ABC):
-    """How latents of examples are inferred."""
+class Joint:
+    """p(x, z) of a prior and a likelihood."""
+
+    def __init__(self, examples: Examples, prior: Prior) -> None:
+        self._examples, self._prior = examples, prior
+
+    def error(self, z: Latents, x: Tensor) -> Tensor:
+        """-log p(x | z) up to a constant: `[B]`."""
+        likelihood: Any = self._examples.likelihood
+        return likelihood.energy_scale * likelihood.error(self._examples.outputs(z, x), x)
+
+    def posterior_energy(self, z: Latents, x: Tensor) -> Tensor:
+        """U_post(z; x) = U_prior(z) - log p(x | z), up to a constant: `[B]`."""
+        return self._prior.energy(z) + self.error(z, x)
+
+    def joint_energy(self, z: Latents, x: Tensor) -> Tensor:
+        """-log p(x, z) with all constants but the log Z of a learned prior: `[B]`."""
+        log_likelihood = self._examples.likelihood.log_prob(self._examples.outputs(z, x), x)
+        return self._prior.energy(z) + self._prior.base_constant - log_likelihood
+
+
+class Inference(Part, abc.ABC):
+    """How latents of examples are inferred.
+
+    Args:
+        examples: Of the model.
+        prior: Of the model.
+    """
 
     takes_seed = True
     """Whether a score depends on a stream of noise."""
     num_chains = 1
     """Copies of every example in a step of learning."""
 
+    def __init__(self, examples: Examples, prior: Prior) -> None:
+        self.examples, self.prior = examples, prior
+        self.joint = Joint(examples, prior)
+
     @property
     def answers(self) -> frozenset[str]:
         """What it can answer of "infer", "reconstruct", "features", "errors" (the part
         -log p(x | z) of a score) and "bound"."""
         return frozenset()
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """Of what `learn` sees."""
-        return ()
-
-    @property
-    def samplers(self) -> Mapping[str, Chain]:
-        """Its chains by their names."""
-        return {}
 
     @property
     def chain(self) -> "PosteriorChain | None":
@@ -360,7 +384,6 @@ class Parts(Protocol):
     examples: Examples
     prior: Prior
     inference: Inference
-    joint: "Joint"
     rows: Any
     """Runs functions of rows on a user's arrays, see `tfebm.models.rows.Rows`."""
 
@@ -395,24 +418,3 @@ def settings_of(parts: Parts) -> str:
 def chains_of(parts: Parts) -> list[Chain]:
     """All samplers of a model."""
     return [*parts.prior.samplers.values(), *parts.inference.samplers.values()]
-
-
-class Joint:
-    """p(x, z) of a prior and a likelihood."""
-
-    def __init__(self, examples: Examples, prior: Prior) -> None:
-        self._examples, self._prior = examples, prior
-
-    def error(self, z: Latents, x: Tensor) -> Tensor:
-        """-log p(x | z) up to a constant: `[B]`."""
-        likelihood: Any = self._examples.likelihood
-        return likelihood.energy_scale * likelihood.error(self._examples.outputs(z, x), x)
-
-    def posterior_energy(self, z: Latents, x: Tensor) -> Tensor:
-        """U_post(z; x) = U_prior(z) - log p(x | z), up to a constant: `[B]`."""
-        return self._prior.energy(z) + self.error(z, x)
-
-    def joint_energy(self, z: Latents, x: Tensor) -> Tensor:
-        """-log p(x, z) with all constants but the log Z of a learned prior: `[B]`."""
-        log_likelihood = self._examples.likelihood.log_prob(self._examples.outputs(z, x), x)
-        return self._prior.energy(z) + self._prior.base_constant - log_likelihood

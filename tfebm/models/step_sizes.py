@@ -83,7 +83,7 @@ def tune_step_size(
     checks.check_count("num_chains", num_chains)
     start, seeds = chain.start(random.as_row_seeds(seed, len(x) * num_chains))
     found = step_size.tune(
-        *(chain.sampler, model.joint.joint_energy, start, x),
+        *(chain.sampler, model.inference.joint.joint_energy, start, x),
         seed=seeds,
         criterion=criterion,
         report=report,
@@ -121,7 +121,7 @@ def check_stability(model: Parts, x: Any, *, seed: Seed = 0) -> float:
     x = model.examples.trim(model.examples.tensor(x)[:8])
     start, seeds = chain.start(random.as_row_seeds(seed, len(x)))
     return step_size.check_stability(
-        *(chain.sampler, model.joint.joint_energy, start, x),
+        *(chain.sampler, model.inference.joint.joint_energy, start, x),
         seed=seeds,
         step_size=chain.current_step_size(),
     )
@@ -160,7 +160,7 @@ def evidence_sampler(
     start, seeds = _chain_of(model).start(random.as_row_seeds(seed, len(x)))
     sampler = ShortRunLangevin(num_steps, 0.1, 0.0)
     found = step_size.tune(
-        *(sampler, model.joint.joint_energy, start, model.examples.trim(x)),
+        *(sampler, model.inference.joint.joint_energy, start, model.examples.trim(x)),
         seed=seeds,
         **{
             "criterion": "kl",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -9,9 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfebm import checks, random
-from tfebm.distributions import (
-    ExponentialTilting,
-)
+from tfebm.distributions import ExponentialTilting
 from tfebm.errors import InvalidInputError
 from tfebm.models import arguments, backbones, latents
 from tfebm.models.backbones import Backbone
@@ -36,11 +35,15 @@ class TiltSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        checks.check_count("num_chains", self.num_chains)
-        for name in ("contrastive_steps", "burn_in_steps", "generation_steps"):
-            checks.check_count(name, getattr(self, name), least=0)
-        checks.check_number("restart_probability", self.restart_probability, most=1.0)
-        checks.check_number("energy_penalty", self.energy_penalty)
+        least = {"num_chains": 1, "contrastive_steps": 0, "burn_in_steps": 0, "generation_steps": 0}
+        plain: dict[str, Any] = {
+            name: checks.check_count(name, getattr(self, name), k) for name, k in least.items()
+        }
+        most = {"restart_probability": 1.0, "energy_penalty": math.inf}
+        plain |= {n: checks.check_number(n, getattr(self, n), most=k) for n, k in most.items()}
+        plain |= {name: bool(getattr(self, name)) for name in ("persistent", "train_flow")}
+        for name, value in plain.items():  # Python's own numbers, as saved files have them
+            object.__setattr__(self, name, value)
 
 
 class TiltedPrior(Prior):
@@ -204,26 +207,31 @@ class TiltedInference(Inference):
     Args:
         examples: Of the model.
         prior: Of the model.
+        tilt: The model's, E(x).
     """
 
+    examples: Decoded
+    prior: TiltedPrior
+
     def __init__(self, examples: Decoded, prior: TiltedPrior, tilt: Callable[..., Tensor]) -> None:
-        self.examples, self._prior, self._tilt = examples, prior, tilt
+        super().__init__(examples, prior)
+        self._tilt = tilt
 
     @property
     def answers(self) -> frozenset[str]:
-        return frozenset({"infer"} if self._prior.backbone.flow else ())
+        return frozenset({"infer"} if self.prior.backbone.flow else ())
 
     def sample(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Tensor:
-        return self._prior.flow_for("The inverse of g").inverse_and_log_det(x)[0]
+        return self.prior.flow_for("The inverse of g").inverse_and_log_det(x)[0]
 
     def scores(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> tuple[Tensor, Tensor]:
         """E(x) - log q(x), or E(x) alone for a backbone without a density; what is inverted exactly
         has no error of its own."""
         x = self.examples.dequantize(x, seeds)
-        if self._prior.backbone.flow is None:
+        if self.prior.backbone.flow is None:
             score = self._tilt(x)
         else:
-            score = self._prior.data_energy(x) - self.examples.log_bin_width
+            score = self.prior.data_energy(x) - self.examples.log_bin_width
         return score, tf.zeros_like(score)
 
     def bound(self, x: Tensor, seeds: Tensor, **options: Any) -> NoReturn:
