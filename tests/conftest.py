@@ -62,6 +62,15 @@ def _weights_seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def new_objects_alone():
+    """`gc.collect()` looks at what the test makes, and not at the millions of objects of the tests
+    before it."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def root():
     """The checkout."""

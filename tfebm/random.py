@@ -14,6 +14,7 @@ References: J. Salmon et al. Parallel Random Numbers: As Easy as 1, 2, 3. SC 201
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,20 +78,42 @@ def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> 
     """
     words = [tf.convert_to_tensor(word, tf.int32) for word in (*key, *counter)]
     shape = functools.reduce(tf.broadcast_static_shape, [word.shape for word in words])
-    bits = _traced_threefry(*words)
-    for word in bits:  # which the common trace cannot know
-        word.set_shape(shape)
-    return bits
+    return tuple(_with_shape(word, shape) for word in _traced_rounds(*_opaque(*words)))
 
 
-# Traced once for all calls, of any shape: its 150 operations in each call were a third of the
-# cost of tracing a training step. Graphs that are compiled inline it.
-@functools.partial(
-    tf.function, autograph=False, input_signature=[tf.TensorSpec(None, tf.int32)] * 4
-)
-def _traced_threefry(
+def _shared(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a function one operation of the graphs that call it: traced once, never inlined.
+
+    Inlined, the 150 operations of a hash at each call were most of what TensorFlow's graph
+    optimizer worked on: a graph with 30 of them took two seconds before its first step. Graphs that
+    XLA compiles inline it all the same.
+    """
+    return functools.partial(
+        tf.function,
+        autograph=False,
+        input_signature=specs,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def _opaque(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Arguments of a shared function. The optimizer would make a copy of it for every constant that
+    it sees among them."""
+    if tf.executing_eagerly():
+        return tensors
+    return tuple(tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape) for x in tensors)
+
+
+def _with_shape(x: Tensor, shape: Any) -> Tensor:
+    """`x`, with the shape that a shared function cannot know."""
+    x.set_shape(shape)
+    return x
+
+
+def _rounds(
     key_0: Tensor, key_1: Tensor, counter_0: Tensor, counter_1: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """The hash itself, as plain operations."""
     key, counter = (key_0, key_1), (counter_0, counter_1)
     xor = tf.bitwise.bitwise_xor
     # Made once for all rounds: tracing is most of the cost of a graph's first step.
@@ -110,6 +133,9 @@ def _traced_threefry(
         x0 = x0 + keys[(block + 1) % 3]
         x1 = x1 + keys[(block + 2) % 3] + _word(block + 1)
     return x0, x1
+
+
+_traced_rounds = _shared(*[tf.TensorSpec(None, tf.int32)] * 4)(_rounds)
 
 
 def single_seed(seed: Any) -> Any:
@@ -178,8 +204,14 @@ def fold_in(seeds: Tensor, data: int | Tensor) -> Tensor:
         >>> seeds = fold_in(root_seed(0), tf.range(4))  # four rows, int32 [4, 2]
     """
     data = tf.cast(data, tf.int32)
+    shape = tf.broadcast_static_shape(seeds.shape[:-1], data.shape).concatenate([2])
+    return _with_shape(_traced_fold(*_opaque(seeds, data)), shape)
+
+
+@_shared(tf.TensorSpec(None, tf.int32), tf.TensorSpec(None, tf.int32))
+def _traced_fold(seeds: Tensor, data: Tensor) -> Tensor:
     stream = tf.constant(_FOLD_STREAM, tf.int32)
-    return tf.stack(threefry2x32((seeds[..., 0], seeds[..., 1]), (data, stream)), axis=-1)
+    return tf.stack(_rounds(seeds[..., 0], seeds[..., 1], data, stream), axis=-1)
 
 
 def first_global_row(num_rows: Tensor) -> Tensor:
@@ -314,15 +346,17 @@ def row_normal(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
         >>> row_normal(seeds, stream=3, size=16).shape
         TensorShape([8, 16])
     """
-    bits = _row_bits(seeds, stream, size)
-    half = (size + 1) // 2
+    return _of_rows(_box_muller, seeds, stream, size)
+
+
+def _box_muller(bits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     radius = tf.sqrt(-2.0 * tf.math.log(_open_unit(bits[0])))
     turn = _open_unit(bits[1]) - 0.5
     from_quarter = tf.abs(turn) - 0.25
     # cos and sin of 2 pi (turn + 1/2), both as the sine of an angle within a quarter turn. XLA's
     # own on a CPU took three quarters of the time of all noise, and no less exact ones.
     parts = _sin_turn(from_quarter), _sin_turn(tf.sign(turn) * (tf.abs(from_quarter) - 0.25))
-    return tf.concat([(radius * part)[:, :half] for part in parts], axis=1)[:, :size]
+    return radius * parts[0], radius * parts[1]
 
 
 def row_uniform(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
@@ -330,10 +364,11 @@ def row_uniform(seeds: Tensor, stream: int | Tensor, size: int) -> Tensor:
 
     Its bits are those of `row_normal` for the same seeds and stream: use a stream once.
     """
-    bits = _row_bits(seeds, stream, size)
-    half = (size + 1) // 2
-    parts = [_open_unit(word)[:, :half] for word in bits]
-    return tf.concat(parts, axis=1)[:, :size]
+    return _of_rows(_uniforms, seeds, stream, size)
+
+
+def _uniforms(bits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return _open_unit(bits[0]), _open_unit(bits[1])
 
 
 def row_keep_mask(
@@ -372,10 +407,27 @@ def row_keep_mask(
     return tf.cast(kept, tf.float32) * (1.0 / keep)
 
 
-def _row_bits(seeds: Tensor, stream: int | Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Two words for each pair of columns, in whole packets."""
+def _of_rows(
+    law: Callable[[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]],
+    seeds: Tensor,
+    stream: int | Tensor,
+    size: int,
+) -> Tensor:
+    """`[B, size]`: what `law` makes of two words for each pair of columns."""
+    stream = tf.ensure_shape(tf.cast(stream, tf.int32), [])
+    seeds = tf.convert_to_tensor(seeds, tf.int32)
+    return _with_shape(_traced_rows(law, size)(*_opaque(seeds, stream)), [seeds.shape[0], size])
+
+
+@functools.cache
+def _traced_rows(law: Callable[..., tuple[Tensor, Tensor]], size: int) -> Any:
     half = (size + 1) // 2
-    padded = -(-half // _PACKET) * _PACKET
-    columns = tf.range(padded, dtype=tf.int32)[tf.newaxis]
-    stream = tf.reshape(tf.cast(stream, tf.int32), [1, 1])
-    return threefry2x32((seeds[:, :1], seeds[:, 1:]), (columns, stream))
+    padded = -(-half // _PACKET) * _PACKET  # whole packets
+
+    @_shared(tf.TensorSpec([None, 2], tf.int32), tf.TensorSpec([], tf.int32))
+    def rows(seeds: Tensor, stream: Tensor) -> Tensor:
+        columns = tf.range(padded, dtype=tf.int32)[tf.newaxis]
+        bits = _rounds(seeds[:, :1], seeds[:, 1:], columns, tf.reshape(stream, [1, 1]))
+        return tf.concat([part[:, :half] for part in law(bits)], axis=1)[:, :size]
+
+    return rows

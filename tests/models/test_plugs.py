@@ -286,6 +286,7 @@ class TestCopies:
                 moved = again(lambda z, e=energy: e(z)[:, 0], tf.ones([3, 4]), seed=0)
                 np.testing.assert_allclose(moved, expected, atol=1e-6)
 
+    @pytest.mark.usefixtures("new_objects_alone")
     def test_a_shared_sampler_keeps_no_model_alive(self):
         sampler = chain()
         models = [latent_ebm(sampler=sampler) for _ in range(2)]

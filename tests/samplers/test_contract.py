@@ -223,6 +223,7 @@ def test_plain_data(case):
 
 
 @ALL
+@pytest.mark.usefixtures("new_objects_alone")
 def test_it_keeps_no_energy_alive(case):
     class Model:
         def energy(self, z):

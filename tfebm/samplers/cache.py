@@ -101,8 +101,11 @@ class SamplerSettings:
 
 
 def _kinds(arguments: tuple[Any, ...]) -> str:
-    """What a function may depend on; only the batch size differs within one."""
-    return repr([(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(arguments)])
+    """What a function may depend on. Within one the number of rows differs, and the lengths of the
+    context, as sentences have them: a second length is traced for all that come."""
+    position, *context = arguments
+    exact = [(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(position)]
+    return repr((exact, [(x.dtype, x.shape.rank) for x in tf.nest.flatten(context)]))
 
 
 def _graph_of(
