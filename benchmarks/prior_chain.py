@@ -67,8 +67,8 @@ def our_sides(energy: tfebm.EnergyMLP, start: np.ndarray) -> dict[str, peer.Side
         return energy(z) + 0.5 * tf.reduce_sum(tf.square(z), axis=-1)
 
     def side(jit_compile: bool | str) -> peer.Side:
-        one = tfebm.ShortRunLangevin(1, STEP_SIZE, 0.0, jit_compile)
-        chain = tfebm.ShortRunLangevin(NUM_STEPS, STEP_SIZE, 1.0, jit_compile)
+        one = tfebm.ShortRunLangevin(1, STEP_SIZE, 0.0, jit_compile=jit_compile)
+        chain = tfebm.ShortRunLangevin(NUM_STEPS, STEP_SIZE, 1.0, jit_compile=jit_compile)
         return peer.Side(
             lambda: one(total, start).numpy(),
             timing.clocked(lambda: chain(total, start, seed=seeds).numpy()),

@@ -70,7 +70,7 @@ def energy_of(layer: tfebm.AutoregressiveGenerator) -> Callable[..., tf.Tensor]:
 
 
 def chain(side: str, energy: Callable, dropout: float) -> Callable[[], float]:
-    sampler = tfebm.ShortRunLangevin(STEPS, STEP_SIZES, NOISE_SCALE, OURS[side][1])
+    sampler = tfebm.ShortRunLangevin(STEPS, STEP_SIZES, NOISE_SCALE, jit_compile=OURS[side][1])
     seeds, masks = (random.as_row_seeds(seed, BATCH) for seed in range(2))
     context = (TOKENS, masks) if dropout else (TOKENS,)
     return timing.clocked(
@@ -92,7 +92,7 @@ def check(energies: dict[str, Callable], torch: peer.Peer) -> dict[str, float]:
     expected, expected_z = float(found["energy"]), found["z_1"]
     apart = {}
     for side, (precision, jit) in OURS.items():
-        sampler = tfebm.ShortRunLangevin(1, STEP_SIZES[0], 0.0, jit)
+        sampler = tfebm.ShortRunLangevin(1, STEP_SIZES[0], 0.0, jit_compile=jit)
         z, trace = sampler(energies[precision], Z_0, TOKENS, trace=True)
         energy = float(tf.reduce_sum(trace.energy[0]))
         apart[side] = float(np.max(np.abs(z.numpy() - expected_z)))

@@ -75,9 +75,9 @@ def trained_flow():
     return flow
 
 
-def chain(noise=1.0):
+def chain(noise=1.0, momentum=0.0):
     """Three steps of Langevin's dynamics."""
-    return tfebm.ShortRunLangevin(3, 0.1, noise, jit_compile=False)
+    return tfebm.ShortRunLangevin(3, 0.1, noise, momentum, jit_compile=False)
 
 
 # ---- Models -------------------------------------------------------------------------------
@@ -100,12 +100,14 @@ def flow_ebm(energy=None, **options):
 
 def _layers(**options):
     options = {"num_chains": 2, "prior_scale": 1.5, **options}
-    return tfebm.LatentEBM(TwoLayers(), tfebm.EnergyMLP((4,)), None, chain(), chain(), **options)
+    chains = [chain(momentum=c) for c in (0.3, [[0.5, 0.2]])]  # one per layer
+    return tfebm.LatentEBM(TwoLayers(), tfebm.EnergyMLP((4,)), None, *chains, **options)
 
 
 def _energy_of_sentences(**options):
     energy = tfebm.EnergyMLP((4,))
-    return tfebm.LatentEBM(sentences(), energy, LATENT, chain(), chain(), **options)
+    posterior = chain(momentum=0.5)
+    return tfebm.LatentEBM(sentences(), energy, LATENT, chain(), posterior, **options)
 
 
 def _short_run(**options):

@@ -66,16 +66,21 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise InvalidInputError(f"`{name}` must be {wanted}. Received {value!r}.")
 
 
-def check_per_step(name: str, value: Any, num_steps: int, max_rank: int) -> Any:
+def check_per_step(
+    name: str, value: Any, num_steps: int, max_rank: int, below: float = math.inf
+) -> Any:
     """`value` as a float or nested list of floats (JSON's types): one number, one for each of
-    `num_steps` steps, or for `max_rank` 2 also a table of them; finite and at least 0."""
+    `num_steps` steps, or for `max_rank` 2 also a table of them; finite, at least 0 and less than
+    `below`."""
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
         array = np.asarray(np.nan)  # text, or rows of several lengths
-    if array.ndim > max_rank or not np.all(np.isfinite(array)) or np.any(array < 0):
+    fits = array.ndim <= max_rank and np.all(np.isfinite(array))
+    if not fits or np.any((array < 0) | (array >= below)):
+        limit = f" and less than {below:g}" if below < math.inf else ""
         raise InvalidInputError(
-            f"`{name}` must hold finite numbers of at least 0, at most {max_rank} axes. "
+            f"`{name}` must hold finite numbers of at least 0{limit}, at most {max_rank} axes. "
             f"Received {value!r}."
         )
     if array.ndim and array.shape[0] != num_steps and not (array.ndim == 2 and len(array) == 1):

@@ -44,6 +44,8 @@ CONTRAST, CHAIN, RESTART = 0, 1, 2
 starts."""
 ACCEPT = 1 << 20
 """Of a chain with a Metropolis step: what accepts."""
+VELOCITY = 0x76656C6F
+"""Of a chain with momentum: the velocity that it starts with, where its density is asked for."""
 PROBES = 0x6C6F6764
 """Of a chain: the probes of its log-determinant."""
 IMPORTANCE = 0x6C61706C

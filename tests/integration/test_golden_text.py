@@ -46,7 +46,7 @@ def test_chain_likelihood_and_determinant(model, golden, monkeypatch):
     np.testing.assert_allclose(nll, numbers["nll_given_z_K"], atol=1e-4, rtol=0)
     end, found = log_det.log_det_of_map(
         *(model.posterior_sampler, model.joint_energy, start, x),
-        step_size=model.inference.current_step_size(),
+        **model.inference.current_settings(),
     )
     np.testing.assert_allclose(end, numbers["z_K"], atol=1e-5, rtol=0)
     np.testing.assert_allclose(found.value, numbers["log_abs_det_jacobian"], atol=1e-4, rtol=0)

@@ -137,7 +137,7 @@ class TestStepSizes:
         model.posterior_step_size.assign(tf.fill([4, 2], 0.3))
         tuned = model.infer(X)
         model.posterior_sampler = tfebm.ShortRunLangevin(9, 0.1)
-        assert model.inference.current_step_size() is None
+        assert model.inference.current_settings() == {}
         assert np.abs(model.infer(X)[0] - tuned[0]).max() > 0.01
         with pytest.raises(tfebm.InvalidInputError, match="replaced"):
             model.tune_step_size(X)
@@ -232,6 +232,32 @@ class TestEvidence:
         joint = stats.norm(0, self.SIGMA).logpdf(x - z.numpy() @ self.W.T).sum(1)
         joint += stats.norm(0, 1).logpdf(z).sum(1)
         np.testing.assert_allclose(-model.joint_energy(z, tf.constant(x)), joint, rtol=1e-5)
+
+    def test_momentum_bounds_at_any_step_size_and_is_tuned_with_it(self):
+        x = vectors(100, 4)
+        exact = self.exact(x)
+        model = self.model(0.25)
+        assert model.posterior_momentum is None
+        # Stable below 0.97, injective without momentum below 0.68.
+        sampler = tfebm.ShortRunLangevin(10, 0.75, 0.3, momentum=0.4)
+        model = tfebm.ShortRunModel(model.generator, 2, sampler, model.likelihood)
+        np.testing.assert_allclose(model.posterior_momentum, np.full((10, 1), 0.4), rtol=1e-6)
+        own = model.evidence_bound(x, num_chains=10)
+        assert own.valid_share == 1.0
+        assert np.mean(own.elbo) < np.mean(exact)
+        found = model.tune_step_size(x[:16], criterion="kl", values=[0.3], momenta=[0.2, 0.6])
+        assert len(found.candidates) == 2
+        np.testing.assert_allclose(model.posterior_momentum, found.momentum, rtol=1e-6)
+        np.testing.assert_allclose(model.posterior_step_size, 0.3, rtol=1e-6)
+        tuned = model.evidence_bound(x, num_chains=10)
+        assert not np.allclose(tuned.elbo, own.elbo)
+        chosen = model.evidence_sampler(x[:32], num_steps=10, momentum=0.5, num_iterations=40)
+        assert chosen.has_momentum
+        bound = model.evidence_bound(x, num_chains=10, sampler=chosen)
+        assert np.mean(tuned.elbo) < np.mean(bound.elbo) < np.mean(exact)
+        # Ten draws of weights whose mean is the evidence: five standard errors.
+        error = np.std(bound.importance_weighted - exact) / 10
+        assert np.mean(bound.importance_weighted - exact) < 5 * error + 1e-3
 
     def test_samples_around_the_chains_find_the_evidence_and_the_posterior(self):
         x = vectors(100, 4)

@@ -33,6 +33,11 @@ CASES = {
         (tfebm.ShortRunLangevin(12, 0.45),),
         lambda step: 1 / (1 - step**2 / 4),
     ),
+    "momentum": Case(
+        tfebm.ShortRunLangevin(4, 0.3, momentum=0.6, jit_compile=False),
+        (tfebm.ShortRunLangevin(12, 0.45, momentum=0.7),),
+        lambda step: 1 / (1 - step**2 / 4),  # as without: leapfrog steps keep x**2 / it + v**2
+    ),
     "hmc": Case(
         tfebm.HMC(4, 0.3, 3, jit_compile=False),
         (tfebm.HMC(12, 0.88, 2, jitter=0.0), tfebm.HMC(12, 0.85, 2, jitter=0.3)),
@@ -42,7 +47,13 @@ CASES = {
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 STD = np.array([1.0, 0.5], np.float32)
 START = STD * np.random.default_rng(0).normal(size=(6, 2)).astype("float32")
-SETTINGS = {"step_size": 0.2, "noise_scale": 0.5, "noise": np.zeros((4, 6, 2)), "with_step": True}
+SETTINGS = {
+    "step_size": 0.2,
+    "noise_scale": 0.5,
+    "momentum": 0.5,
+    "noise": np.zeros((4, 6, 2)),
+    "with_step": True,
+}
 
 
 def energy(z):

@@ -24,7 +24,7 @@ _NEAR: dict[str, dict[str, Any]] = {
     "geometric": {"num_values": 3, "span": 1.5},
 }
 _WHOLE: dict[str, dict[str, Any]] = {"constant": {"num_values": 10}, "geometric": {"num_values": 6}}
-_OURS = ("sampler", "energy_fn", "position", "context", "around", "start_scale")
+_OURS = ("sampler", "energy_fn", "position", "context", "around", "momentum", "start_scale")
 
 
 class StepSizeTuner(keras.callbacks.Callback):
@@ -37,8 +37,8 @@ class StepSizeTuner(keras.callbacks.Callback):
     Each sees examples of its own, drawn by (seed, step), so that a resumed run tunes as one that
     was not interrupted. Put it before the callbacks that write logs and checkpoints.
 
-    `step_size_first`, `step_size_last` (of the schedule, the mean over layers) and
-    `tuning_seconds` join the logs of every epoch.
+    `step_size_first`, `step_size_last` (of the schedule, the mean over layers), of a chain with
+    momentum its mean `momentum`, and `tuning_seconds` join the logs of every epoch.
 
     Args:
         x: Training examples to draw from, `[N, ...]`, uint8 or float32 in [-1, 1]; for a model of
@@ -162,6 +162,8 @@ class StepSizeTuner(keras.callbacks.Callback):
             table = self.model.posterior_step_size.numpy()
             logs["step_size_first"] = float(table[0].mean())
             logs["step_size_last"] = float(table[-1].mean())
+            if self.model.posterior_momentum is not None:
+                logs["momentum"] = float(self.model.posterior_momentum.numpy().mean())
             logs["tuning_seconds"] = self._seconds
         self._seconds = 0.0
 
@@ -210,8 +212,10 @@ class StepSizeTuner(keras.callbacks.Callback):
         # candidates that are nearly equal could change places.
         strategy = self.model.distribute_strategy
         if workers.count(strategy) > 1:
-            variable = self.model.posterior_step_size
-            variable.assign(workers.from_chief([variable.numpy()], strategy)[0])
+            settings = self.model.inference.chain.settings
+            chosen = workers.from_chief([each.numpy() for each in settings], strategy)
+            for setting, value in zip(settings, chosen, strict=True):
+                setting.assign(value)
 
     def draw_examples(self, step: int, number: int) -> np.ndarray:
         """Examples for a search at `step`: float32 in [-1, 1], or sentences as they were given."""

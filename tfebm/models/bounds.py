@@ -100,6 +100,9 @@ def evidence_bound(
     bound holds for every noise, hence for the mean; it charges nothing for how noise mixes. Of a
     `VAE`, z is a draw of q(z | x) and every number is a bound.
 
+    Of a chain with momentum the bound is that of (z, v), whose determinant is known and takes no
+    Hessian (`tfebm.samplers.kinetic`); it is one at any step size.
+
     Args:
         x: Examples `[N, ...]`.
         num_chains: M, independent chains of each example.

@@ -18,9 +18,10 @@ class ChainInference(PosteriorChain):
     """A chain on U_post(z; x) = -log p(x | g(z)) + U_prior(z), at whose end the generator learns.
 
     The step sizes of the chain are a weight of the model, float32 `[K, P]` for K steps and P latent
-    parts, where the sampler has a table of them. The weight starts as the sampler's setting, is
-    saved with the other weights, and is what step-size tuning changes. A `sampler` of other
-    settings that is set later (a longer chain for an evaluation) runs with its own step sizes.
+    parts, where the sampler has a table of them; and so are its momenta, where it has any. Weights
+    start as the sampler's settings, are saved with the others, and are what step-size tuning
+    changes. A `sampler` of other settings that is set later (a longer chain for an evaluation) runs
+    with its own.
 
     Args:
         examples: Of the model.
@@ -59,18 +60,23 @@ class ChainInference(PosteriorChain):
         self.sampler = self.first_sampler = sampler
         self.num_chains, self.scale_by_sigma = int(num_chains), bool(scale_by_sigma)
         self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
-        self.step_size: keras.Variable | None = None
-        if sampler.is_differentiable:
-            parts = tuple(tf.zeros([1, size]) for size in latents.sizes(prior.latent_size))
-            table = sampler.step_table(None, parts).numpy()
-            self.step_size = add_weight(
-                name="posterior_step_size",
+        self.step_size = self.momentum = None
+
+        def tuned(name: str, table: Tensor) -> keras.Variable:
+            return add_weight(
+                name=f"posterior_{name}",
                 shape=table.shape,
                 dtype="float32",
-                initializer=lambda shape, dtype: tf.constant(table, dtype),
+                initializer=lambda shape, dtype: tf.cast(table, dtype),
                 trainable=False,
                 aggregation="only_first_replica",
             )
+
+        parts = tuple(tf.zeros([1, size]) for size in latents.sizes(prior.latent_size))
+        if sampler.is_differentiable:
+            self.step_size = tuned("step_size", sampler.step_table(None, parts))
+        if sampler.has_momentum:
+            self.momentum = tuned("momentum", sampler.momentum_table(None, parts))
 
     @property
     def answers(self) -> frozenset[str]:
@@ -94,11 +100,12 @@ class ChainInference(PosteriorChain):
         # How a chain is compiled does not make it another one.
         return first.get_config() | {"jit_compile": 0} != now.get_config() | {"jit_compile": 0}
 
-    def current_step_size(self) -> Tensor | None:
-        """The tuned step sizes; None where the sampler has its own."""
-        if self.step_size is None or self.was_replaced:
-            return None
-        return tf.convert_to_tensor(self.step_size.value)
+    def current_settings(self) -> dict[str, Tensor]:
+        """See `PosteriorChain`."""
+        if self.was_replaced:
+            return {}
+        named = {"step_size": self.step_size, "momentum": self.momentum}
+        return {n: tf.convert_to_tensor(w.value) for n, w in named.items() if w is not None}
 
     # ---- The chain ----------------------------------------------------------------------
 
@@ -115,12 +122,8 @@ class ChainInference(PosteriorChain):
         """Start and end of the chain on U_post."""
         start, streams = self.start(seeds)
         chain = self.sampler if compiled else self.sampler.run
-        options |= self._options()
+        options |= self.current_settings()
         return start, chain(self.joint.posterior_energy, start, x, seed=streams, **options)
-
-    def _options(self) -> dict[str, Tensor]:
-        step_size = self.current_step_size()
-        return {} if step_size is None else {"step_size": step_size}
 
     def _learning_chain(self, batch: Batch) -> tuple[Latents, Latents]:
         """Start and end of the chain of a learning step."""
@@ -131,7 +134,7 @@ class ChainInference(PosteriorChain):
             return self._chain(batch.x, batch.seeds, **options)
         masks = random.fold_in(batch.seeds, random.DROPOUT)
         start, streams = self.start(batch.seeds)
-        options |= self._options()
+        options |= self.current_settings()
         schedule = self.prior_schedule
         weight = tf.constant(1.0) if schedule is None else schedule(batch.step)
         weight = tf.ensure_shape(tf.cast(weight, tf.float32), [])
@@ -213,12 +216,10 @@ class ChainInference(PosteriorChain):
         chain = sampler or self.sampler
         check_differentiable(chain)
         start, streams = self.start(seeds)
-        end, found = log_det.log_det_of_map(
-            *(chain, self.joint.joint_energy, start, x),
-            seed=streams,
-            step_size=None if sampler else self.current_step_size(),
-            **{"max_rows": self.examples.rows_at_once, **options},
-        )
+        settings: dict[str, Any] = {} if sampler else {**self.current_settings()}
+        settings |= {"max_rows": self.examples.rows_at_once, **options}
+        energy_fn = self.joint.joint_energy
+        end, found = log_det.log_det_of_map(chain, energy_fn, start, x, seed=streams, **settings)
         base = self.prior.base_energy(start) + self.prior.base_constant
         log_q = -tf.cast(base, tf.float64) - found.value
         log_likelihood = self.examples.likelihood.log_prob(self.examples.outputs(end, x), x)

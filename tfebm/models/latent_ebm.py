@@ -93,6 +93,7 @@ class LatentEBM(LatentModel):
     inference: ChainInference
     posterior_sampler = PartSetting("inference", "sampler")
     posterior_step_size = PartSetting("inference", "step_size")
+    posterior_momentum = PartSetting("inference", "momentum")
     num_chains = PartSetting("inference")
     scale_by_sigma = PartSetting("inference")
     prior_sampler = PartSetting("prior", "sampler")

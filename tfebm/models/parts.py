@@ -363,6 +363,13 @@ class PosteriorChain(Inference):
     """That the model was made with."""
     step_size: keras.Variable | None
     """float32 `[K, P]`: the tuned step sizes; None where the sampler has no table of them."""
+    momentum: keras.Variable | None
+    """float32 `[K, P]`: the tuned momenta; None of a chain without momentum."""
+
+    @property
+    def settings(self) -> list[keras.Variable]:
+        """What tuning changes."""
+        return [each for each in (self.step_size, self.momentum) if each is not None]
 
     @property
     @abc.abstractmethod
@@ -374,8 +381,9 @@ class PosteriorChain(Inference):
         """z_0 and the streams that the chain goes on with."""
 
     @abc.abstractmethod
-    def current_step_size(self) -> Tensor | None:
-        """The tuned step sizes; None where the sampler has its own."""
+    def current_settings(self) -> dict[str, Tensor]:
+        """The tuned `step_size` and `momentum`, as a call of the sampler takes them; none where the
+        sampler has its own."""
 
 
 class Parts(Protocol):

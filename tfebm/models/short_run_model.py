@@ -92,6 +92,7 @@ class ShortRunModel(LatentModel):
     inference: ChainInference
     posterior_sampler = PartSetting("inference", "sampler")
     posterior_step_size = PartSetting("inference", "step_size")
+    posterior_momentum = PartSetting("inference", "momentum")
     num_chains = PartSetting("inference")
     scale_by_sigma = PartSetting("inference")
     noise_schedule = PartSetting("inference")

@@ -48,12 +48,13 @@ def tune_step_size(
     Args:
         x: Examples `[N, ...]`; 32 are a fair number.
         seed: Of starts, noise and probes.
-        apply: Whether the choice becomes the model's `posterior_step_size`.
+        apply: Whether the choice becomes the model's `posterior_step_size` and, of a chain with
+            momentum, its `posterior_momentum`.
         criterion: "kl", "entropy" or "ksd"; "entropy" gave the best models of the three.
         report: "all" computes the two others too, "chosen" does not.
         num_chains: Chains per example. Default: what the criteria need.
         **options: Of `tfebm.samplers.step_size.tune`: `search`, `family`, `per_part`,
-            `values`, `around`, `method`, ...
+            `values`, `around`, `momenta`, `method`, ...
 
     Returns:
         What was tried and chosen.
@@ -70,7 +71,7 @@ def tune_step_size(
     check_eager()
     chain = _chain_of(model)
     check_differentiable(chain.sampler)
-    if chain.step_size is None or chain.current_step_size() is None:
+    if chain.step_size is None or chain.was_replaced:
         raise InvalidInputError(
             "The model's `posterior_sampler` was replaced by one of other settings, and runs with "
             "the step sizes of its own. Make a model with that sampler, or give it back the first."
@@ -89,10 +90,13 @@ def tune_step_size(
         report=report,
         num_chains=num_chains,
         start_scale=model.prior.scale,
+        momentum=chain.current_settings().get("momentum"),
         **options,
     )
     if apply:
         chain.step_size.assign(found.table.astype(np.float32))
+        if chain.momentum is not None and found.momentum is not None:
+            chain.momentum.assign(found.momentum.astype(np.float32))
     return found
 
 
@@ -123,12 +127,18 @@ def check_stability(model: Parts, x: Any, *, seed: Seed = 0) -> float:
     return step_size.check_stability(
         *(chain.sampler, model.inference.joint.joint_energy, start, x),
         seed=seeds,
-        step_size=chain.current_step_size(),
+        **chain.current_settings(),
     )
 
 
 def evidence_sampler(
-    model: Parts, x: Any, *, seed: Seed = 0, num_steps: int = 20, **options: Any
+    model: Parts,
+    x: Any,
+    *,
+    seed: Seed = 0,
+    num_steps: int = 20,
+    momentum: float = 0.0,
+    **options: Any,
 ) -> ShortRunLangevin:
     """A chain without noise whose evidence bound is the tightest of a few.
 
@@ -136,9 +146,13 @@ def evidence_sampler(
     a bound, and the one that minimises Q, the mean of minus the ELBO, has the best: this one, over
     constant step sizes (or another `family`) that are valid for nine of ten examples or more.
 
+    With `momentum` it is the best of chains with momentum, by gradient over a step size and a
+    momentum of every step. Their determinants take no Hessian, and every one of them is valid.
+
     Args:
         x: Examples to choose by; never those of the bound. 16 are a fair number.
         num_steps: K.
+        momentum: Where the search over momenta begins, such as 0.7; 0 for chains without.
         seed: Of starts and probes.
         **options: Of `tfebm.samplers.step_size.tune`.
 
@@ -158,13 +172,16 @@ def evidence_sampler(
     if not len(x):
         raise InvalidInputError("The chain is chosen by examples. Received none.")
     start, seeds = _chain_of(model).start(random.as_row_seeds(seed, len(x)))
-    sampler = ShortRunLangevin(num_steps, 0.1, 0.0)
+    sampler = ShortRunLangevin(num_steps, 0.1, 0.0, momentum)
+    if sampler.has_momentum:
+        options = {"search": "gradient", "family": "free", "num_iterations": 100, **options}
+    else:
+        options = {"values": model.prior.scale * np.geomspace(*_EVIDENCE_STEPS), **options}
     found = step_size.tune(
         *(sampler, model.inference.joint.joint_energy, start, model.examples.trim(x)),
         seed=seeds,
         **{
             "criterion": "kl",
-            "values": model.prior.scale * np.geomspace(*_EVIDENCE_STEPS),
             "num_lanczos": 6,
             "max_invalid": _FEW,
             "max_rows": model.examples.rows_at_once,
@@ -172,4 +189,5 @@ def evidence_sampler(
             **options,
         },
     )
-    return ShortRunLangevin(num_steps, found.table.tolist(), 0.0)
+    chosen = 0.0 if found.momentum is None else found.momentum.tolist()
+    return ShortRunLangevin(num_steps, found.table.tolist(), 0.0, chosen)

@@ -27,6 +27,8 @@ class Call:
         step_sizes: `[K, P]` for K steps and P parts; a scalar for a sampler that adapts it.
         noise_scales: `[K]`.
         with_step: Whether the energy takes the number of the step.
+        momenta: `[K, P]`; None for a chain without momentum.
+        velocity: v_0 in the structure of `position`; None where the first step draws it.
     """
 
     def __init__(
@@ -39,10 +41,14 @@ class Call:
         step_sizes: Tensor,
         noise_scales: Tensor,
         with_step: bool = False,
+        momenta: Tensor | None = None,
+        velocity: Latents | None = None,
     ) -> None:
         self.energy_fn, self.context, self.with_step = energy_fn, context, with_step
         self.position, self.seeds = position, seeds
         self.step_sizes, self.noise_scales = step_sizes, noise_scales
+        self.momenta: Any = momenta
+        self.velocity = velocity
         self._injected = None if noise is None else tf.nest.flatten(noise)
         # A single part uses the row's own stream, further parts children of it.
         number = 0 if seeds is None else len(tf.nest.flatten(position))
@@ -128,19 +134,31 @@ def check_noise(position: Latents, noise: Latents, num_steps: int) -> None:
             )
 
 
-def step_table(step_size: Any, num_steps: int, position: Latents, of: str) -> Tensor:
-    """Step sizes as a table `[K, P]`, in `float_dtype`.
+def check_velocity(position: Latents, velocity: Latents) -> None:
+    """Raises `InvalidInputError` unless `velocity` fits `position`."""
+    tf.nest.assert_same_structure(position, velocity)
+    for part, values in zip(tf.nest.flatten(position), tf.nest.flatten(velocity), strict=True):
+        if values.dtype != part.dtype or not values.shape.is_compatible_with(part.shape):
+            raise InvalidInputError(
+                "`velocity` must have the type and the shape of the position, "
+                f"{part.dtype.name} {part.shape}. Received {values.dtype.name} {values.shape}."
+            )
+
+
+def table_of(name: str, values: Any, num_steps: int, position: Latents, of: str) -> Tensor:
+    """A setting of every step and part as a table `[K, P]`, in `float_dtype`.
 
     Args:
-        step_size: One number, `[K]`, `[1, P]` or `[K, P]`.
+        name: "step_size" or "momentum", for the error.
+        values: One number, `[K]`, `[1, P]` or `[K, P]`.
         num_steps: K.
         position: P parts.
-        of: Whose step sizes they are, for the error.
+        of: Whose they are, for the error.
     """
     num_parts = len(tf.nest.flatten(position))
-    if not tf.is_tensor(step_size):  # TensorFlow would round Python's numbers to float32
-        step_size = np.asarray(step_size, np.float64)
-    steps = tf.cast(step_size, float_dtype(position))
+    if not tf.is_tensor(values):  # TensorFlow would round Python's numbers to float32
+        values = np.asarray(values, np.float64)
+    steps = tf.cast(values, float_dtype(position))
     # One table here, before any compiled function: it then sees a single shape.
     columns = steps[:, tf.newaxis] if steps.shape.rank == 1 else steps
     sizes = columns.shape.as_list()
@@ -149,7 +167,7 @@ def step_table(step_size: Any, num_steps: int, position: Latents, of: str) -> Te
         for had, needed in zip(sizes, [num_steps, num_parts][: len(sizes)], strict=True)
     ):
         raise InvalidInputError(
-            f"`step_size` of {of} must be one number, one per step (`[K]`), or a table with a "
+            f"`{name}` of {of} must be one number, one per step (`[K]`), or a table with a "
             f"column for each latent part (`[1, P]` or `[K, P]`), here K = {num_steps} and "
             f"P = {num_parts}. Received shape {steps.shape}."
         )

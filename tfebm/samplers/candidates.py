@@ -39,6 +39,8 @@ class Candidate(NamedTuple):
     entropy_error: float | None = None
     ksd: float | None = None
     ksd_error: float | None = None
+    momentum: np.ndarray | None = None
+    """`[K, P]`; None of a chain without momentum."""
 
     def score(self, criterion: Criterion) -> float:
         """The mean of a criterion; infinite where it is not known."""
@@ -48,6 +50,8 @@ class Candidate(NamedTuple):
     def to_record(self) -> dict[str, Any]:
         """JSON: no NaN; an invalid Q is None, with the share of invalid examples next to it."""
         record: dict[str, Any] = {"step_size": _compressed(self.table), "usable": self.usable}
+        if self.momentum is not None:
+            record["momentum"] = _compressed(self.momentum)
         for name in CRITERIA:
             record[name] = _number(getattr(self, name))
             record[f"{name}_standard_error"] = _number(getattr(self, f"{name}_error"))
@@ -70,13 +74,20 @@ class Tuning(NamedTuple):
         """`[K, P]`, float64: the choice, as a sampler takes it as `step_size`."""
         return self.candidates[self.chosen].table
 
+    @property
+    def momentum(self) -> np.ndarray | None:
+        """`[K, P]`, float64, likewise; None of chains without momentum."""
+        return self.candidates[self.chosen].momentum
+
     def to_record(self) -> dict[str, Any]:
         """JSON: the choice and every candidate."""
+        momentum = {} if self.momentum is None else {"momentum": _compressed(self.momentum)}
         return {
             "criterion": self.criterion,
             "family": self.family,
             "chosen": self.chosen,
             "step_size": _compressed(self.table),
+            **momentum,
             "candidates": [candidate.to_record() for candidate in self.candidates],
         }
 
@@ -136,41 +147,50 @@ class Problem:
         chains = self.options.num_chains
         return tf.nest.map_structure(lambda z: z[::chains], self.position), self.context
 
-    def evaluate(self, table: np.ndarray) -> Candidate:
+    def evaluate(self, table: np.ndarray, momentum: np.ndarray | None = None) -> Candidate:
         """The candidate with its criteria."""
-        return self._evaluated(table, False)[0]
+        return self._evaluated(table, momentum, False)[0]
 
-    def evaluate_with_gradient(self, table: np.ndarray) -> tuple[Candidate, np.ndarray]:
-        """Also the derivative of the first criterion in the table, `[K, P]`."""
-        return self._evaluated(table, True)
+    def evaluate_with_gradient(
+        self, table: np.ndarray, momentum: np.ndarray | None = None
+    ) -> tuple[Candidate, np.ndarray]:
+        """Also the derivative of the first criterion in the step sizes and, behind them, in the
+        momenta: `[1 or 2, K, P]`."""
+        return self._evaluated(table, momentum, True)
 
-    def _evaluated(self, table: np.ndarray, gradient: bool) -> tuple[Candidate, np.ndarray]:
+    def _evaluated(
+        self, table: np.ndarray, momentum: np.ndarray | None, gradient: bool
+    ) -> tuple[Candidate, np.ndarray]:
         options, chains = self.options, self.options.num_chains
         function = self._sampler.plain_graph(
             _evaluate, self._energy_fn, (self.position, self.context), (options, gradient)
         )
-        steps = self._sampler.step_table(table, self.position)
+        settings = [self._sampler.step_table(table, self.position)]
+        if momentum is not None:
+            settings.append(self._sampler.momentum_table(momentum, self.position))
         num_examples = len(self.seeds) // chains
         # A gradient keeps what every step of the chain computed.
         kept = chains * (self._sampler.num_steps if gradient else 1)
         pieces = min(num_examples, -(-num_examples * kept // options.log_det.max_rows))
         ends = [num_examples * i // pieces for i in range(pieces + 1)]
-        found, slope = [], np.zeros(table.shape)
+        found, slope = [], np.zeros([len(settings), *table.shape])
         for a, b in itertools.pairwise(ends):
             rows = slice(a * chains, b * chains)
             context = tf.nest.map_structure(
                 lambda x, a=a, b=b: x if not x.shape.rank else x[a:b], self.context
             )
             position = tf.nest.map_structure(lambda z, rows=rows: z[rows], self.position)
-            values, of_steps, is_random = function(position, context, self.seeds[rows], steps)
+            values, slopes, is_random = function(position, context, self.seeds[rows], settings)
             log_det.check_not_random(is_random)
             found.append({name: value.numpy() for name, value in values.items()})
-            slope = slope + of_steps.numpy() / num_examples
+            slope = slope + slopes.numpy() / num_examples
         values = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
-        return self._candidate(table, values), slope
+        return self._candidate(table, momentum, values), slope
 
-    def _candidate(self, table: np.ndarray, values: dict[str, np.ndarray]) -> Candidate:
-        numbers: dict[str, Any] = {}
+    def _candidate(
+        self, table: np.ndarray, momentum: np.ndarray | None, values: dict[str, np.ndarray]
+    ) -> Candidate:
+        numbers: dict[str, Any] = {"momentum": momentum}
         for name in self.options.criteria:
             mean, error = criteria.mean_and_error(values[name])
             if np.isfinite(mean):
@@ -214,16 +234,27 @@ def _evaluate(
     position: Latents,
     context: tuple[Any, ...],
     seeds: Tensor,
-    steps: Tensor,
+    settings: list[Tensor],
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Every criterion per example, the slope of the first one's sum, whether U is random."""
+    """Every criterion per example, the slopes of the first one's sum, whether U is random.
+
+    `settings` are the step sizes, and behind them the momenta of a chain that has them.
+    """
     chains = options.num_chains
     is_random = log_det.energy_is_random(energy_fn, position, _repeated(context, chains))
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         if gradient:
-            tape.watch(steps)
+            tape.watch(settings)
         rows = _repeated(context, chains)
-        path = sampler.path(energy_fn, position, *rows, seed=seeds, step_size=steps)
+        steps, *momenta = settings
+        given = {"seed": seeds, "step_size": steps}
+        if momenta and "kl" in options.criteria:
+            path, closed = log_det.log_det_with_momentum(
+                sampler, energy_fn, position, rows, seeds, momentum=momenta[0], **given
+            )
+        else:
+            given["momentum"] = momenta[0] if momenta else None
+            path = sampler.path(energy_fn, position, *rows, **given)
         end = tf.nest.map_structure(lambda z: z[-1], path)
         if "ksd" in options.criteria:
             energy, grads = calls.energy_and_grads(energy_fn, end, rows)
@@ -232,10 +263,13 @@ def _evaluate(
         values = {}
         if "kl" in options.criteria:
             first = tf.nest.map_structure(lambda z: z[:, ::chains], path)
-            found = log_det.log_det_of_path(
-                *(energy_fn, first, context, steps, seeds[::chains], options.log_det),
-                differentiable=gradient and options.criteria[0] == "kl",
-            )
+            if momenta:
+                found = tf.nest.map_structure(lambda x: x[::chains], closed)
+            else:
+                found = log_det.log_det_of_path(
+                    *(energy_fn, first, context, steps, seeds[::chains], options.log_det),
+                    differentiable=gradient and options.criteria[0] == "kl",
+                )
             start = tf.nest.map_structure(lambda z: z[0], first)
             values["kl"] = criteria.conditional_kl(
                 start, found.value, energy[::chains], start_scale=options.start_scale
@@ -249,8 +283,9 @@ def _evaluate(
                 end, grads, num_chains=chains, scale=options.kernel_scale
             )
         total = tf.reduce_sum(values[options.criteria[0]])
-    slope = tape.gradient(total, steps) if gradient else tf.zeros_like(steps)
-    return values, slope, is_random
+    zeros = [tf.zeros_like(table) for table in settings]
+    slopes = tape.gradient(total, settings, unconnected_gradients="zero") if gradient else zeros
+    return values, tf.stack(slopes), is_random
 
 
 def _repeated(context: tuple[Any, ...], chains: int) -> tuple[Any, ...]:

@@ -65,16 +65,18 @@ class Chain(SamplerSettings):
     """Transitions before the K, in which the sampler adapts itself."""
     step_size: Any
     noise_scale: float | list[float] = 1.0
+    momentum: Any = 0.0
     accepts: ClassVar[frozenset[str]] = frozenset()
-    """Settings that a call may replace: of "step_size", "noise_scale", "noise", "with_step"."""
+    """Settings that a call may replace: of "step_size", "noise_scale", "momentum", "noise",
+    "velocity", "with_step"."""
     adapts: ClassVar[bool] = False
     """Whether `step_size` is one number that can follow `target_acceptance`; its trace then has
     the field `acceptance`."""
     target_acceptance: float
     is_differentiable: ClassVar[bool] = False
-    """Whether a step is `z - (step_size**2 / 2) dE(z)/dz` plus what does not depend on z. Then the
-    end is a differentiable map of the start, with `path`, log-determinants and step sizes that
-    can be tuned."""
+    """Whether a step is `z - (step_size**2 / 2) dE(z)/dz` plus what does not depend on z, or the
+    same with momentum. Then the end is a differentiable map of the start, with `path`,
+    log-determinants and step sizes that can be tuned."""
     recorded: ClassVar[tuple[Any, ...]] = (tf.float32,) * 3
     """Types of what `record` returns; float32 stands for float64 where the latents are in it."""
     jit_compile: compilation.JitCompile
@@ -126,7 +128,9 @@ class Chain(SamplerSettings):
         seed: Seed | None = None,
         step_size: Tensor | None = None,
         noise_scale: Tensor | None = None,
+        momentum: Tensor | None = None,
         noise: Latents | None = None,
+        velocity: Latents | None = None,
         with_step: bool = False,
         trace: bool = False,
         draws: bool = False,
@@ -148,8 +152,12 @@ class Chain(SamplerSettings):
                 tuned, never compile anew. Values are not checked.
             noise_scale: Replaces the setting for this call: a scalar tensor, data of the graph
                 likewise, as an annealed temperature is.
+            momentum: Replaces the setting for this call, in the shapes of `step_size` and likewise
+                data of the graph. Values are not checked.
             noise: Replaces the drawn noise: the structure of `position`, each part with a
                 leading axis of K.
+            velocity: v_0, in the structure of `position`, of a chain with momentum: what the first
+                step moves with, instead of T e_1.
             with_step: Hand the number of the step, an int32 scalar from 0, to `energy_fn` as its
                 keyword `step`, which needs a default: for an energy that draws noise of its own,
                 such as a fresh dropout mask at every step.
@@ -165,7 +173,17 @@ class Chain(SamplerSettings):
                 of graphs also a chain that went wrong.
         """
         arguments, static = self._arguments(
-            *(position, context, seed, step_size, noise_scale, noise, with_step, trace, draws)
+            position,
+            context,
+            seed=seed,
+            step_size=step_size,
+            noise_scale=noise_scale,
+            momentum=momentum,
+            noise=noise,
+            velocity=velocity,
+            with_step=with_step,
+            trace=trace,
+            draws=draws,
         )
         kinds = (arguments[0], *arguments[1])
         calls.check_energy_fn(energy_fn)
@@ -214,14 +232,21 @@ class Chain(SamplerSettings):
             ...     loss = tf.reduce_mean(energy(end))
             >>> tape.gradient(loss, s)
         """
+        return self.follow(energy_fn, position, *context, **options)[0]
+
+    def follow(
+        self, energy_fn: EnergyFn, position: Latents, *context: Tensor, **options: Any
+    ) -> tuple[Latents, Call, Any]:
+        """What `path` returns, the call as the steps saw it, and the last state."""
         check_differentiable(self)
         calls.check_energy_fn(energy_fn)
         arguments, (_, _, with_step) = self._arguments(position, context, **options)
         call = self._call(energy_fn, with_step, *arguments)
         first = tf.nest.flatten(call.position)
-        *_, way = self._follow(call, first, trace=False, draws=True)
+        _, last, _, way = self._follow(call, first, trace=False, draws=True)
         pairs = zip(first, way, strict=True)
-        return call.pack([tf.concat([z[tf.newaxis], after], axis=0) for z, after in pairs])
+        path = call.pack([tf.concat([z[tf.newaxis], after], axis=0) for z, after in pairs])
+        return path, call, last
 
     def step_table(self, step_size: Tensor | None, position: Latents) -> Tensor:
         """The step sizes that a call with these arguments uses, as one table.
@@ -236,25 +261,48 @@ class Chain(SamplerSettings):
         Raises:
             InvalidInputError: A shape that is none of `[]`, `[K]`, `[1, P]`, `[K, P]`.
         """
-        if step_size is None:
-            return calls.step_table(self.step_size, self.num_steps, position, "the settings")
-        return calls.step_table(step_size, self.num_steps, position, "a call")
+        return self._table("step_size", step_size, position)
+
+    def momentum_table(self, momentum: Tensor | None, position: Latents) -> Tensor:
+        """The momenta that a call with these arguments uses, `[K, P]`; see `step_table`."""
+        return self._table("momentum", momentum, position)
+
+    def _table(self, name: str, values: Tensor | None, position: Latents) -> Tensor:
+        if values is None:
+            values, of = getattr(self, name), "the settings"
+        else:
+            of = "a call"
+        return calls.table_of(name, values, self.num_steps, position, of)
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether any of its steps keeps velocity."""
+        return bool(np.any(np.asarray(self.momentum) != 0))
 
     def _arguments(
         self,
         position: Latents,
         context: tuple[Any, ...],
+        *,
         seed: Seed | None = None,
         step_size: Tensor | None = None,
         noise_scale: Tensor | None = None,
+        momentum: Tensor | None = None,
         noise: Latents | None = None,
+        velocity: Latents | None = None,
         with_step: bool = False,
         trace: bool = False,
         draws: bool = False,
     ) -> tuple[tuple[Any, ...], tuple[bool, bool, bool]]:
-        """(position, context, seeds, noise, step size, noise scale), tensors or None; and the
-        switches (trace, draws, with step)."""
-        settings = {"step_size": step_size, "noise_scale": noise_scale, "noise": noise}
+        """(position, context, seeds, noise, step size, noise scale, momentum, velocity), tensors or
+        None; and the switches (trace, draws, with step)."""
+        settings = {
+            "step_size": step_size,
+            "noise_scale": noise_scale,
+            "momentum": momentum,
+            "noise": noise,
+            "velocity": velocity,
+        }
         given = {name: value is not None for name, value in settings.items()}
         for name, is_given in {**given, "with_step": with_step}.items():
             if is_given and name not in self.accepts:
@@ -264,8 +312,10 @@ class Chain(SamplerSettings):
                     f"call it takes {known}. Leave it out, or use another sampler, such as "
                     "`ShortRunLangevin`."
                 )
-        position, context, noise = calls.to_tensors(position, context, noise)
+        position, context, noise, velocity = calls.to_tensors(position, context, noise, velocity)
         calls.check_position(position)
+        if velocity is not None:
+            calls.check_velocity(position, velocity)
         seeds = None
         if noise is not None:
             calls.check_noise(position, noise, self.num_steps)
@@ -291,7 +341,12 @@ class Chain(SamplerSettings):
         if noise_scale is not None:
             noise_scale = tf.cast(noise_scale, calls.float_dtype(position))
             noise_scale = tf.ensure_shape(noise_scale, [])
-        arguments = position, context, seeds, noise, step_size, noise_scale
+        if momentum is not None:
+            momentum = self.momentum_table(momentum, position)
+        arguments = (
+            *(position, context, seeds, noise, step_size, noise_scale),
+            *(momentum, velocity),
+        )
         return arguments, (bool(trace or draws), bool(draws), bool(with_step))
 
     def _draws_noise(self, noise_scale: Tensor | None) -> bool:
@@ -308,13 +363,20 @@ class Chain(SamplerSettings):
         noise: Latents | None,
         step_size: Tensor | None,
         noise_scale: Tensor | None,
+        momentum: Tensor | None,
+        velocity: Latents | None,
     ) -> Call:
         dtype = calls.float_dtype(position)
         if step_size is None:
             step_size = self.step_table(None, position)
         scale = np.asarray(self.noise_scale) if noise_scale is None else noise_scale
         scales = tf.broadcast_to(tf.cast(scale, dtype), [self.num_steps])
-        return Call(energy_fn, context, position, seeds, noise, step_size, scales, with_step)
+        if momentum is None and (self.has_momentum or velocity is not None):
+            momentum = self.momentum_table(None, position)
+        return Call(
+            *(energy_fn, context, position, seeds, noise, step_size, scales, with_step),
+            *(momentum, velocity),
+        )
 
     # ---- The loop -------------------------------------------------------------------------
 

@@ -153,7 +153,8 @@ def kernel_stein(end: Latents, grads: Latents, *, num_chains: int, scale: float 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """The mean over examples and its standard error (NaN for a single example)."""
     values = np.asarray(values, np.float64)
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # infinite values have no spread
+        error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), float(error)
 
 

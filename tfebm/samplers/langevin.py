@@ -13,9 +13,11 @@ from tfebm.types import Tensor
 
 
 class LangevinState(NamedTuple):
-    """z, and nothing else: the gradient at z_K is never computed."""
+    """z and, with momentum, v: the gradient at z_K is never computed."""
 
     position: list[Tensor]
+    velocity: list[Tensor]
+    """What moved the last step, before the second half of its kick; empty without momentum."""
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
@@ -30,6 +32,16 @@ class ShortRunLangevin(chain.Chain):
     has half its square. `T = 1` targets `exp(-E)`; `T = 0` is gradient descent with rate
     `s**2 / 2`. `tfp.mcmc.UncalibratedLangevin` calls our `s**2` its step size.
 
+    **Momentum.** With `c = momentum` above 0 a step keeps a share of the velocity of the one
+    before it (the OBABO splitting of Langevin dynamics with inertia):
+
+        v = c * v + T * sqrt(1 - c**2) * e_k                  (k = 1: v = T * e_1)
+        v = v - (s / 2) * dE(z)/dz;   z = z + s * v;   v = v - (s / 2) * dE(z)/dz
+
+    The last line's second gradient is the next step's first, so that K steps still take K
+    gradients. `c = 0` is the chain above. Stable steps are the same, below
+    2 / sqrt(largest curvature of E). `T = 0` is gradient descent with friction.
+
     The gradient is per row: the batch *sum* of E is differentiated. K gradients are computed
     for K steps; the energy at z_K only when a trace asks for it. Memory is constant in K. No
     gradient flows through the chain: z_K is a constant to whoever differentiates later.
@@ -40,12 +52,15 @@ class ShortRunLangevin(chain.Chain):
             a `[1, P]` or `[K, P]` table, one column per part of a latent tuple of P parts.
         noise_scale: The temperature factor T, a non-negative number or K of them. 0 draws no
             noise at all.
+        momentum: c, a number of at least 0 and less than 1; or K of them, or a table as of
+            `step_size`. That of the first step is not read: it has no velocity to keep.
         jit_compile: True (XLA), False (plain graph), or "auto": XLA on GPU and TPU; on a CPU
             what was measured to be faster (see
             `tfebm.samplers.compilation`).
 
     Raises:
-        InvalidInputError: A negative or non-finite number, or a schedule of another length than K.
+        InvalidInputError: A negative or non-finite number, a momentum of 1 or more, or a schedule
+            of another length than K.
 
     Example:
 
@@ -59,12 +74,14 @@ class ShortRunLangevin(chain.Chain):
 
     References: E. Nijkamp et al. Learning Non-Convergent Non-Persistent Short-Run MCMC Toward
     Energy-Based Model. NeurIPS 2019. B. Pang et al. Learning Latent Space Energy-Based Prior
-    Model. NeurIPS 2020, equation 5.
+    Model. NeurIPS 2020, equation 5. A. Horowitz. A Generalized Guided Monte Carlo Algorithm.
+    Physics Letters B 1991 (momentum). B. Leimkuhler, C. Matthews. Molecular Dynamics. Springer
+    2015, chapter 7 (splittings).
     """
 
     is_differentiable: ClassVar[bool] = True
     accepts: ClassVar[frozenset[str]] = frozenset(
-        {"step_size", "noise_scale", "noise", "with_step"}
+        {"step_size", "noise_scale", "momentum", "noise", "velocity", "with_step"}
     )
 
     def __init__(
@@ -72,6 +89,7 @@ class ShortRunLangevin(chain.Chain):
         num_steps: int,
         step_size: float | Sequence[float] | Sequence[Sequence[float]],
         noise_scale: float | Sequence[float] = 1.0,
+        momentum: float | Sequence[float] | Sequence[Sequence[float]] = 0.0,
         jit_compile: compilation.JitCompile = "auto",
     ) -> None:
         super().__init__(num_steps, jit_compile)
@@ -79,20 +97,54 @@ class ShortRunLangevin(chain.Chain):
         self.noise_scale = checks.check_per_step(
             "noise_scale", noise_scale, self.num_steps, max_rank=1
         )
+        self.momentum = checks.check_per_step(
+            "momentum", momentum, self.num_steps, max_rank=2, below=1.0
+        )
 
     def init(self, call: Call, position: list[Tensor]) -> LangevinState:
-        return LangevinState(position)
+        if call.momenta is None:
+            return LangevinState(position, [])
+        if call.velocity is None:
+            return LangevinState(position, [tf.zeros_like(z) for z in position])
+        return LangevinState(position, tf.nest.flatten(call.velocity))
 
     def step(
         self, call: Call, k: Tensor, state: LangevinState
     ) -> tuple[LangevinState, chain.StepInfo]:
         energy, grads = call.energy_and_grads(k, state.position)
         noise = call.noise(k) if call.has_noise else None
-        moved = []
-        for i, (z, grad) in enumerate(zip(state.position, grads, strict=True)):
-            step = call.step_sizes[k, i]
-            z = z - tf.cast(0.5 * step**2, z.dtype) * grad
-            if noise is not None:
-                z = z + tf.cast(step * call.noise_scales[k], z.dtype) * noise[i]
-            moved.append(z)
-        return LangevinState(moved), chain.StepInfo(energy, grads)
+        move = _without_momentum if call.momenta is None else _with_momentum
+        return move(call, k, state, grads, noise), chain.StepInfo(energy, grads)
+
+
+def _without_momentum(
+    call: Call, k: Tensor, state: LangevinState, grads: list[Tensor], noise: list[Tensor] | None
+) -> LangevinState:
+    moved = []
+    for i, (z, grad) in enumerate(zip(state.position, grads, strict=True)):
+        step = call.step_sizes[k, i]
+        z = z - tf.cast(0.5 * step**2, z.dtype) * grad
+        if noise is not None:
+            z = z + tf.cast(step * call.noise_scales[k], z.dtype) * noise[i]
+        moved.append(z)
+    return LangevinState(moved, [])
+
+
+def _with_momentum(
+    call: Call, k: Tensor, state: LangevinState, grads: list[Tensor], noise: list[Tensor] | None
+) -> LangevinState:
+    first = tf.equal(k, 0)
+    moved, velocity = [], []
+    for i, (z, v, grad) in enumerate(zip(state.position, state.velocity, grads, strict=True)):
+        step, c = call.step_sizes[k, i], call.momenta[k, i]
+        c = tf.where(first, tf.zeros_like(c), c)
+        owed = 0.5 * call.step_sizes[tf.maximum(k - 1, 0), i]  # the last kick of the step before
+        kept = tf.cast(c, z.dtype) * (v - tf.cast(owed, z.dtype) * grad)
+        if noise is not None:
+            scale = call.noise_scales[k] * tf.sqrt(1.0 - c**2)
+            kept = kept + tf.cast(scale, z.dtype) * noise[i]
+        v = kept if call.velocity is None else tf.where(first, v, kept)
+        v = v - tf.cast(0.5 * step, z.dtype) * grad
+        moved.append(z + tf.cast(step, z.dtype) * v)
+        velocity.append(v)
+    return LangevinState(moved, velocity)

@@ -9,6 +9,9 @@ but it is similar to I - D^(1/2) H D^(1/2), which is: determinant and eigenvalue
 
 The map is a diffeomorphism where all K factors are positive definite (s**2 lmax(H) < 2 for a
 common s); elsewhere log |det| is still a number, but the density that it gives is not that of z_K.
+
+With momentum the map is one of positions and velocities, and its determinant known in closed form:
+see `tfebm.samplers.kinetic`. All that is said of Hessians here is of chains without.
 """
 
 import math
@@ -19,7 +22,7 @@ import tensorflow as tf
 
 from tfebm import checks, random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import calls, chain, factors
+from tfebm.samplers import calls, chain, factors, kinetic
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
 _RANDOM = 1e-3  # relative; two evaluations of one energy differ by far less, a dropout mask by more
@@ -31,16 +34,19 @@ class LogDet(NamedTuple):
     """The log-determinant of each row's map, and whether it may be used."""
 
     value: Tensor
-    """`[B]`, float64: log |det dz_K/dz_0|."""
+    """`[B]`, float64: log |det dz_K/dz_0|. Of a chain with momentum,
+    log N(v_K) - log N(v_0) + log |det d(z_K, v_K) / d(z_0, v_0)|, which stands in the same place of
+    a bound."""
     standard_error: Tensor
     """`[B]`: from the spread over probes; 0 where exact, NaN for a single probe (average rows)."""
     smallest_eigenvalue: Tensor
     """`[B]`: of the K symmetrised factors. Below 0 the map is not known to be injective; at -1 and
-    below the drift is unstable. A Ritz value, hence an upper bound, where stochastic."""
+    below the drift is unstable. A Ritz value, hence an upper bound, where stochastic. Of a chain
+    with momentum: the smallest momentum."""
     largest_curvature: Tensor
     """`[B]`: the largest eigenvalue of H over the K positions; where parts have steps of their own,
     of S H S with S = diag(step sizes / the largest one of that step). A lower bound where
-    stochastic. One step size s is stable below 2 / sqrt(it)."""
+    stochastic. One step size s is stable below 2 / sqrt(it). NaN of a chain with momentum."""
 
     @property
     def valid(self) -> Tensor:
@@ -75,6 +81,7 @@ def log_det_of_map(
     seed: Seed | None = None,
     noise: Latents | None = None,
     step_size: Tensor | None = None,
+    momentum: Tensor | None = None,
     method: Method = "exact",
     num_probes: int = 4,
     num_lanczos: int = 8,
@@ -90,6 +97,9 @@ def log_det_of_map(
     the error of the quadrature, which falls geometrically in `num_lanczos`; `num_probes` *
     `num_lanczos` products per factor whatever d is. It sees negative factors only by chance.
 
+    A chain with momentum starts at a velocity v_0 ~ N(0, I) and takes none of these products: its
+    determinant is exact and the same for all rows, `method` and what follows it are not read.
+
     Compiled once per `energy_fn` and cached in the sampler; other step sizes never compile anew.
 
     Args:
@@ -100,6 +110,7 @@ def log_det_of_map(
         seed: As the sampler's; the noise is the same. The probes are drawn from it too.
         noise: As the sampler's. Without `seed` the probes then come from a fixed seed.
         step_size: As the sampler's.
+        momentum: As the sampler's.
         method: "exact" or "lanczos".
         num_probes: Random directions (signs) per factor; their spread gives the standard error.
         num_lanczos: Lanczos steps per probe; exact from d on.
@@ -125,37 +136,115 @@ def log_det_of_map(
     """
     chain.check_differentiable(sampler)
     options = Options(method, num_probes, num_lanczos, max_rows).checked()
+    given = {"noise": noise, "step_size": step_size, "momentum": momentum}
+    closed = sampler.has_momentum or momentum is not None
+    return _compute(sampler, energy_fn, position, context, seed, options, closed, **given)
+
+
+def spectra_along(
+    sampler: chain.Chain,
+    energy_fn: EnergyFn,
+    position: Latents,
+    *context: Tensor,
+    seed: Seed,
+    step_size: Tensor,
+    momentum: Tensor | None,
+    options: Options,
+) -> LogDet:
+    """A `LogDet` of the Hessians that a chain meets, as if it had no momentum."""
+    given = {"step_size": step_size, "momentum": momentum}
+    return _compute(sampler, energy_fn, position, context, seed, options, False, **given)[1]
+
+
+def _compute(
+    sampler: chain.Chain,
+    energy_fn: EnergyFn,
+    position: Latents,
+    context: tuple[Any, ...],
+    seed: Seed | None,
+    options: Options,
+    closed: bool,
+    *,
+    noise: Latents | None = None,
+    step_size: Tensor | None = None,
+    momentum: Tensor | None = None,
+) -> tuple[Latents, LogDet]:
     position, context, noise = calls.to_tensors(position, context, noise)
     num_rows = calls.num_rows(position)
     seeds = None if seed is None else random.as_row_seeds(seed, num_rows)
-    function = sampler.plain_graph(_log_det_of_map, energy_fn, (position, *context), (options,))
+    moves = sampler.has_momentum or momentum is not None
+    function = sampler.plain_graph(_of_map, energy_fn, (position, *context), (options, closed))
     end, log_det, is_random = function(
         position,
         context,
         seeds,
         noise,
         sampler.step_table(step_size, position),
+        sampler.momentum_table(momentum, position) if moves else None,
         random.as_row_seeds(0, num_rows) if seeds is None else seeds,
     )
     check_not_random(is_random)
     return end, log_det
 
 
-def _log_det_of_map(
+def _of_map(
     sampler: chain.Chain,
     energy_fn: EnergyFn,
     options: Options,
+    closed: bool,
     position: Latents,
     context: tuple[Any, ...],
     seeds: Tensor | None,
     noise: Latents | None,
     steps: Tensor,
-    probe_seeds: Tensor,
+    momenta: Tensor | None,
+    other_seeds: Tensor,
 ) -> tuple[Latents, LogDet, Tensor]:
-    path = sampler.path(energy_fn, position, *context, seed=seeds, noise=noise, step_size=steps)
-    log_det = log_det_of_path(energy_fn, path, context, steps, probe_seeds, options)
+    given = {"seed": seeds, "noise": noise, "step_size": steps, "momentum": momenta}
+    if closed:
+        path, log_det = log_det_with_momentum(
+            sampler, energy_fn, position, context, other_seeds, **given
+        )
+    else:
+        path = sampler.path(energy_fn, position, *context, **given)
+        log_det = log_det_of_path(energy_fn, path, context, steps, other_seeds, options)
     end = tf.nest.map_structure(lambda z: z[-1], path)
     return end, log_det, energy_is_random(energy_fn, position, context)
+
+
+def log_det_with_momentum(
+    sampler: chain.Chain,
+    energy_fn: EnergyFn,
+    position: Latents,
+    context: tuple[Any, ...],
+    seeds: Tensor,
+    *,
+    momentum: Tensor,
+    **given: Any,
+) -> tuple[Latents, LogDet]:
+    """The path of a chain with momentum, and its `LogDet` in closed form, as plain operations.
+
+    Args:
+        sampler: The chain.
+        energy_fn: The energy.
+        position: z_0.
+        context: The energy's.
+        seeds: int32 `[B, 2]`, of v_0.
+        momentum: `[K, P]`.
+        **given: Seeds, noise and step sizes, as the sampler takes them.
+    """
+    velocity = kinetic.start_velocity(position, seeds)
+    path, change = kinetic.follow(
+        sampler, energy_fn, position, velocity, *context, momentum=momentum, **given
+    )
+    smallest = tf.reduce_min(tf.cast(momentum[1:], tf.float64))  # infinite for a single step
+    finite = tf.reduce_all([_all_finite(z) for z in tf.nest.flatten(path)], axis=0)
+    change, smallest = (
+        tf.where(finite, x, tf.constant(np.nan, tf.float64))
+        for x in (change, smallest * tf.ones_like(change))
+    )
+    zero = tf.zeros_like(change)
+    return path, LogDet(change, zero, smallest, zero + np.nan)
 
 
 def log_det_of_path(

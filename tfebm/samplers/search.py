@@ -25,25 +25,33 @@ def directions(family: str, per_part: bool, num_steps: int, num_parts: int) -> n
 def by_gradient(
     problem: Problem,
     base: np.ndarray,
+    momentum: np.ndarray | None,
     moves: np.ndarray,
     num_iterations: int,
     learning_rate: float,
 ) -> list[Candidate]:
-    """Adam on the parameters of log s, its rate falling to 0, with noise and probes fixed.
+    """Adam on the parameters of log s, its rate falling to 0, with noise and probes fixed; with
+    momentum also on as many of log(c / (1 - c)).
 
     A candidate that is not valid says nothing about where to go: the search returns half the way to
     the last one that was, with half the rate and no momentum; before there was one, it halves all
     step sizes.
     """
-    theta = np.zeros(len(moves))
+    theta = np.zeros([1 if momentum is None else 2, len(moves)])
     mean, square, count = np.zeros_like(theta), np.zeros_like(theta), 0
     last, candidates = None, []
     for i in range(num_iterations):
         rate = learning_rate * 0.5 * (1.0 + math.cos(math.pi * i / num_iterations))
-        table = base * np.exp(np.tensordot(theta, moves, 1))
-        candidate, gradient = problem.evaluate_with_gradient(table)
+        moved = np.tensordot(theta, moves, 1)
+        table, changed = base * np.exp(moved[0]), None
+        inner = [table]
+        if momentum is not None:
+            odds = momentum / (1.0 - momentum) * np.exp(moved[1])
+            changed = odds / (1.0 + odds)
+            inner.append(changed * (1.0 - changed))
+        candidate, gradient = problem.evaluate_with_gradient(table, changed)
         candidates.append(candidate)
-        slope = np.sum(moves * (gradient * table), axis=(1, 2))
+        slope = np.einsum("ikp,jkp->ji", moves, gradient * np.stack(inner))
         if candidate.usable and np.all(np.isfinite(slope)):
             last, count = theta, count + 1
             mean = _BETA_1 * mean + (1 - _BETA_1) * slope
@@ -68,9 +76,9 @@ def sweep_parts(
         usable = [c for c in candidates if c.usable]
         if not usable:
             break
-        table = min(usable, key=lambda c: c.score(criterion)).table
+        best = min(usable, key=lambda c: c.score(criterion))
         for factor in factors:
-            changed = table.copy()
+            changed = best.table.copy()
             changed[:, part] *= factor
-            candidates.append(problem.evaluate(changed))
+            candidates.append(problem.evaluate(changed, best.momentum))
     return candidates

@@ -97,6 +97,8 @@ def tune(
     values: Sequence[float] | None = None,
     num_values: int | None = None,
     around: float | np.ndarray | None = None,
+    momentum: Tensor | None = None,
+    momenta: Sequence[float] | None = None,
     span: float = 2.0,
     num_chains: int = 1,
     report: Literal["chosen", "all"] = "chosen",
@@ -143,6 +145,9 @@ def tune(
             `around`.
         around: A step size, or a `[K, P]` table as in `Tuning.table`: the grid is this times
             factors from 1 / span to span.
+        momentum: Of a chain with momentum: replaces the sampler's. A grid keeps it; a gradient
+            search begins there, and moves it with the step sizes, in the same family.
+        momenta: The momenta of a grid, each of which meets every table of step sizes.
         span: As said.
         num_chains: M. "entropy" needs more than d, "ksd" at least 2. "kl" uses the first.
         report: "all" also computes the other criteria, where `num_chains` allows.
@@ -183,6 +188,10 @@ def tune(
     num_steps, num_parts = sampler.num_steps, len(tf.nest.flatten(problem.position))
     if not num_steps:
         raise InvalidInputError("A chain of 0 steps has no step size to tune. Received K = 0.")
+    of_sampler = None
+    if sampler.has_momentum:
+        of_sampler = sampler.momentum_table(momentum, problem.position).numpy().astype(np.float64)
+    _check_momenta(momenta, of_sampler, search)
 
     if around is not None:
         _check_around(around, num_steps, num_parts)
@@ -198,7 +207,9 @@ def tune(
     if search == "gradient":
         base = widened(limit() / 2 if around is None else around)
         directions = searches.directions(family, per_part, num_steps, num_parts)
-        candidates = searches.by_gradient(problem, base, directions, num_iterations, learning_rate)
+        candidates = searches.by_gradient(
+            *(problem, base, of_sampler, directions, num_iterations, learning_rate)
+        )
     else:
         decays = _DECAYS
         if values is not None:
@@ -216,7 +227,8 @@ def tune(
         ratios = [decay ** (1 / max(1, num_steps - 1)) for decay in decays]
         profiles = [step_table(1.0, num_steps=num_steps, ratio=ratio) for ratio in ratios]
         tables = [base * profile for profile in profiles for base in bases]
-        candidates = [problem.evaluate(table) for table in tables]
+        kept = [of_sampler] if momenta is None else [widened(float(c)) for c in momenta]
+        candidates = [problem.evaluate(table, c) for c in kept for table in tables]
         if per_part and num_parts > 1:
             candidates = searches.sweep_parts(problem, candidates, _FACTORS)
     return choose(criterion, family, candidates, max_invalid)
@@ -229,6 +241,7 @@ def check_stability(
     *context: Tensor,
     seed: Seed,
     step_size: Tensor | None = None,
+    momentum: Tensor | None = None,
 ) -> float:
     """Raises where the drift of the chain is unstable; returns the largest curvature met.
 
@@ -243,6 +256,7 @@ def check_stability(
         *context: One row per row of `position`, or scalars.
         seed: As the sampler's.
         step_size: Replaces the setting.
+        momentum: Replaces the setting.
 
     Returns:
         The estimate of the largest eigenvalue of the Hessian (of S H S in units of the largest
@@ -258,13 +272,13 @@ def check_stability(
     check_differentiable(sampler)
     position, context = calls.to_tensors(position, context)
     table = sampler.step_table(step_size, position)
-    found = _probe(sampler, energy_fn, position, context, seed, table)
+    found = _probe(sampler, energy_fn, position, context, seed, table, momentum)
     stiffness = 2.0 * (1.0 - found.smallest_eigenvalue.numpy())  # s**2 l
     curvature = found.largest_curvature.numpy()
     largest_step = float(np.max(table, initial=0.0))
     diverged = not np.all(np.isfinite(stiffness))
     if diverged:  # what is known then is the curvature at the start
-        still = _probe(sampler, energy_fn, position, context, seed, tf.zeros_like(table))
+        still = _probe(sampler, energy_fn, position, context, seed, 0.0 * table, momentum)
         curvature = still.largest_curvature.numpy()
         stiffness = largest_step**2 * curvature
     worst = float(np.max(stiffness, initial=0.0))
@@ -293,6 +307,7 @@ def _probe(
     context: tuple[Any, ...],
     seed: Seed,
     table: Tensor,
+    momentum: Tensor | None = None,
 ) -> log_det.LogDet:
     """Spectra along the chains of the first few rows."""
 
@@ -301,15 +316,13 @@ def _probe(
 
     seeds = random.as_row_seeds(seed, calls.num_rows(position))
     position, context, seeds = tf.nest.map_structure(few, (position, context, seeds))
-    _, found = log_det.log_det_of_map(
+    return log_det.spectra_along(
         *(sampler, energy_fn, position, *context),
         seed=seeds,
         step_size=table,
-        method="lanczos",
-        num_probes=1,
-        num_lanczos=_PROBE_LANCZOS,
+        momentum=momentum,
+        options=log_det.Options("lanczos", num_probes=1, num_lanczos=_PROBE_LANCZOS),
     )
-    return found
 
 
 def _limit(sampler: Chain, energy_fn: EnergyFn, problem: Problem) -> float:
@@ -364,6 +377,30 @@ def _check_numbers(
     checks.check_count("num_iterations", num_iterations)
     checks.check_number("span", span, least=1.0, above=True)
     checks.check_number("learning_rate", learning_rate, above=True)
+
+
+def _check_momenta(momenta: Any, of_sampler: np.ndarray | None, search: str) -> None:
+    if momenta is None:
+        if of_sampler is not None and search == "gradient" and not np.all(of_sampler > 0):
+            raise InvalidInputError(
+                "A gradient search moves every momentum, on a scale where 0 is infinitely far. "
+                "Received a sampler with momenta that are 0. Give all of them a positive one."
+            )
+        return
+    if of_sampler is None or search == "gradient":
+        reason = "a gradient search moves the sampler's own"
+        if of_sampler is None:
+            reason = "the sampler has none, and its chain keeps no velocity"
+        raise InvalidInputError(
+            f"`momenta` is the grid of a chain with momentum. Received {momenta!r}, but {reason}. "
+            "Leave it out, or make the sampler with `momentum=0.5` and search on a grid."
+        )
+    array = np.asarray(momenta, np.float64)
+    if array.ndim != 1 or not len(array) or not np.all((array >= 0) & (array < 1)):
+        raise InvalidInputError(
+            "`momenta` must be a list of numbers of at least 0 and less than 1. Received "
+            f"{momenta!r}."
+        )
 
 
 def _check_around(around: Any, num_steps: int, num_parts: int) -> None:
