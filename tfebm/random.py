@@ -45,7 +45,7 @@ starts."""
 ACCEPT = 1 << 20
 """Of a chain with a Metropolis step: what accepts."""
 VELOCITY = 0x76656C6F
-"""Of a chain with momentum: the velocity that it starts with, where its density is asked for."""
+"""The start velocity of a chain with momentum, drawn when its density is computed."""
 PROBES = 0x6C6F6764
 """Of a chain: the probes of its log-determinant."""
 IMPORTANCE = 0x6C61706C
@@ -86,9 +86,9 @@ def threefry2x32(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> 
 def _shared(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
     """Makes a function one operation of the graphs that call it: traced once, never inlined.
 
-    Inlined, the 150 operations of a hash at each call were most of what TensorFlow's graph
-    optimizer worked on: a graph with 30 of them took two seconds before its first step. Graphs that
-    XLA compiles inline it all the same.
+    TensorFlow's graph optimizer works on every operation that is inlined. A hash has 150, and a
+    graph with 30 hashes took two seconds before its first step. XLA inlines the function all the
+    same.
     """
     return functools.partial(
         tf.function,
@@ -99,8 +99,8 @@ def _shared(*specs: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _opaque(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Arguments of a shared function. The optimizer would make a copy of it for every constant that
-    it sees among them."""
+    """Hides from the graph optimizer that arguments of a shared function are constants: it would
+    copy the function for each of them."""
     if tf.executing_eagerly():
         return tensors
     return tuple(tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape) for x in tensors)

@@ -298,7 +298,7 @@ def _default_type(request):
 
 
 @EVERY
-@pytest.mark.parametrize("_default_type", ["float64", "bfloat16"], indirect=True)
+@pytest.mark.parametrize("_default_type", ["float32", "float64", "bfloat16"], indirect=True)
 @pytest.mark.usefixtures("_default_type")
 def test_eager_with_every_default_type_of_weights(name):
     model = MODELS[name]()
@@ -306,10 +306,8 @@ def test_eager_with_every_default_type_of_weights(name):
         variable.regularizer = keras.regularizers.L2(0.01)
     model.compile(run_eagerly=True)
     x = examples(model)[:8]
-    if keras.config.floatx() == "float64":
-        assert np.isfinite(model.fit(x, batch_size=8, verbose=0).history["loss"]).all()
-    else:
-        assert np.isfinite(model.train_on_batch(x)).all()
+    assert np.isfinite(model.fit(x, batch_size=8, verbose=0).history["loss"]).all()
+    assert np.isfinite(model.train_on_batch(x)).all()
     assert len(model.generate(2)) == 2
 
 

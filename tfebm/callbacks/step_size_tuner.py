@@ -212,7 +212,7 @@ class StepSizeTuner(keras.callbacks.Callback):
         # candidates that are nearly equal could change places.
         strategy = self.model.distribute_strategy
         if workers.count(strategy) > 1:
-            settings = self.model.inference.chain.settings
+            settings = self.model.inference.chain.settings.values()
             chosen = workers.from_chief([each.numpy() for each in settings], strategy)
             for setting, value in zip(settings, chosen, strict=True):
                 setting.assign(value)

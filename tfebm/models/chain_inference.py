@@ -102,10 +102,8 @@ class ChainInference(PosteriorChain):
 
     def current_settings(self) -> dict[str, Tensor]:
         """See `PosteriorChain`."""
-        if self.was_replaced:
-            return {}
-        named = {"step_size": self.step_size, "momentum": self.momentum}
-        return {n: tf.convert_to_tensor(w.value) for n, w in named.items() if w is not None}
+        tuned = {} if self.was_replaced else self.settings
+        return {name: tf.convert_to_tensor(weight.value) for name, weight in tuned.items()}
 
     # ---- The chain ----------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ class Part:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Of what `learn` sees."""
+        """The names of the metrics that `learn` returns."""
         return ()
 
     @property
@@ -367,9 +367,10 @@ class PosteriorChain(Inference):
     """float32 `[K, P]`: the tuned momenta; None of a chain without momentum."""
 
     @property
-    def settings(self) -> list[keras.Variable]:
-        """What tuning changes."""
-        return [each for each in (self.step_size, self.momentum) if each is not None]
+    def settings(self) -> dict[str, keras.Variable]:
+        """The weights that tuning chooses, by their names in a call of the sampler."""
+        named = {"step_size": self.step_size, "momentum": self.momentum}
+        return {name: weight for name, weight in named.items() if weight is not None}
 
     @property
     @abc.abstractmethod

@@ -101,8 +101,11 @@ class SamplerSettings:
 
 
 def _kinds(arguments: tuple[Any, ...]) -> str:
-    """What a function may depend on. Within one the number of rows differs, and the lengths of the
-    context, as sentences have them: a second length is traced for all that come."""
+    """A key of the types and shapes that a function is traced for.
+
+    The number of rows is not part of it, nor are the sizes of the context, such as the lengths of
+    sentences: the function is traced for the first length, and once more for all others.
+    """
     position, *context = arguments
     exact = [(x.dtype, tuple(x.shape[1:])) for x in tf.nest.flatten(position)]
     return repr((exact, [(x.dtype, x.shape.rank) for x in tf.nest.flatten(context)]))

@@ -343,10 +343,8 @@ class Chain(SamplerSettings):
             noise_scale = tf.ensure_shape(noise_scale, [])
         if momentum is not None:
             momentum = self.momentum_table(momentum, position)
-        arguments = (
-            *(position, context, seeds, noise, step_size, noise_scale),
-            *(momentum, velocity),
-        )
+        settings_given = step_size, noise_scale, momentum, velocity
+        arguments = (position, context, seeds, noise, *settings_given)
         return arguments, (bool(trace or draws), bool(draws), bool(with_step))
 
     def _draws_noise(self, noise_scale: Tensor | None) -> bool:

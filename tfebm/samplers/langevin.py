@@ -17,7 +17,8 @@ class LangevinState(NamedTuple):
 
     position: list[Tensor]
     velocity: list[Tensor]
-    """What moved the last step, before the second half of its kick; empty without momentum."""
+    """The velocity of the last step, without the second half of its kick; empty without
+    momentum."""
 
 
 @keras.saving.register_keras_serializable(package="tfebm")
