@@ -12,7 +12,7 @@ import tensorflow as tf
 from helpers import graphs
 
 import tfebm
-from tfebm import serving
+from tfebm import random, serving
 
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus")
 ACTIVATIONS += ("softsign", "tanh")
@@ -51,6 +51,23 @@ class Derivatives(tf.Module):
         return outputs
 
     @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")], autograph=False)
+    def calls(self, x):
+        """A gradient through a function that is never inlined, in a loop; noise, which is one."""
+
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def energy(x, scale):
+            return tf.reduce_sum(scale * tf.square(x) @ self.weight[:, 0, tf.newaxis])
+
+        def step(k, x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = energy(x[:, 1:], tf.cast(k, tf.float32))
+            return k + 1, x - 0.1 * tape.gradient(value, x)
+
+        noise = random.row_normal(tf.constant([[3, 4]]), 0, 3)
+        return {"x": tf.while_loop(lambda k, x: k < 3, step, (0, x + noise))[1]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")], autograph=False)
     def branches(self, x):
         return {"x": tf.cond(tf.reduce_sum(x) > 0.0, lambda: x + self.weight[0], lambda: -x)}
 
@@ -70,7 +87,7 @@ class Derivatives(tf.Module):
 def derivatives(tmp_path_factory):
     path = tmp_path_factory.mktemp("derivatives")
     module = Derivatives()
-    names = ("derivatives", "branches", "convolved", "upper")
+    names = ("derivatives", "calls", "branches", "convolved", "upper")
     tf.saved_model.save(module, path, {name: getattr(module, name) for name in names})
     return path
 
@@ -100,6 +117,21 @@ def test_derivatives_of_activations(derivatives, tmp_path):
     for name, value in answer.items():
         assert np.abs(value - x).max() > 0.05, name
         np.testing.assert_allclose(value, expected[name], atol=2e-6, err_msg=name)
+
+
+def test_calls_are_written_out(derivatives, tmp_path):
+    def shared(path):
+        names = [f.signature.name for f in graphs(path).graph_def.library.function]
+        return [name for name in names if "energy" in name or "rows" in name]
+
+    assert len(shared(derivatives)) >= 3  # the energy, its gradient and the noise
+    path = serving.make_portable(derivatives, "calls", tmp_path, 4)
+    assert not shared(path)
+    assert "PlaceholderWithDefault" not in operations(path)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    expected = ask(derivatives, "calls", x=x)["x"]
+    assert np.abs(expected - x).max() > 0.05
+    np.testing.assert_allclose(ask(path, "serving_default", x=x)["x_out"], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +182,9 @@ def test_the_chain_of_a_flow(tmp_path):
 @pytest.mark.parametrize(
     ("signature", "batch_size", "message"),
     [
-        ("energies", 1, "no signature 'energies'. Give one of branches, convolved, deriv"),
+        ("energies", 1, "no signature 'energies'. Give one of branches, calls, convolved, deriv"),
         ("upper", 1, "of strings.*serve it with TensorFlow"),
-        ("branches", 1, "type '(Stateless)?If'.*only loops"),
+        ("branches", 1, "type '(Stateless)?If'.*only loops and plain calls"),
         ("convolved", 1, "type 'MaxPoolGrad': a derivative"),
         ("derivatives", 0, "`batch_size`"),
     ],

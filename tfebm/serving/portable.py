@@ -24,6 +24,7 @@ from tfebm.serving import served
 from tfebm.types import Tensor
 
 _LOOPS = ("While", "StatelessWhile")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("cond", "body")
 _SMALL = 64  # entries of a constant that a loop's body may need the value of: shapes, indices
 
@@ -144,6 +145,10 @@ class _Tracer:
     def _operation(self, operation: tf.Operation, arguments: list[Tensor]) -> list[Tensor]:
         if operation.type in _LOOPS:
             return self._loop(operation, arguments)
+        if operation.type in _CALLS:  # what TensorFlow did not inline when it froze the graph
+            function = self._function(operation.get_attr("f").name)
+            known = _by_reference(function.inputs, arguments)
+            return self.replay(function, known, function.outputs)
         if operation.type in _RULES:
             return _RULES[operation.type](operation, *arguments)
         if operation.type.endswith("Grad"):
@@ -155,7 +160,7 @@ class _Tracer:
         if any(value.HasField("func") for value in attributes.values()):
             raise InvalidInputError(
                 f"The signature holds {operation.name!r}, of type {operation.type!r}. Of what "
-                "calls functions only loops can be written for other runtimes."
+                "runs functions only loops and plain calls can be written for other runtimes."
             )
         current = tf.compat.v1.get_default_graph()
         return current.create_op(operation.type, arguments, attrs=attributes).outputs
@@ -264,7 +269,10 @@ _RULES: dict[str, Callable[..., list[Tensor]]] = {
     "StridedSliceGrad": _strided_slice_grad,
     "Shape": lambda operation, x: [tf.shape(x, operation.get_attr("out_type"))],
     # Nothing left to do:
-    **dict.fromkeys(("EnsureShape", "Identity", "StopGradient"), lambda operation, x: [x]),
+    **dict.fromkeys(
+        ("EnsureShape", "Identity", "PlaceholderWithDefault", "StopGradient"),
+        lambda operation, x: [x],
+    ),
     # Derivatives of activations:
     "EluGrad": lambda operation, grad, y: [tf.where(y < 0.0, grad * (y + 1.0), grad)],
     "LeakyReluGrad": lambda operation, grad, x: [
