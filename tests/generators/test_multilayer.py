@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 import tfebm
+from tfebm.generators import multilayer
 
 SMALL = {"latent_sizes": (2, 3, 4), "width": 4, "upsamplings": 2}
 
@@ -98,3 +100,21 @@ def test_latents_of_another_structure():
     generator = tfebm.MultilayerGenerator((28, 28, 1), **SMALL)
     with pytest.raises(ValueError, match=r"\(2, 3, 4\), the top first. Received sizes \(2, 3\)"):
         generator(normal((2, 3)))
+
+
+def test_gelu_is_the_exact_one_with_its_derivatives():
+    x = tf.constant(np.linspace(-8.0, 8.0, 81))  # float64
+
+    def three(activation):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = activation(x)
+            first = inner.gradient(y, x)
+        return y, first, outer.gradient(first, x)
+
+    law = stats.norm
+    exact = x * law.cdf(x), law.cdf(x) + x * law.pdf(x), law.pdf(x) * (2 - np.square(x))
+    for found, expected in zip(three(multilayer.gelu), exact, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
