@@ -99,7 +99,8 @@ def flow_ebm(energy=None, **options):
 
 
 def _layers(**options):
-    options = {"num_chains": 2, "prior_scale": 1.5, **options}
+    encoder = linear_encoder(2, 3)
+    options = {"num_chains": 2, "prior_scale": 1.5, "encoder": encoder, **options}
     chains = [chain(momentum=c) for c in (0.3, [[0.5, 0.2]])]  # one per layer
     return tfebm.LatentEBM(TwoLayers(), tfebm.EnergyMLP((4,)), None, *chains, **options)
 
@@ -107,6 +108,8 @@ def _layers(**options):
 def _energy_of_sentences(**options):
     energy = tfebm.EnergyMLP((4,))
     posterior = chain(momentum=0.5)
+    encoder = tfebm.SentenceEncoder(WORDS.vocabulary_size, LATENT, 4, 4)
+    options = {"encoder": encoder, "encoder_objective": "chain", **options}
     return tfebm.LatentEBM(sentences(), energy, LATENT, chain(), posterior, **options)
 
 

@@ -39,7 +39,7 @@ def test_chain_likelihood_and_determinant(model, golden, monkeypatch):
     numbers = golden("text")
     start = tf.constant(numbers["z_0"])
     x = tf.constant(numbers["tokens"][:, 1:], tf.int32)
-    monkeypatch.setattr(model.inference, "start", lambda seeds: (start, seeds))
+    monkeypatch.setattr(model.prior, "start", lambda seeds, _: (start, seeds))
     z = model.sample_posterior(x, tf.zeros([5, 2], tf.int32))
     np.testing.assert_allclose(z, numbers["z_K"], atol=1e-5, rtol=0)
     nll = model.likelihood.error(model.examples.outputs(z, x), x)

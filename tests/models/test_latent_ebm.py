@@ -166,7 +166,7 @@ class TestFit:
             "energy_gap": tilt - model.tilt(z_prior),
             "likelihood_grad_norm": tf.norm(tape.gradient(log_likelihood, z), axis=1),
             "energy_grad_norm": tf.norm(tape.gradient(tilt, z), axis=1),
-            "displacement_posterior": tf.norm(z - model.inference.start(seeds)[0], axis=1),
+            "displacement_posterior": tf.norm(z - model.inference.first.draw(x, seeds)[0], axis=1),
             "displacement_prior": tf.norm(
                 z_prior - model.prior.start(seeds, random.PRIOR)[0], axis=1
             ),

@@ -56,7 +56,7 @@ class TestTuples:
     def test_the_posterior_chain_is_the_samplers_on_the_posterior_energy(self):
         model = two_layer_model()
         seeds = random.as_row_seeds(3, 20)
-        start, streams = model.inference.start(seeds)
+        start, streams = model.inference.first.draw(tf.constant(X), seeds)
         expected = tfebm.ShortRunLangevin(4, 0.1)(
             model.posterior_energy, start, tf.constant(X), seed=streams
         )

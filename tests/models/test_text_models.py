@@ -163,7 +163,7 @@ def test_the_temperature_is_annealed_while_learning_and_fixed_in_inference():
 
     def by_sampler(noise_scale):
         sampler = chain(noise_scale=noise_scale)
-        start, streams = model.inference.start(seeds)
+        start, streams = model.inference.first.draw(x, seeds)
         return sampler(model.posterior_energy, start, x, seed=streams).numpy()
 
     plain = end(False)
@@ -183,7 +183,7 @@ def test_the_prior_warms_up_while_learning_and_counts_whole_in_inference():
 
     model = short_run(0.0, prior_schedule=Weight())
     x, seeds = tf.constant(ids(model)), random.as_row_seeds(0, len(SENTENCES))
-    start = model.inference.start(seeds)[0]
+    start = model.inference.first.draw(x, seeds)[0]
     z = inferred(model, x, seeds, training=False)
     assert 0.2 < np.linalg.norm(z) / np.linalg.norm(start) < 1.2
     # 1 - 100 s**2 / 2 = -11.5, -3.5, 0.5

@@ -66,9 +66,8 @@ def test_the_conditional_kl_of_no_chain_is_that_of_the_start():
     d, c, n = 3, 1.5, 200_000
     z = c * np.random.default_rng(0).normal(size=(n, d))
     energy = 0.5 * np.sum(z**2, 1) + d / 2 * np.log(2 * np.pi)
-    values = criteria.conditional_kl(
-        (z[:, :1], z[:, 1:]), np.zeros(n), energy, start_scale=c
-    ).numpy()
+    start = criteria.start_log_prob((z[:, :1], z[:, 1:]), c)
+    values = criteria.conditional_kl(start, np.zeros(n), energy).numpy()
     mean, error = criteria.mean_and_error(values)
     assert abs(mean - d * ((c**2 - 1) / 2 - np.log(c))) < 5 * error
 
@@ -81,7 +80,7 @@ def test_all_are_differentiable_and_survive_chains_that_coincide():
             tape.watch(start)
             energy = 0.5 * tf.reduce_sum(start**2, 1)
             found = [
-                criteria.conditional_kl(start, energy, energy, start_scale=1.0),
+                criteria.conditional_kl(criteria.start_log_prob(start, 1.0), energy, energy),
                 criteria.kernel_stein(start, start, num_chains=4),
                 criteria.entropy_kl(start, energy, num_chains=4),
             ]

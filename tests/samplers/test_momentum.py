@@ -221,8 +221,8 @@ def test_gradients_of_the_bound_against_finite_differences(golden):
     energy = linear_gaussian(golden)[0]
     z = tf.constant(np.random.default_rng(0).normal(size=(8, 4)))
     sampler = tfebm.ShortRunLangevin(3, 0.1, 0.3, momentum=0.5)
-    options = Options(("kl",), 1, 1.0, 1.0, log_det.Options())
-    problem = Problem(sampler, energy, z, (), 0, options, 0.0)
+    options = Options(("kl",), 1, 1.0, log_det.Options())
+    problem = Problem(sampler, energy, z, (), 0, np.zeros(8), options, 0.0)
     tables = np.stack([np.array([[0.1], [0.12], [0.08]]), np.array([[0.5], [0.6], [0.3]])])
     _, slope = problem.evaluate_with_gradient(*tables)
     for which, k in np.ndindex(2, 3):

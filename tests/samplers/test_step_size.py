@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tfebm
-from tfebm.samplers import candidates, search
+from tfebm.samplers import candidates, criteria, search
 from tfebm.samplers.step_size import check_stability, step_table, tune
 
 
@@ -156,10 +156,11 @@ def test_gradients_against_finite_differences(problem, criterion, method, per_pa
 
     _, _, starts, data = problem
     of_log_det = tfebm.samplers.log_det.Options(method, 2, 8, max_rows=50)
+    start = starts(3, 6, split=True)
     batch = candidates.Problem(
         tfebm.ShortRunLangevin(3, 0.1),
-        *(energy, starts(3, 6, split=True), (data(3),), 0),
-        candidates.Options((criterion,), 6, 1.0, 1.0, of_log_det),
+        *(energy, start, (data(3),), 0, criteria.start_log_prob(start, 1.0)),
+        candidates.Options((criterion,), 6, 1.0, of_log_det),
         max_invalid=1.0,
     )
     table = step_table([0.05, 0.04, 0.03], num_steps=3, factors=[1.0, 1.3 if per_part else 1.0])

@@ -24,7 +24,10 @@ _NEAR: dict[str, dict[str, Any]] = {
     "geometric": {"num_values": 3, "span": 1.5},
 }
 _WHOLE: dict[str, dict[str, Any]] = {"constant": {"num_values": 10}, "geometric": {"num_values": 6}}
-_OURS = ("sampler", "energy_fn", "position", "context", "around", "momentum", "start_scale")
+_OURS = (
+    *("sampler", "energy_fn", "position", "context", "around", "momentum"),
+    *("start_scale", "start_log_prob"),
+)
 
 
 class StepSizeTuner(keras.callbacks.Callback):

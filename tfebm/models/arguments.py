@@ -213,3 +213,24 @@ def _squashed_as_by(generator: keras.layers.Layer, size: LatentSize) -> str | No
     if -1.0 <= lowest < highest <= 1.0 and max(-lowest, highest) > _SATURATED:
         return "tanh"
     return None
+
+
+def take_encoder(model: Any, encoder: Any, objective: Any) -> None:
+    """Sets a model's encoder, or None, and names its optimizer."""
+    if encoder is not None:
+        check_network("encoder", encoder)
+        check_one_input("encoder", encoder, "the examples")
+        model.optimized = {**model.optimized, "encoder_optimizer": "encoder"}
+    model.encoder, model.encoder_objective = encoder, objective
+
+
+def of_encoder(model: Any, optimizer: Any) -> dict[str, Any]:
+    """The optimizer of a model's encoder, as `compile` hands it on."""
+    if model.encoder is not None:
+        return {"encoder_optimizer": optimizer}
+    if optimizer is not None:
+        raise InvalidInputError(
+            f"`encoder_optimizer` is of an encoder. Received {optimizer!r}, but the model has "
+            "none. Make it with `encoder=...`, or leave the optimizer out."
+        )
+    return {}

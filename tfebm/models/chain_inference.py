@@ -1,4 +1,4 @@
-"""Latents inferred by a short chain that starts at the prior's Gaussian."""
+"""Latents inferred by a short chain."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfebm import checks, objectives, random
 from tfebm.models import arguments, gradients, latents, rows
 from tfebm.models.parts import Batch, Examples, Lesson, PosteriorChain, Prior
+from tfebm.models.starts import PriorStart, Start
 from tfebm.samplers import Chain, log_det
 from tfebm.samplers.chain import check_differentiable
 from tfebm.types import Latents, Tensor
@@ -30,13 +31,12 @@ class ChainInference(PosteriorChain):
         sampler: The chain.
         num_chains: Chains per example while learning; the loss averages over them.
         scale_by_sigma: Learn on `-log p(x | z)` itself, with its `1 / (2 sigma**2)`.
+        add_weight: The model's.
         noise_schedule: Training step to the noise scale of the chain while learning; None: the
             sampler's own.
         prior_schedule: Training step to the weight of the Gaussian prior while learning; None: 1.
-        add_weight: The model's.
+        first: The law of the chain's start; None: the prior's Gaussian.
     """
-
-    metric_names = ("generator_loss", "likelihood_grad_norm", "displacement_posterior")
 
     def __init__(
         self,
@@ -50,13 +50,15 @@ class ChainInference(PosteriorChain):
         add_weight: Callable[..., keras.Variable],
         noise_schedule: Any = None,
         prior_schedule: Any = None,
+        first: Start | None = None,
     ) -> None:
         checks.check_count("num_chains", num_chains)
         arguments.check_sampler("posterior_sampler", sampler)
         arguments.check_schedule("noise_schedule", noise_schedule)
         arguments.check_schedule("prior_schedule", prior_schedule)
         super().__init__(examples, prior)
-        self.generator = generator
+        self.generator, self.first = generator, first or PriorStart(prior)
+        self.watchers = self.first.watchers
         self.sampler = self.first_sampler = sampler
         self.num_chains, self.scale_by_sigma = int(num_chains), bool(scale_by_sigma)
         self.noise_schedule, self.prior_schedule = noise_schedule, prior_schedule
@@ -77,6 +79,11 @@ class ChainInference(PosteriorChain):
             self.step_size = tuned("step_size", sampler.step_table(None, parts))
         if sampler.has_momentum:
             self.momentum = tuned("momentum", sampler.momentum_table(None, parts))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        names = "generator_loss", "likelihood_grad_norm", "displacement_posterior"
+        return (*names, *self.first.metric_names)
 
     @property
     def answers(self) -> frozenset[str]:
@@ -107,18 +114,19 @@ class ChainInference(PosteriorChain):
 
     # ---- The chain ----------------------------------------------------------------------
 
-    def start(self, seeds: Tensor) -> tuple[Latents, Tensor]:
-        """z_0 and the streams that the chain goes on with."""
-        return self.prior.start(seeds, random.POSTERIOR)
-
     def sample(self, x: Tensor, seeds: Tensor, compiled: bool = True) -> Latents:
         return self._chain(x, seeds, compiled)[1]
 
     def _chain(
-        self, x: Tensor, seeds: Tensor, compiled: bool = True, **options: Tensor
+        self,
+        x: Tensor,
+        seeds: Tensor,
+        compiled: bool = True,
+        training: bool | None = None,
+        **options: Tensor,
     ) -> tuple[Latents, Latents]:
         """Start and end of the chain on U_post."""
-        start, streams = self.start(seeds)
+        start, streams = self.first.draw(x, seeds, training)
         chain = self.sampler if compiled else self.sampler.run
         options |= self.current_settings()
         return start, chain(self.joint.posterior_energy, start, x, seed=streams, **options)
@@ -129,9 +137,9 @@ class ChainInference(PosteriorChain):
         if self.noise_schedule is not None:
             options["noise_scale"] = self.noise_schedule(batch.step)
         if self.prior_schedule is None and not self.examples.draws_masks:
-            return self._chain(batch.x, batch.seeds, **options)
+            return self._chain(batch.x, batch.seeds, training=True, **options)
         masks = random.fold_in(batch.seeds, random.DROPOUT)
-        start, streams = self.start(batch.seeds)
+        start, streams = self.first.draw(batch.x, batch.seeds, training=True)
         options |= self.current_settings()
         schedule = self.prior_schedule
         weight = tf.constant(1.0) if schedule is None else schedule(batch.step)
@@ -185,7 +193,9 @@ class ChainInference(PosteriorChain):
             "likelihood_grad_norm": gradients.row_norms(descent.towards) * of_rows,
             "displacement_posterior": gradients.moved(z, start),
         }
-        return z, Lesson(descent.grads, seen, scale * error + descent.penalties)
+        of_start = self.first.learn(batch, z)
+        loss = scale * error + descent.penalties + of_start.loss
+        return z, Lesson({**descent.grads, **of_start.grads}, {**seen, **of_start.seen}, loss)
 
     # ---- Row functions ------------------------------------------------------------------
 
@@ -213,13 +223,12 @@ class ChainInference(PosteriorChain):
         """
         chain = sampler or self.sampler
         check_differentiable(chain)
-        start, streams = self.start(seeds)
+        start, streams = self.first.draw(x, seeds)
         settings: dict[str, Any] = {} if sampler else {**self.current_settings()}
         settings |= {"max_rows": self.examples.rows_at_once, **options}
         energy_fn = self.joint.joint_energy
         end, found = log_det.log_det_of_map(chain, energy_fn, start, x, seed=streams, **settings)
-        base = self.prior.base_energy(start) + self.prior.base_constant
-        log_q = -tf.cast(base, tf.float64) - found.value
+        log_q = tf.cast(self.first.log_prob(start, x), tf.float64) - found.value
         log_likelihood = self.examples.likelihood.log_prob(self.examples.outputs(end, x), x)
         log_joint = log_likelihood - self.prior.energy(end) - self.prior.base_constant
         return tf.cast(log_joint, tf.float64) - log_q, -log_likelihood, found.valid

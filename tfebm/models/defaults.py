@@ -38,6 +38,15 @@ class Defaults(NamedTuple):
     encoder_optimizers: Optimizers
     """Of `VAE`."""
 
+    def with_encoder(
+        self, optimizers: dict[str, keras.optimizers.Optimizer], encoder: Any
+    ) -> dict[str, keras.optimizers.Optimizer]:
+        """Optimizers, and that of an encoder where there is one."""
+        if encoder is None:
+            return optimizers
+        name = "encoder_optimizer"
+        return {**optimizers, name: self.encoder_optimizers()[name]}
+
 
 def _of_array_ebm() -> dict[str, keras.optimizers.Optimizer]:
     adam = keras.optimizers.Adam

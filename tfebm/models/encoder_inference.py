@@ -1,4 +1,4 @@
-"""Latents drawn from what an encoder says, independently or down a ladder."""
+"""Latents drawn from an encoder's Gaussians, independently or down a ladder."""
 
 from typing import Any, ClassVar
 
@@ -8,12 +8,9 @@ import tensorflow as tf
 from tfebm import objectives, random
 from tfebm.errors import InvalidInputError
 from tfebm.models import gaussians, gradients, latents, replicas
+from tfebm.models.moments import GaussianEncoder, total
 from tfebm.models.parts import Batch, Examples, Inference, Lesson, Prior
 from tfebm.types import Latents, LayeredGenerator, Tensor
-
-# Standard deviations from 0.007 to 12: beyond them exp overflows in early steps, and a variance
-# on its way to 0 makes the KL's gradient as large as the data's.
-LOG_VARIANCE_RANGE = (-10.0, 5.0)
 
 
 class EncoderInference(Inference):
@@ -44,7 +41,11 @@ class EncoderInference(Inference):
         super().__init__(examples, prior)
         self.generator, self.encoder = generator, encoder
         self.kl_warmup_steps, self.free_bits = int(kl_warmup_steps), float(free_bits)
-        self._build_encoder()
+        self.q = GaussianEncoder(
+            *(examples, prior.latent_size, encoder),
+            remedy="Raise `kl_warmup_steps` or `free_bits`, or infer by chains.",
+        )
+        self.watchers = (self.q.warn_of_collapse,)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -52,43 +53,7 @@ class EncoderInference(Inference):
         layers = len(size) if isinstance(size, tuple) else 0
         return ("generator_loss", "kl", "elbo", *(f"kl_layer_{i}" for i in range(layers)))
 
-    def _build_encoder(self) -> None:
-        shape = ("B", *self.examples.shape)
-        try:
-            if not self.encoder.built:
-                self.encoder.build((None, *self.examples.shape))
-            output = self.encoder(self.examples.two())
-        except Exception as error:
-            raise InvalidInputError(
-                f"The encoder does not take examples of shape [{', '.join(map(str, shape))}], as "
-                f"the generator makes them: {error} Change the encoder's input, or the generator."
-            ) from error
-        parts = list(output) if isinstance(output, (tuple, list)) else [output]
-        found = [tuple(getattr(part, "shape", ())) for part in parts]
-        sizes = latents.sizes(self.prior.latent_size)
-        if found != [(2, 2 * size) for size in sizes]:
-            needed = " and ".join(f"[B, {2 * size}]" for size in sizes)
-            received = " and ".join(
-                f"[{', '.join(map(str, ('B', *each[1:])))}]" if each else type(part).__name__
-                for each, part in zip(found, parts, strict=True)
-            )
-            raise InvalidInputError(
-                "The encoder must return a mean and beside it a log-variance for latents of size "
-                f"{self.prior.latent_size}: {needed}"
-                f"{', the top first' if len(sizes) > 1 else ''}. "
-                f"Received {received}. Change its last layer, or `latent_size`."
-            )
-
     # ---- The posterior ------------------------------------------------------------------
-
-    def encode(self, x: Tensor, training: bool | None = None) -> list[tuple[Tensor, Tensor]]:
-        """What the encoder says of each layer: means and log-variances, float32 `[B, d_l]`."""
-        output = self.encoder(x, training=training)
-        moments = []
-        for part in output if isinstance(output, (tuple, list)) else [output]:
-            mean, log_variance = tf.split(tf.cast(part, tf.float32), 2, axis=-1)
-            moments.append((mean, tf.clip_by_value(log_variance, *LOG_VARIANCE_RANGE)))
-        return moments
 
     def draw(
         self, x: Tensor, seeds: Tensor, training: bool | None = None
@@ -103,21 +68,12 @@ class EncoderInference(Inference):
         Returns:
             u, the outputs, and for each layer `[B, d_l]`.
         """
-        seeds, noise = self._noise(seeds)
-        moments = self.encode(x, training)
-        draws = [
-            mean + tf.exp(0.5 * log_variance) * e
-            for (mean, log_variance), e in zip(moments, noise, strict=True)
-        ]
-        u = latents.pack(draws, self.prior.latent_size)
+        seeds = random.fold_in(seeds, random.POSTERIOR)
+        moments = self.q.moments(x, training)
+        u = self.q.draw(moments, seeds)
         masks = random.fold_in(seeds, random.DROPOUT)
         outputs = self.examples.outputs(u, x, training, masks)
         return u, outputs, [gaussians.unit_kl(*each) for each in moments]
-
-    def _noise(self, seeds: Tensor) -> tuple[Tensor, list[Tensor]]:
-        seeds = random.fold_in(seeds, random.POSTERIOR)
-        noise = latents.standard_normal(seeds, self.prior.latent_size)
-        return seeds, tf.nest.flatten(noise)
 
     # ---- Row functions ------------------------------------------------------------------
 
@@ -130,14 +86,14 @@ class EncoderInference(Inference):
         return error + total(divergences), error
 
     def features(self, x: Tensor, seeds: Tensor, num_chains: int, compiled: bool = True) -> Tensor:
-        return latents.join([mean for mean, _ in self.encode(x)])
+        return latents.join([mean for mean, _ in self.q.moments(x)])
 
     def bound(self, x: Tensor, seeds: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
         if options:
             raise _no_bound(", ".join(options))
         u, outputs, _ = self.draw(x, seeds)
         log_ratio = 0.0
-        for part, (mean, log_variance) in zip(tf.nest.flatten(u), self.encode(x), strict=True):
+        for part, (mean, log_variance) in zip(tf.nest.flatten(u), self.q.moments(x), strict=True):
             squares = tf.square(part - mean) * tf.exp(-log_variance) + log_variance
             log_ratio += 0.5 * tf.reduce_sum(squares - tf.square(part), axis=1)
         log_likelihood = self.examples.likelihood.log_prob(outputs, x)
@@ -210,8 +166,9 @@ class LadderInference(EncoderInference):
     def draw(
         self, x: Tensor, seeds: Tensor, training: bool | None = None
     ) -> tuple[Latents, Any, list[Tensor]]:
-        _, noise = self._noise(seeds)
-        encoded = self.encode(x, training)
+        streams = random.fold_in(seeds, random.POSTERIOR)
+        noise = tf.nest.flatten(latents.standard_normal(streams, self.prior.latent_size))
+        encoded = self.q.moments(x, training)
         draws: list[Tensor] = []
         divergences: list[Tensor] = []
 
@@ -243,11 +200,6 @@ class LadderInference(EncoderInference):
 
 KINDS = {kind.kind: kind for kind in (EncoderInference, LadderInference)}
 """By the argument `inference` of `VAE`."""
-
-
-def total(divergences: list[Tensor]) -> Tensor:
-    """`[B]`, of all units of all layers."""
-    return tf.add_n([tf.reduce_sum(units, axis=1) for units in divergences])
 
 
 def _no_bound(what: str) -> InvalidInputError:

@@ -1,5 +1,7 @@
 """Diagonal Gaussians by their means and log-variances, as encoders give them."""
 
+import math
+
 import tensorflow as tf
 
 from tfebm.types import Tensor
@@ -8,6 +10,17 @@ from tfebm.types import Tensor
 def unit_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) of every unit: `[B, d]` twice to `[B, d]`."""
     return 0.5 * (tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance)
+
+
+def kl(mean: Tensor, log_variance: Tensor, scale: float) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, scale**2)) of every unit: `[B, d]`."""
+    return unit_kl(mean / scale, log_variance - 2.0 * math.log(scale))
+
+
+def log_prob(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(x; mean, exp(log_variance)) over all units: `[B]`."""
+    squares = tf.square(x - mean) * tf.exp(-log_variance)
+    return -0.5 * tf.reduce_sum(squares + log_variance + math.log(2 * math.pi), axis=1)
 
 
 def merge(

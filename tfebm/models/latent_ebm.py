@@ -1,6 +1,7 @@
 """The latent-space energy-based prior over a generator."""
 
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from tfebm.models.examples import of_generator
 from tfebm.models.latent_model import LatentModel
 from tfebm.models.parts import PartSetting
 from tfebm.models.priors import EnergyPrior
+from tfebm.models.starts import EncoderObjective, start_of
 from tfebm.samplers import Chain
 from tfebm.types import Latents, Tensor
 
@@ -22,7 +24,8 @@ class LatentEBM(LatentModel):
 
         p(x, z) = exp(-E(z)) N(z; 0, prior_scale**2 I) / Z * p(x | g(z))
 
-    Two short-run chains per batch, started afresh at `N(0, prior_scale**2 I)`:
+    Two short-run chains per batch, started afresh at `N(0, prior_scale**2 I)`, the second one with
+    an `encoder` at q(z | x):
 
         U_prior(z)   = E(z) + |z|**2 / (2 prior_scale**2)
         U_post(z; x) = -log p(x | g(z)) + U_prior(z)
@@ -47,6 +50,11 @@ class LatentEBM(LatentModel):
         num_chains: Chains per example while training; the losses average over them.
         scale_by_sigma: Learn the generator on `-log p(x | z)` itself, with its
             `1 / (2 sigma**2)`; matters for optimizers that are not scale free, like SGD.
+        encoder: Where the chains begin, q(z | x): `ConvEncoder`, `SentenceEncoder` or any Keras
+            layer that returns a mean and beside it a log-variance, `[B, 2 * d_l]` of each layer.
+            It learns beside the model. Default: none, and chains begin at the prior.
+        encoder_objective: How it learns: "elbo" (the default), as a VAE's, or "chain", from the
+            ends of the chains; see `tfebm.models.starts.EncoderStart`.
         seed: Of all noise in training, together with the step and the global row.
         energy_l2: alpha >= 0, adds `alpha * (mean E(z+)**2 + mean E(z-)**2)` to the energy's loss,
             which bounds its values by `1 / (2 alpha)`. Default: 0; over sentences 0.1: their chain
@@ -78,8 +86,13 @@ class LatentEBM(LatentModel):
     algorithm 1. https://arxiv.org/abs/2006.08205
     """
 
-    optimized = types.MappingProxyType({"optimizer": "generator", "energy_optimizer": "energy"})
-    config_parts = ("generator", "energy", "prior_sampler", "posterior_sampler", "likelihood")
+    optimized: Mapping[str, str] = types.MappingProxyType(
+        {"optimizer": "generator", "energy_optimizer": "energy"}
+    )
+    config_parts = (
+        *("generator", "energy", "prior_sampler", "posterior_sampler", "likelihood"),
+        "encoder",
+    )
     config_values = (
         "latent_size",
         "prior_scale",
@@ -87,6 +100,7 @@ class LatentEBM(LatentModel):
         "scale_by_sigma",
         "seed",
         "energy_l2",
+        "encoder_objective",
     )
 
     prior: EnergyPrior
@@ -112,11 +126,14 @@ class LatentEBM(LatentModel):
         scale_by_sigma: bool = False,
         seed: int = 0,
         energy_l2: float | None = None,
+        encoder: keras.layers.Layer | None = None,
+        encoder_objective: EncoderObjective | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(seed=seed, **kwargs)
         size = arguments.checked_size(latent_size, generator, energy=energy)
         self.generator, self.energy = generator, energy
+        arguments.take_encoder(self, encoder, encoder_objective)
         examples = of_generator(generator, size, self.decode, likelihood, self.seed)
         networks.build_energy(
             energy, (sum(latents.sizes(size)),), "latents", "Change `latent_size`"
@@ -135,6 +152,7 @@ class LatentEBM(LatentModel):
         )
         inference = ChainInference(
             *(examples, prior, generator, posterior_sampler),
+            first=start_of(examples, prior, encoder, encoder_objective),
             num_chains=num_chains,
             scale_by_sigma=scale_by_sigma,
             add_weight=self.add_weight,
@@ -153,6 +171,7 @@ class LatentEBM(LatentModel):
         self,
         optimizer: str | keras.optimizers.Optimizer | None = None,
         energy_optimizer: str | keras.optimizers.Optimizer | None = None,
+        encoder_optimizer: str | keras.optimizers.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
         """Configures training.
@@ -160,6 +179,7 @@ class LatentEBM(LatentModel):
         Args:
             optimizer: The generator's. Default: the paper's.
             energy_optimizer: The energy's. Default: the paper's.
+            encoder_optimizer: The encoder's. Default: Adam with rate 1e-3.
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
 
         Raises:
@@ -167,7 +187,9 @@ class LatentEBM(LatentModel):
                 networks, mixed_float16, or under a strategy of several replicas
                 `steps_per_execution > 1` or `jit_compile=True`.
         """
+        kwargs |= arguments.of_encoder(self, encoder_optimizer)
         super().compile(optimizer, energy_optimizer=energy_optimizer, **kwargs)
 
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        return self.examples.defaults.ebm_optimizers()
+        defaults = self.examples.defaults
+        return defaults.with_encoder(defaults.ebm_optimizers(), self.encoder)

@@ -88,6 +88,11 @@ class LatentModel(TrainingModel):
         self.add_trackers(*names)
         self.build((None, *examples.shape))
 
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """See `Inference.watchers`."""
+        watchers = self.inference.watchers
+        return [keras.callbacks.LambdaCallback(on_epoch_end=each) for each in watchers]
+
     # ---- The model as densities ----------------------------------------------------------
 
     @property

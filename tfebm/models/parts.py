@@ -29,6 +29,9 @@ from tfebm.types import Array, EnergyFn, Latents, Tensor
 
 Normalizer = LogNormalizer | NormalizerBounds
 
+Watcher = Callable[[int, Mapping[str, Any] | None], None]
+"""Warns of what the mean metrics of an epoch, and its number from 0, show to be wrong."""
+
 
 class Batch(NamedTuple):
     """A batch of a step of learning or of an evaluation."""
@@ -308,6 +311,8 @@ class Inference(Part, abc.ABC):
     """Whether a score depends on a stream of noise."""
     num_chains = 1
     """Copies of every example in a step of learning."""
+    watchers: Sequence[Watcher] = ()
+    """What looks at every epoch of learning."""
 
     def __init__(self, examples: Examples, prior: Prior) -> None:
         self.examples, self.prior = examples, prior
@@ -359,6 +364,8 @@ class PosteriorChain(Inference):
     """A chain that infers latents: its step sizes can be tuned, and its density be bounded."""
 
     sampler: Chain
+    first: Any
+    """The law of its start, a `tfebm.models.starts.Start`."""
     first_sampler: Chain
     """That the model was made with."""
     step_size: keras.Variable | None
@@ -376,10 +383,6 @@ class PosteriorChain(Inference):
     @abc.abstractmethod
     def was_replaced(self) -> bool:
         """Whether `sampler` is another one now, which runs with step sizes of its own."""
-
-    @abc.abstractmethod
-    def start(self, seeds: Tensor) -> tuple[Latents, Tensor]:
-        """z_0 and the streams that the chain goes on with."""
 
     @abc.abstractmethod
     def current_settings(self) -> dict[str, Tensor]:

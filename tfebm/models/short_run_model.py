@@ -1,6 +1,7 @@
 """A generator whose latents are inferred by short chains from a Gaussian prior."""
 
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from tfebm.models.examples import of_generator
 from tfebm.models.latent_model import LatentModel
 from tfebm.models.parts import PartSetting
 from tfebm.models.priors import GaussianPrior
+from tfebm.models.starts import EncoderObjective, start_of
 from tfebm.samplers import Chain
 
 
@@ -21,10 +23,10 @@ class ShortRunModel(LatentModel):
         p(x, z) = N(z; 0, prior_scale**2 I) p(x | g(z))
         U(z; x) = -log p(x | g(z)) + |z|**2 / (2 prior_scale**2)
 
-    z+ is the end of K Langevin steps on U, from a fresh start at the prior; all layers of a
-    multi-layer generator move together. The generator descends `mean |x - g(z+)|**2`, and no
-    gradient flows through the chain. The chain's step sizes are a weight,
-    `posterior_step_size`, `[K, P]` for P layers, which `tfebm.callbacks.StepSizeTuner` and
+    z+ is the end of K Langevin steps on U, from a fresh start at the prior (with an `encoder`, at
+    q(z | x)); all layers of a multi-layer generator move together. The generator descends
+    `mean |x - g(z+)|**2`, and no gradient flows through the chain. The chain's step sizes are a
+    weight, `posterior_step_size`, `[K, P]` for P layers, which `tfebm.callbacks.StepSizeTuner` and
     `tune_step_size` choose by a divergence from the posterior.
 
     Args:
@@ -44,6 +46,11 @@ class ShortRunModel(LatentModel):
             `noise_scale` of the chain while learning. Inference keeps the sampler's.
         prior_schedule: Another, to beta in U(z; x) = -log p(x | g(z)) + beta |z|**2 / (2
             prior_scale**2) while learning. Inference has beta 1.
+        encoder: Where the chains begin, q(z | x): `ConvEncoder`, `SentenceEncoder` or any Keras
+            layer that returns a mean and beside it a log-variance, `[B, 2 * d_l]` of each layer.
+            It learns beside the model. Default: none, and chains begin at the prior.
+        encoder_objective: How it learns: "elbo" (the default), as a VAE's, or "chain", from the
+            ends of the chains; see `tfebm.models.starts.EncoderStart`.
         seed: Of all noise in training, together with the step and the global row.
         **kwargs: Of `keras.Model`.
 
@@ -79,15 +86,19 @@ class ShortRunModel(LatentModel):
     Short Run Inference. EACL 2021.
     """
 
-    optimized = types.MappingProxyType({"optimizer": "generator"})
+    optimized: Mapping[str, str] = types.MappingProxyType({"optimizer": "generator"})
     config_parts = (
         "generator",
         "posterior_sampler",
         "likelihood",
+        "encoder",
         "noise_schedule",
         "prior_schedule",
     )
-    config_values = ("latent_size", "prior_scale", "num_chains", "scale_by_sigma", "seed")
+    config_values = (
+        *("latent_size", "prior_scale", "num_chains", "scale_by_sigma", "seed"),
+        "encoder_objective",
+    )
 
     inference: ChainInference
     posterior_sampler = PartSetting("inference", "sampler")
@@ -110,17 +121,21 @@ class ShortRunModel(LatentModel):
         noise_schedule: Any = None,
         prior_schedule: Any = None,
         seed: int = 0,
+        encoder: keras.layers.Layer | None = None,
+        encoder_objective: EncoderObjective | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(seed=seed, **kwargs)
         size = arguments.checked_size(latent_size, generator)
         self.generator = generator
+        arguments.take_encoder(self, encoder, encoder_objective)
         examples = of_generator(generator, size, self.decode, likelihood, self.seed)
         if posterior_sampler is None:
             posterior_sampler = examples.defaults.short_run_sampler()
         prior = GaussianPrior(size, prior_scale)
         inference = ChainInference(
             *(examples, prior, generator, posterior_sampler),
+            first=start_of(examples, prior, encoder, encoder_objective),
             num_chains=num_chains,
             scale_by_sigma=scale_by_sigma,
             add_weight=self.add_weight,
@@ -129,5 +144,27 @@ class ShortRunModel(LatentModel):
         )
         self.put_together(examples, prior, inference)
 
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer | None = None,
+        encoder_optimizer: str | keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training.
+
+        Args:
+            optimizer: The generator's. Default: the paper's.
+            encoder_optimizer: The encoder's. Default: Adam with rate 1e-3.
+            **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
+
+        Raises:
+            ValueError: A loss or metrics (the model has its own), one optimizer for both
+                networks, mixed_float16, or under a strategy of several replicas
+                `steps_per_execution > 1` or `jit_compile=True`.
+        """
+        kwargs |= arguments.of_encoder(self, encoder_optimizer)
+        super().compile(optimizer, **kwargs)
+
     def default_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        return self.examples.defaults.short_run_optimizers()
+        defaults = self.examples.defaults
+        return defaults.with_encoder(defaults.short_run_optimizers(), self.encoder)

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 
 from tfebm import checks, random
 from tfebm.errors import InvalidInputError
@@ -82,14 +83,15 @@ def tune_step_size(
     if num_chains is None:
         num_chains = chains_for(criterion, report, sum(latents.sizes(model.prior.latent_size)))
     checks.check_count("num_chains", num_chains)
-    start, seeds = chain.start(random.as_row_seeds(seed, len(x) * num_chains))
+    rows = tf.repeat(x, num_chains, axis=0)
+    start, seeds = chain.first.draw(rows, random.as_row_seeds(seed, len(rows)))
     found = step_size.tune(
         *(chain.sampler, model.inference.joint.joint_energy, start, x),
         seed=seeds,
         criterion=criterion,
         report=report,
         num_chains=num_chains,
-        start_scale=model.prior.scale,
+        start_log_prob=chain.first.log_prob(start, rows),
         momentum=chain.current_settings().get("momentum"),
         **options,
     )
@@ -123,7 +125,7 @@ def check_stability(model: Parts, x: Any, *, seed: Seed = 0) -> float:
     check_eager()
     chain = _chain_of(model)
     x = model.examples.trim(model.examples.tensor(x)[:8])
-    start, seeds = chain.start(random.as_row_seeds(seed, len(x)))
+    start, seeds = chain.first.draw(x, random.as_row_seeds(seed, len(x)))
     return step_size.check_stability(
         *(chain.sampler, model.inference.joint.joint_energy, start, x),
         seed=seeds,
@@ -171,21 +173,23 @@ def evidence_sampler(
     x = model.examples.tensor(x)
     if not len(x):
         raise InvalidInputError("The chain is chosen by examples. Received none.")
-    start, seeds = _chain_of(model).start(random.as_row_seeds(seed, len(x)))
+    x = model.examples.trim(x)
+    first = _chain_of(model).first
+    start, seeds = first.draw(x, random.as_row_seeds(seed, len(x)))
     sampler = ShortRunLangevin(num_steps, 0.1, 0.0, momentum)
     if sampler.has_momentum:
         options = {"search": "gradient", "family": "free", "num_iterations": 100, **options}
     else:
         options = {"values": model.prior.scale * np.geomspace(*_EVIDENCE_STEPS), **options}
     found = step_size.tune(
-        *(sampler, model.inference.joint.joint_energy, start, model.examples.trim(x)),
+        *(sampler, model.inference.joint.joint_energy, start, x),
         seed=seeds,
         **{
             "criterion": "kl",
             "num_lanczos": 6,
             "max_invalid": _FEW,
             "max_rows": model.examples.rows_at_once,
-            "start_scale": model.prior.scale,
+            "start_log_prob": first.log_prob(start, x),
             **options,
         },
     )

@@ -98,7 +98,6 @@ class Options(NamedTuple):
     criteria: tuple[Criterion, ...]
     """The first is the one to minimise."""
     num_chains: int
-    start_scale: float
     kernel_scale: float
     log_det: log_det.Options
 
@@ -113,11 +112,12 @@ class Problem:
         position: Latents,
         context: tuple[Any, ...],
         seed: Seed,
+        log_start: Tensor,
         options: Options,
         max_invalid: float,
     ) -> None:
         self._sampler, self._energy_fn, self._max_invalid = sampler, energy_fn, max_invalid
-        position, self.context = calls.to_tensors(position, context)
+        position, self.context, log_start = calls.to_tensors(position, context, log_start)
         rows, chains = int(calls.num_rows(position)), options.num_chains
         if not rows or rows % chains:
             raise InvalidInputError(
@@ -138,8 +138,8 @@ class Problem:
         seeds = random.as_row_seeds(seed, rows)
         if kept == ["kl"] and chains > 1:  # only the first chain is of use
             position = tf.nest.map_structure(lambda z: z[::chains], position)
-            seeds, chains = seeds[::chains], 1
-        self.position, self.seeds = position, seeds
+            seeds, log_start, chains = seeds[::chains], log_start[::chains], 1
+        self.position, self.seeds, self.log_start = position, seeds, log_start
         self.options = options._replace(criteria=tuple(kept), num_chains=chains)
 
     def first_chains(self) -> tuple[Latents, tuple[Any, ...]]:
@@ -180,7 +180,8 @@ class Problem:
                 lambda x, a=a, b=b: x if not x.shape.rank else x[a:b], self.context
             )
             position = tf.nest.map_structure(lambda z, rows=rows: z[rows], self.position)
-            values, slopes, is_random = function(position, context, self.seeds[rows], settings)
+            given = self.seeds[rows], self.log_start[rows], settings
+            values, slopes, is_random = function(position, context, *given)
             log_det.check_not_random(is_random)
             found.append({name: value.numpy() for name, value in values.items()})
             slope = slope + slopes.numpy() / num_examples
@@ -234,6 +235,7 @@ def _evaluate(
     position: Latents,
     context: tuple[Any, ...],
     seeds: Tensor,
+    log_start: Tensor,
     settings: list[Tensor],
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Every criterion per example, the slopes of the first one's sum, whether U is random.
@@ -270,10 +272,8 @@ def _evaluate(
                     *(energy_fn, first, context, steps, seeds[::chains], options.log_det),
                     differentiable=gradient and options.criteria[0] == "kl",
                 )
-            start = tf.nest.map_structure(lambda z: z[0], first)
-            values["kl"] = criteria.conditional_kl(
-                start, found.value, energy[::chains], start_scale=options.start_scale
-            )
+            start = log_start[::chains]
+            values["kl"] = criteria.conditional_kl(start, found.value, energy[::chains])
             values["valid"] = found.valid
         if "entropy" in options.criteria:
             values["entropy"] = criteria.entropy_kl(end, energy, num_chains=chains)

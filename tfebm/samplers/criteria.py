@@ -16,37 +16,39 @@ from tfebm.errors import InvalidInputError
 from tfebm.types import Latents, Tensor
 
 
-def conditional_kl(
-    start: Latents, log_det: Tensor, energy: Tensor, *, start_scale: float
-) -> Tensor:
+def start_log_prob(start: Latents, scale: float) -> Tensor:
+    """log N(z_0; 0, scale**2 I), `[B]`, float64."""
+    flat = tf.cast(_flat(start), tf.float64)
+    constant = flat.shape[1] * math.log(scale * math.sqrt(2 * math.pi))
+    return -0.5 * tf.reduce_sum((flat / scale) ** 2, axis=1) - constant
+
+
+def conditional_kl(log_start: Tensor, log_det: Tensor, energy: Tensor) -> Tensor:
     """Q: minus a lower bound on the log-evidence, from one chain with its noise held fixed.
 
-        Q = log p0(z_0) - log |det dz_K/dz_0| + U(z_K),    p0 = N(0, start_scale**2 I)
+        Q = log p0(z_0) - log |det dz_K/dz_0| + U(z_K)
 
     Its mean over starts and noises is E KL(law of z_K given the noise || exp(-U) / Z) - log Z.
     Where U(z) = -log p(x, z) with all constants, -Q is a lower bound on log p(x).
 
     Args:
-        start: z_0, drawn from p0: `[B, ...]` or a tuple of them.
+        log_start: log p0(z_0) of starts that were drawn from p0, `[B]`.
         log_det: `[B]`; it must be valid (see `tfebm.samplers.log_det.LogDet`).
         energy: U(z_K), `[B]`.
-        start_scale: The standard deviation of p0.
 
     Returns:
         `[B]`, float64.
 
     Example:
 
-        >>> q = conditional_kl(z_0, log_det.value, energy_fn(z_K, x), start_scale=1.0)
+        >>> q = conditional_kl(start_log_prob(z_0, 1.0), log_det.value, energy_fn(z_K, x))
 
     References: E. Nijkamp, B. Pang, T. Han, S.-C. Zhu, Y. N. Wu. Learning Multi-layer Latent
     Variable Model via Variational Optimization of Short Run MCMC for Approximate Inference. ECCV
     2020, section 3.3.
     """
-    flat = tf.cast(_flat(start), tf.float64)
-    constant = flat.shape[1] * math.log(start_scale * math.sqrt(2 * math.pi))
-    log_start = -0.5 * tf.reduce_sum((flat / start_scale) ** 2, axis=1) - constant
-    return log_start - tf.cast(log_det, tf.float64) + tf.cast(energy, tf.float64)
+    log_start, log_det, energy = (tf.cast(x, tf.float64) for x in (log_start, log_det, energy))
+    return log_start - log_det + energy
 
 
 def entropy_kl(end: Latents, energy: Tensor, *, num_chains: int) -> Tensor:

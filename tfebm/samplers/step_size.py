@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from tfebm import checks, random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import calls, log_det
+from tfebm.samplers import calls, criteria, log_det
 from tfebm.samplers import search as searches
 from tfebm.samplers.candidates import (
     CRITERIA,
@@ -108,6 +108,7 @@ def tune(
     max_rows: int = 1024,
     max_invalid: float = 0.0,
     start_scale: float = 1.0,
+    start_log_prob: Tensor | None = None,
     kernel_scale: float = 1.0,
     num_iterations: int = 30,
     learning_rate: float = 0.1,
@@ -126,8 +127,8 @@ def tune(
     Args:
         sampler: A chain that `is_differentiable`, with its K and noise scale.
         energy_fn: U. `energy_fn(position, *context) -> [rows]`, without dropout.
-        position: z_0 ~ N(0, start_scale**2 I), `[num_examples * num_chains, ...]` or a tuple; the
-            chains of an example next to each other.
+        position: z_0, `[num_examples * num_chains, ...]` or a tuple; the chains of an example next
+            to each other.
         *context: One row per *example*, or scalars; rows are repeated for the chains.
         seed: An integer, or int32 `[num_examples * num_chains, 2]`.
         criterion: "kl" (Q), "entropy" or "ksd". "ksd" is blind to chains that scatter: far apart
@@ -157,7 +158,8 @@ def tune(
         max_rows: Most rows through the energy at once, for a gradient search times K, whose steps
             are all kept; chains are cut by whole examples.
         max_invalid: Share of examples.
-        start_scale: The standard deviation of the starts.
+        start_scale: The standard deviation of starts z_0 ~ N(0, start_scale**2 I).
+        start_log_prob: Of other starts, log q(z_0) of each row.
         kernel_scale: c of the kernel Stein discrepancy.
         num_iterations: Of the gradient search.
         learning_rate: In log s.
@@ -180,11 +182,14 @@ def tune(
     options = Options(
         criteria=(criterion, *(c for c in CRITERIA if c != criterion and report == "all")),
         num_chains=num_chains,
-        start_scale=float(start_scale),
         kernel_scale=float(kernel_scale),
         log_det=log_det.Options(method, num_probes, num_lanczos, max_rows).checked(),
     )
-    problem = Problem(sampler, energy_fn, position, context, seed, options, max_invalid)
+    if start_log_prob is None:
+        start_log_prob = criteria.start_log_prob(calls.to_tensors(position)[0], start_scale)
+    problem = Problem(
+        *(sampler, energy_fn, position, context, seed, start_log_prob, options, max_invalid)
+    )
     num_steps, num_parts = sampler.num_steps, len(tf.nest.flatten(problem.position))
     if not num_steps:
         raise InvalidInputError("A chain of 0 steps has no step size to tune. Received K = 0.")
