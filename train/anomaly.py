@@ -60,14 +60,18 @@ def make_generator(settings: Settings, image_shape: tuple) -> keras.Layer:
     """The generator of the settings."""
     policy = settings.dtype_policy
     if settings.model == "latent_ebm_layers":
-        sizes = (settings.latent_size,) * settings.num_layers
         return tfebm.MultilayerGenerator(
-            image_shape, sizes, settings.width, upsamplings=2, dtype=policy
+            image_shape, _sizes(settings), settings.width, upsamplings=2, dtype=policy
         )
     if settings.generator == "dense":
         units = (settings.hidden_units, 2 * settings.hidden_units)
         return tfebm.DenseGenerator(image_shape, units, dtype=policy)
     return tfebm.DeconvGenerator(image_shape, settings.width, dtype=policy)
+
+
+def _sizes(settings: Settings) -> int | tuple[int, ...]:
+    several = settings.model == "latent_ebm_layers"
+    return (settings.latent_size,) * settings.num_layers if several else settings.latent_size
 
 
 check = shared.size_check(make_generator)
@@ -82,12 +86,9 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> ker
     given: dict[str, Any] = {"likelihood": tfebm.GaussianLikelihood(settings.sigma)}
     if settings.model != "latent_ebm_layers":
         given["latent_size"] = settings.latent_size
-    if settings.model == "vae":
-        given["encoder"] = tfebm.ConvEncoder(
-            image_shape, settings.latent_size, width=2 * settings.width, dtype=settings.dtype_policy
-        )
     return shared.latent_model(
         *(settings.model.removesuffix("_layers"), generator, settings),
+        encoder=lambda: shared.image_encoder(settings, image_shape, _sizes(settings)),
         optimizer=lambda: shared.decaying_adam(*rate, per_epoch),
         energy_optimizer=lambda: shared.decaying_adam(*energy_rate, per_epoch),
         **given,
@@ -99,7 +100,10 @@ def scoring_chain(settings: Settings) -> tfebm.ShortRunLangevin | None:
     if settings.model == "vae":
         return None
     return tfebm.ShortRunLangevin(
-        settings.score_steps, settings.posterior_step_size, jit_compile=settings.jit_compile
+        settings.score_steps,
+        settings.posterior_step_size,
+        momentum=settings.posterior_momentum,
+        jit_compile=settings.jit_compile,
     )
 
 
@@ -133,7 +137,8 @@ def main() -> None:
     if chain is not None:  # of what is saved and exported, too
         model.posterior_sampler = chain
     run.save_model(model)
-    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
+    panels = shared.curves(settings, CURVES[settings.model])
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, panels)
     image_figures.draw_images(model, data.images, run)
     session.export(model)
     test = figures.test_figures(scores(model), model, data, settings, run, log.epochs, first)

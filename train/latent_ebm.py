@@ -47,6 +47,9 @@ class Settings(ImageRunSettings):
     posterior_steps: int = shared.chain_steps(20, "K_1, steps of the posterior chain", least=0)
     prior_step_size: float = shared.step_size(0.4, "s_0; the noise has this standard deviation")
     posterior_step_size: float = shared.step_size(0.1, "s_1, likewise")
+    prior_momentum: float = shared.momentum("c_0, velocity that a step keeps, below 1")
+    posterior_momentum: float = shared.momentum("c_1, likewise")
+    encoder: str = shared.encoder()
     learning_rate: float = shared.learning_rate(1.5e-3, "of the generator (Adam, beta_1 0.5)")
     energy_learning_rate: float = shared.learning_rate(3e-4, "of the energy (Adam, beta_1 0.5)")
     learning_rate_decay: float = shared.decay(0.88, "factor per epoch on the generator's")
@@ -108,6 +111,7 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> tfe
     energy_rate = (settings.energy_learning_rate, settings.energy_learning_rate_decay)
     return shared.latent_model(
         *("latent_ebm", make_generator(settings, image_shape), settings),
+        encoder=lambda: shared.image_encoder(settings, image_shape, settings.latent_size),
         optimizer=lambda: shared.decaying_adam(*rate, per_epoch),
         energy_optimizer=lambda: shared.decaying_adam(*energy_rate, per_epoch),
         latent_size=settings.latent_size,
@@ -130,7 +134,7 @@ def main() -> None:
     model = session.alone(model)
     run.save_model(model)
     figures.draw_images(model, data, run)
-    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES)
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, shared.curves(settings, CURVES))
     session.export(model)
     test = figures.test_figures(model, data, settings)
     shared.finish(model, log, test, started, figures.reconstruction_sentence)

@@ -81,13 +81,11 @@ def make_model(settings: Settings, image_shape: tuple, num_examples: int) -> ker
     if settings.generator == "deconv":
         sizes = given["latent_size"] = sizes[0]
     if not settings.has_chain:
-        given["encoder"] = tfebm.ConvEncoder(
-            image_shape, sizes, width=2 * settings.width, dtype=settings.dtype_policy
-        )
         given["inference"] = "ladder" if settings.model == "ladder_vae" else "mean_field"
         given["kl_warmup_steps"] = round(settings.kl_warmup * per_epoch)
     return shared.latent_model(
         *(settings.model.removeprefix("ladder_"), generator, settings),
+        encoder=lambda: shared.image_encoder(settings, image_shape, sizes),
         optimizer=lambda: _adam(settings.learning_rate, settings, per_epoch),
         energy_optimizer=lambda: _adam(settings.energy_learning_rate, settings, per_epoch),
         **given,
@@ -131,7 +129,8 @@ def main() -> None:
     run.save_model(model)
     image_figures.draw_images(model, data, run)
     figures.draw_layers(model, data, run)
-    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
+    panels = shared.curves(settings, CURVES[settings.model])
+    tfebm.pictures.save_curves(run.picture("curves"), log.epochs, panels)
     session.export(model)
     of_chain = {"step_sizes": None}
     if tuner:

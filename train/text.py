@@ -102,6 +102,10 @@ def make_model(settings: Settings, data: TextData) -> keras.Model:
         given["energy_l2"] = settings.energy_l2
     return shared.latent_model(
         *(settings.model, generator, settings),
+        encoder=lambda: tfebm.SentenceEncoder(
+            *(data.tokenizer.vocabulary_size, settings.latent_size),
+            *(settings.embedding_size, settings.hidden_size),
+        ),
         optimizer=adam,
         energy_optimizer=energy_adam,
         **given,
@@ -136,7 +140,8 @@ def main() -> None:
         log = runs.training.train(model, training_set(data), settings, run, **how)
         model = session.alone(model)
         run.save_model(model)
-        tfebm.pictures.save_curves(run.picture("curves"), log.epochs, CURVES[settings.model])
+        panels = shared.curves(settings, CURVES[settings.model])
+        tfebm.pictures.save_curves(run.picture("curves"), log.epochs, panels)
     session.export(model)
     if not before or settings.task == "generate":
         text_files.write_sentences(model, data, run, settings)

@@ -75,12 +75,19 @@ def test_a_class_that_is_held_out(labelled, tmp_path):
     np.testing.assert_allclose(model.score(x, num_chains=2), joint, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", anomaly.CURVES)
-def test_every_model_has_all_scores(labelled, name):
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        *((name, "none") for name in anomaly.CURVES),
+        *(("latent_ebm", "elbo"), ("latent_ebm_layers", "chain")),
+    ],
+)
+def test_every_model_has_all_scores(labelled, name, encoder):
     settings = anomaly.Settings(
         dataset=labelled,
         held_out=1,
         model=name,
+        encoder=encoder,
         latent_size=2,
         num_layers=2,
         width=2,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scripts
 import short_run
+from experiments import shared
 
 import tfebm
 
@@ -77,15 +78,24 @@ def test_one_layer_by_the_convolutional_generator(images, tmp_path):
     assert np.shape(model.infer(x)) == (16, 16)
 
 
-@pytest.mark.parametrize("name", ["vae", "ladder_vae", "latent_ebm"])
-def test_the_other_models_learn_and_come_back(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        *((name, "none") for name in ("vae", "ladder_vae", "latent_ebm")),
+        *(("latent_ebm", "elbo"), ("short_run", "chain")),
+    ],
+)
+def test_the_other_models_learn_and_come_back(name, encoder, tmp_path):
+    sizes = {"width": 2, "latent_sizes": "2,3", "energy_width": 4}
     settings = short_run.Settings(
-        model=name, width=2, latent_sizes="2,3", posterior_steps=2, prior_steps=2, energy_width=4
+        model=name, encoder=encoder, posterior_steps=2, prior_steps=2, **sizes
     )
     model = short_run.make_model(settings, (28, 28, 1), 16)
     x = np.random.default_rng(0).uniform(-1, 1, (16, 28, 28, 1)).astype("float32")
     model.fit(x, batch_size=8, verbose=0)
-    for names in short_run.CURVES[name].values():
+    if name not in ("vae", "ladder_vae"):
+        assert model.encoder_objective == (None if encoder == "none" else encoder)
+    for names in shared.curves(settings, short_run.CURVES[name]).values():
         assert all(n in model.get_metrics_result() or n.startswith("step_size") for n in names)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -121,6 +131,7 @@ def test_presets_build_the_papers_model():
         (["--generator", "deconv"], "Received the sizes 2,3; give --layers 1"),
         (["--generator", "deconv", "--layers", "1", "--model", "ladder_vae"], "another --model"),
         (["--schedule", "free"], "--step-size gradient"),
+        (["--model", "vae", "--encoder", "elbo"], "--model vae has none. Leave it out, or give"),
         (["--criterion", "fid"], "invalid choice"),
         (["--validation", "24"], "Received 24 of the 24 training images of images"),
         (["--upsamplings", "3", "--dataset", "mnist5k"], "at least 5"),

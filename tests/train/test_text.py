@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scripts
 import text
-from experiments import text_data, text_figures, text_files, text_latents
+from experiments import shared, text_data, text_figures, text_files, text_latents
 from helpers import weights_of
 from PIL import Image
 
@@ -193,15 +193,17 @@ class TestRun:
         assert [r["step"] for r in first] == [r["step"] for r in last] == [3, 6]
 
 
-@pytest.mark.parametrize("name", text.CURVES)
-def test_models_learn_and_come_back(name, corpus, tmp_path):
-    settings = settings_of(name, dataset=corpus)
+@pytest.mark.parametrize(
+    ("name", "encoder"), [*((name, "none") for name in text.CURVES), ("short_run", "chain")]
+)
+def test_models_learn_and_come_back(name, encoder, corpus, tmp_path):
+    settings = settings_of(name, dataset=corpus, encoder=encoder)
     data = text.load(settings)
     model = text.make_model(settings, data)
     batches = sentence_batches(data.x_train, seed=0, batch_size=8)
     history = model.fit(batches, epochs=6, steps_per_epoch=3, verbose=0).history
     assert history["generator_loss"][-1] < history["generator_loss"][0]
-    for names in text.CURVES[name].values():
+    for names in shared.curves(settings, text.CURVES[name]).values():
         assert set(names) <= set(history)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

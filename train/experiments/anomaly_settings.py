@@ -52,6 +52,9 @@ class Settings(ImageRunSettings):
     posterior_steps: int = shared.chain_steps(20, "K_1, steps of the posterior chain")
     prior_step_size: float = shared.step_size(0.4, "s_0; the noise has this standard deviation")
     posterior_step_size: float = shared.step_size(0.1, "s_1, likewise")
+    prior_momentum: float = shared.momentum("c_0, velocity that a step keeps, below 1")
+    posterior_momentum: float = shared.momentum("c_1, likewise")
+    encoder: str = shared.encoder()
     learning_rate: float = shared.learning_rate(1e-3, "of generator and encoder (Adam, beta_1 0.5)")
     energy_learning_rate: float = shared.learning_rate(3e-4, "of the energy (Adam, beta_1 0.5)")
     learning_rate_decay: float = shared.decay(0.93, "factor per epoch on the first")
@@ -69,6 +72,7 @@ class Settings(ImageRunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        shared.check_start(self, self.model != "vae")
         if (self.normal is None) != (self.test is None):
             raise InvalidInputError(
                 "--normal and --test go together: what to learn from, and what to score. Received "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tfebm
 from tfebm import runs
+from tfebm.errors import InvalidInputError
 from tfebm.runs import flag
 
 if TYPE_CHECKING:
@@ -55,6 +56,22 @@ def step_size(default: float, text: str) -> Any:
     return flag(default, text, least=0.0, group="sampler")
 
 
+def momentum(text: str, default: float = 0.0) -> Any:
+    """Of a chain."""
+    return flag(default, text, least=0.0, most=0.99, group="sampler")
+
+
+def encoder() -> Any:
+    """Whether the posterior chain has one."""
+    return flag(
+        "none",
+        "what the posterior chain starts from: the prior (none), or an encoder that learns as a "
+        "VAE's (elbo) or from the ends of the chains (chain)",
+        choices=("none", "elbo", "chain"),
+        group="sampler",
+    )
+
+
 def learning_rate(default: float, text: str) -> Any:
     """Of an optimizer."""
     return flag(default, text, above=0.0, group="learning")
@@ -80,9 +97,33 @@ def output(name: str) -> Any:
 
 
 def chain(settings: Any, name: str) -> tfebm.ShortRunLangevin:
-    """The chain of the flags `--<name>-steps` and `--<name>-step-size`."""
-    steps, size = (getattr(settings, f"{name}_{what}") for what in ("steps", "step_size"))
-    return tfebm.ShortRunLangevin(steps, size, jit_compile=settings.jit_compile)
+    """The chain of the flags `--<name>-steps`, `--<name>-step-size` and `--<name>-momentum`."""
+    names = ("steps", "step_size", "momentum")
+    steps, size, momentum = (getattr(settings, f"{name}_{each}") for each in names)
+    options = {"momentum": momentum, "jit_compile": settings.jit_compile}
+    return tfebm.ShortRunLangevin(steps, size, **options)
+
+
+def check_start(settings: Any, has_chain: bool) -> None:
+    """Raises `InvalidInputError` for a start of a chain that a model does not have."""
+    if settings.encoder != "none" and not has_chain:
+        raise InvalidInputError(
+            f"--encoder {settings.encoder} is where a posterior chain starts, and --model "
+            f"{settings.model} has none. Leave it out, or give --model short_run or latent_ebm."
+        )
+
+
+def curves(settings: Any, panels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Panels of `curves.png`, and one for the encoder of a chain's start."""
+    if settings.encoder == "none":
+        return dict(panels)
+    return {**panels, "KL of the chain's start from the prior, nats": ("kl",)}
+
+
+def image_encoder(settings: Any, image_shape: tuple, sizes: int | tuple) -> keras.Layer:
+    """The encoder of images: of a VAE, or of a chain's start."""
+    width = 2 * settings.width
+    return tfebm.ConvEncoder(image_shape, sizes, width=width, dtype=settings.dtype_policy)
 
 
 def adam(
@@ -117,6 +158,7 @@ def latent_model(
     generator: keras.Layer,
     settings: Any,
     *,
+    encoder: Callable[[], keras.Layer],
     optimizer: Callable[[], keras.optimizers.Optimizer],
     energy_optimizer: Callable[[], keras.optimizers.Optimizer] | None = None,
     **given: Any,
@@ -127,24 +169,31 @@ def latent_model(
         kind: "latent_ebm", "short_run", or "vae".
         generator: Of the model.
         settings: With the flags of the chains and of the energy.
+        encoder: Makes one, where the settings ask for it.
         optimizer: Makes one, for the generator or for an encoder.
         energy_optimizer: Likewise, for the energy of a latent_ebm.
         **given: Arguments of the model. A posterior chain that is not given is that of the flags.
     """
     given["seed"] = settings.seed
+    optimizers = {"optimizer": optimizer()}
+    if kind == "vae" or settings.encoder != "none":
+        given["encoder"] = encoder()
+        optimizers["encoder_optimizer"] = optimizer()
     if kind == "vae":
         model = tfebm.VAE(generator, **given)
-        model.compile(optimizer(), optimizer())
+        model.compile(**optimizers)
         return model
+    if "encoder" in given:
+        given["encoder_objective"] = settings.encoder
     if "posterior_sampler" not in given:
         given["posterior_sampler"] = chain(settings, "posterior")
     if kind == "short_run":
         model = tfebm.ShortRunModel(generator, **given)
-        model.compile(optimizer())
+        model.compile(**optimizers)
         return model
     energy = tfebm.EnergyMLP((settings.energy_width,) * 2)
     model = tfebm.LatentEBM(generator, energy, prior_sampler=chain(settings, "prior"), **given)
-    model.compile(optimizer(), energy_optimizer())
+    model.compile(energy_optimizer=energy_optimizer(), **optimizers)
     return model
 
 

@@ -46,6 +46,8 @@ class Settings(ImageRunSettings):
         above=0.0,
         group="sampler",
     )
+    posterior_momentum: float = shared.momentum("c, velocity that a step keeps, below 1")
+    encoder: str = shared.encoder()
     step_size: str = _choice("grid", "how s is chosen", ("fixed", "grid", "gradient"))
     criterion: str = _choice(
         "entropy", "divergence that the choice of s minimises", ("kl", "entropy", "ksd")
@@ -69,6 +71,7 @@ class Settings(ImageRunSettings):
     energy_learning_rate: float = shared.learning_rate(3e-4, "of latent_ebm's energy")
     prior_steps: int = shared.chain_steps(40, "K_0, steps of latent_ebm's prior chain", least=0)
     prior_step_size: float = shared.step_size(0.4, "s_0, likewise")
+    prior_momentum: float = shared.momentum("c_0, likewise")
     output: str = shared.output(NAME)
 
     @property
@@ -97,6 +100,7 @@ class Settings(ImageRunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.sizes, self.halvings
+        shared.check_start(self, self.has_chain)
         if self.schedule == "free" and self.step_size == "grid":
             raise InvalidInputError(
                 "--schedule free has a step size for every step, too many for a grid. Received "

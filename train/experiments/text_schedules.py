@@ -22,7 +22,11 @@ def schedule_steps(settings: Settings, data: TextData, epochs: float) -> int:
 
 def posterior_sampler(settings: Settings) -> tfebm.ShortRunLangevin:
     """The chain of the flags."""
-    options = {"noise_scale": settings.final_noise_scale, "jit_compile": settings.jit_compile}
+    options = {
+        "noise_scale": settings.final_noise_scale,
+        "momentum": settings.posterior_momentum,
+        "jit_compile": settings.jit_compile,
+    }
     step_size = settings.constant_step_size
     if step_size is None:
         return tfebm.models.text_sampler(settings.posterior_steps, **options)

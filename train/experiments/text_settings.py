@@ -152,6 +152,9 @@ class Settings(RunSettings, _TextSource):
     )
     prior_steps: int = shared.chain_steps(40, "K_0, steps of latent_ebm's prior chain", least=0)
     prior_step_size: float = shared.step_size(0.5, "s_0; the noise has this standard deviation")
+    prior_momentum: float = shared.momentum("c_0, velocity that a step keeps, below 1")
+    posterior_momentum: float = shared.momentum("c, likewise")
+    encoder: str = shared.encoder()
     energy_width: int = shared.width(200, "units of latent_ebm's energy, two hidden layers")
     energy_l2: float = shared.weight(
         0.1, "weight of latent_ebm's squared energies in their loss (0: none)"
@@ -177,6 +180,7 @@ class Settings(RunSettings, _TextSource):
         if self.dropout >= 1.0:
             raise InvalidInputError(f"--dropout must be less than 1. Received {self.dropout}.")
         _ = self.constant_step_size
+        shared.check_start(self, self.model in ("short_run", "latent_ebm"))
         if self.model == "lm" and self.decoding == "beam":
             raise InvalidInputError(
                 "--decoding beam writes the most probable sentence of a latent, and --model lm, "
