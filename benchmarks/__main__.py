@@ -31,9 +31,10 @@ ON_REQUEST = {
     "figures": "the pictures of records, drawn again",
     "step_size": "choosing step sizes: the training itself",
     "bulk": "bulk jobs, with the extra `beam`: the bare scorer",
+    "time_to_quality": "trains, for a quarter of an hour: PyTorch, until a stated quality",
     "compare_inference": "trains, for hours: short runs, encoders, priors",
 }
-WITH_PEERS = ("prior_chain", "images", "layer_chain", "text_chain", "memory")
+WITH_PEERS = ("prior_chain", "images", "layer_chain", "text_chain", "memory", "time_to_quality")
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     listed = "\n".join(f"  {name:<19}{what}" for name, what in names.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"{__doc__}\n{listed}\n\nThe last four run only where they are named.",
+        description=f"{__doc__}\n{listed}\n\nThe last five run only where they are named.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="see above; all by default")

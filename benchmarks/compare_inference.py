@@ -10,7 +10,8 @@ these), and Frechet and kernel distance of samples from the training set in feat
 classifier of that set. A second table has the reconstruction error of the trained short-run
 models with other chains on the same images: twice the steps, and the fixed step size that the
 script would take without tuning. The variants ksd, kl and fixed are short_run with step sizes that
-another criterion chooses, or none.
+another criterion chooses, or none; momentum is short_run whose chain has it, and learned_start
+a latent_ebm over the same layers whose shorter chain has it too and begins at an encoder's draw.
 """
 
 import argparse
@@ -33,6 +34,9 @@ SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "short_run.py"
 # One layer of latents; the generator and the step size are those of train/latent_ebm.py.
 _SINGLE = ["--layers", "1", "--generator", "deconv"]
 _CHAIN = ["--step-size", "fixed", "--posterior-step-size", "0.1"]
+# Chosen on 500 held-out training digits, see docs/systems/chains.md.
+_MOMENTUM = ["--step-size", "fixed", "--posterior-step-size", "0.06", "--posterior-momentum", "0.5"]
+_LEARNED_START = ["--encoder", "elbo", "--posterior-steps", "5"]
 VARIANTS = {
     "short_run": [],
     "vae": ["--model", "vae"],
@@ -40,6 +44,8 @@ VARIANTS = {
     "single_layer": [*_SINGLE, *_CHAIN],
     "single_layer_vae": [*_SINGLE, "--model", "vae"],
     "latent_ebm": [*_SINGLE, *_CHAIN, "--model", "latent_ebm"],
+    "momentum": [*_MOMENTUM],
+    "learned_start": [*_MOMENTUM, *_LEARNED_START, "--model", "latent_ebm"],
     "ksd": ["--criterion", "ksd"],
     "kl": ["--criterion", "kl"],
     "fixed": ["--step-size", "fixed"],
@@ -60,7 +66,8 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
             f"{folder} holds a run that is finished and was made with other flags than "
             f"{' '.join(flags)}. Give another --output, or delete it."
         )
-    final = json.loads((folder / "metrics.json").read_text())["final"]
+    record = json.loads((folder / "metrics.json").read_text())
+    final = record["final"]
     test = final["test"]
     if "frechet_distance" not in test:
         raise SystemExit(
@@ -74,6 +81,7 @@ def train(variant: str, seed: int, shared: list[str], output: pathlib.Path) -> d
         "command": " ".join(["python", "train/short_run.py", *shown]),
         "steps": final["steps"],
         "seconds": final["session_seconds"],
+        "training_seconds": sum(epoch["seconds"] for epoch in record["epochs"]),
         "reconstruction_mse": test["reconstruction_mse"],
         "frechet_distance": test["frechet_distance"]["value"],
         "kernel_distance": test["kernel_distance"]["value"],
@@ -161,7 +169,8 @@ def main() -> None:
         if options.json:
             record = {"runs": runs, "reconstruction_mse_by_chain": chains}
             options.json.write_text(json.dumps(record, indent=2) + "\n")
-    columns = ("reconstruction error", "Frechet distance", "kernel distance", "seconds")
+    columns = ("reconstruction error", "Frechet distance", "kernel distance")
+    columns += ("seconds of training", "of the whole run")
     print(f"\n{'':<18}" + "".join(f"{column:>22}" for column in columns))
     for variant in options.variants:
         mine = [run for run in runs if run["variant"] == variant]
@@ -170,7 +179,8 @@ def main() -> None:
             for name in ("reconstruction_mse", "frechet_distance", "kernel_distance")
             for values in [[run[name] for run in mine]]
         ]
-        cells.append(f"{statistics.median(run['seconds'] for run in mine):.0f}")
+        for name in ("training_seconds", "seconds"):
+            cells.append(f"{statistics.median(run[name] for run in mine):.0f}")
         print(f"{variant:<18}" + "".join(f"{cell:>22}" for cell in cells))
     for name in [name for name in (chains[0] if chains else {}) if name != "seed"]:
         values = [each[name] for each in chains]

@@ -64,6 +64,11 @@ class Peer:
         self._ask(f"step {variant}")
         return dict(np.load(self._folder / f"{variant}.npz"))
 
+    def look(self, variant: str) -> dict[str, np.ndarray]:
+        """What one that learns has learned so far, arrays by name."""
+        self._ask(f"look {variant}")
+        return dict(np.load(self._folder / f"{variant}.npz"))
+
     def seconds(self, variant: str) -> float:
         """Of one run."""
         return float(self._ask(f"time {variant}"))

@@ -1,5 +1,6 @@
 """What the benchmarks compare with: processes that answer, are not there, or disagree."""
 
+import argparse
 import importlib
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import figures, peer, timing
+from benchmarks import figures, images, peer, time_to_quality, timing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FAKE = """
@@ -24,7 +25,7 @@ def load(given):
         raise RuntimeError("no compiler here\\nand more")
 
     return {
-        "right": serve.Variant(lambda: {"z": 2 * z}, lambda: None),
+        "right": serve.Variant(lambda: {"z": 2 * z}, lambda: None, lambda: {"x": z + 1}),
         "wrong": serve.Variant(lambda: {"z": 3 * z}, lambda: None),
         "broken": serve.Variant(broken, broken),
     }
@@ -64,10 +65,12 @@ def test_peers_answer_or_say_why_not(scripts, capsys):
         all_sides = sides | peers.sides("Fake", ["broken"])
         late = {}
         times = timing.turns({k: side.seconds for k, side in all_sides.items()}, 5, late)
+        looked = peers.found["Fake"].look("right")
     assert list(times) == list(sides)
     assert late == {"Fake, broken": "RuntimeError: no compiler here"}
     assert times["ours"] == [1.0] * 5
     assert all(0.0 < seconds < 1.0 for seconds in times["Fake, right"])
+    assert looked["x"].tolist() == [1.0, 2.0, 3.0]
     missing = {row["side"]: row["missing"] for row in peers.missing_rows()}
     assert missing == {
         "Absent": "No module named 'a_package_that_nobody_has'",
@@ -85,6 +88,21 @@ def test_nothing_is_timed_that_computes_something_else(scripts):
             peers.check(sides, 1e-6)
         sides = ours(z) | peers.sides("Fake", ["wrong"], inexact=["wrong"])  # bfloat16, say
         assert peers.check(sides, 1e-6) == {"Fake, wrong": 0.5}
+
+
+def test_an_aim_is_reached_at_the_first_epoch_that_has_it():
+    aims = argparse.Namespace(error=0.05, distance=60.0)
+    course = [
+        {"seconds": 10.0, "error": 0.06, "distance": 50.0},
+        {"seconds": 20.0, "error": 0.05, "distance": 70.0},
+        {"seconds": 30.0, "error": 0.04, "distance": 60.0},
+    ]
+    found = time_to_quality.reached(course, aims)
+    assert found == {"seconds_to_error": 20.0, "seconds_to_distance": 10.0, "seconds_to_both": 30.0}
+    assert time_to_quality.reached(course[:2], aims)["seconds_to_both"] is None
+    rows = time_to_quality.table({"ours": course, images.BASELINE: course[:2]}, aims)
+    assert rows[0]["speed_of_pytorch_eager_to_error"] == 1.0
+    assert rows[0]["speed_of_pytorch_eager_to_both"] is None
 
 
 def test_a_python_that_is_not_there(tmp_path):

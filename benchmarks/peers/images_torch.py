@@ -83,8 +83,11 @@ class Learner:
             images = self.run_generator(z[:, :, None, None])
         return images.float()
 
+    def start(self) -> torch.Tensor:
+        return self.z_0
+
     def posterior(self, num_steps: int, noise: bool = True) -> torch.Tensor:
-        z, size = self.z_0, self.step_sizes[1]
+        z, size = self.start(), self.step_sizes[1]
         for _ in range(num_steps):
             z = z.detach().requires_grad_(True)
             error = ((self.images(z) - self.x) ** 2).sum() / (2 * self.sigma**2)
@@ -96,7 +99,7 @@ class Learner:
         return z
 
     def prior(self, num_steps: int) -> torch.Tensor:
-        z, size = self.z_0, self.step_sizes[0]
+        z, size = self.start(), self.step_sizes[0]
         for _ in range(num_steps):
             z = z.detach().requires_grad_(True)
             (grad,) = torch.autograd.grad(self.run_energy(z).sum(), z)

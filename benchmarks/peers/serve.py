@@ -5,6 +5,7 @@ of its input:
 
   step VARIANT    runs one step without noise, writes its arrays to `VARIANT.npz`: "done"
   time VARIANT    runs what is timed, once: its seconds
+  look VARIANT    writes what came out so far to `VARIANT.npz`, of those that learn: "done"
 
 or with "missing REASON" where the variant does not run here.
 """
@@ -31,6 +32,8 @@ class Variant(NamedTuple):
     """One step without noise; arrays by name."""
     run: Callable[[], Any]
     """What is timed. It returns when all is computed."""
+    look: Callable[[], Mapping[str, Any]] | None = None
+    """What came out so far; arrays by name."""
 
 
 def missing(error: Exception) -> NoReturn:
@@ -57,8 +60,8 @@ def serve(facts: Mapping[str, Any], load: Callable[[dict[str, np.ndarray]], dict
         command, name = line.rstrip("\n").split(" ", 1)
         try:
             variants = variants or load(dict(np.load(folder / "problem.npz")))
-            if command == "step":
-                np.savez(folder / f"{name}.npz", **variants[name].step())
+            if command in ("step", "look"):
+                np.savez(folder / f"{name}.npz", **getattr(variants[name], command)())
                 answer = "done"
             else:
                 started = time.perf_counter()

@@ -228,7 +228,8 @@ def test_a_comparison_takes_no_run_that_was_made_with_other_flags(tmp_path):
         "kernel_distance": {"value": 3.0},
     }
     final = {"steps": 4, "session_seconds": 1.0, "test": test}
-    (folder / "metrics.json").write_text(json.dumps({"final": final}))
+    record = {"epochs": [{"seconds": 0.25}, {"seconds": 0.5}], "final": final}
+    (folder / "metrics.json").write_text(json.dumps(record))
     shared = ["--dataset", "/there/digits.npz"]
     with pytest.raises(SystemExit, match="was made with other flags than --model vae"):
         compare_inference.train("vae", 0, shared, tmp_path)
@@ -237,6 +238,7 @@ def test_a_comparison_takes_no_run_that_was_made_with_other_flags(tmp_path):
     found = compare_inference.train("vae", 0, shared, tmp_path)
     assert found["command"].endswith("--model vae --dataset digits.npz --seed 0")
     assert found["kernel_distance"] == 3.0
+    assert (found["seconds"], found["training_seconds"]) == (1.0, 0.75)
     with pytest.raises(SystemExit, match="other flags"):
         compare_inference.train("vae", 0, [*shared, "--epochs", "2"], tmp_path)
     with pytest.raises(SystemExit):
