@@ -34,9 +34,9 @@ SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "short_run.py"
 # One layer of latents; the generator and the step size are those of train/latent_ebm.py.
 _SINGLE = ["--layers", "1", "--generator", "deconv"]
 _CHAIN = ["--step-size", "fixed", "--posterior-step-size", "0.1"]
-# Chosen on 500 held-out training digits, see docs/systems/chains.md.
+# The step sizes are the best of a few on 500 held-out training digits.
 _MOMENTUM = ["--step-size", "fixed", "--posterior-step-size", "0.06", "--posterior-momentum", "0.5"]
-_LEARNED_START = ["--encoder", "elbo", "--posterior-steps", "5"]
+_LEARNED_START = ["--encoder", "elbo", "--posterior-steps", "5", "--posterior-step-size", "0.05"]
 VARIANTS = {
     "short_run": [],
     "vae": ["--model", "vae"],

@@ -2,7 +2,11 @@
 
   python train/latent_ebm.py                                   digits, in minutes
   python train/latent_ebm.py --strategy mirrored               all GPUs of this machine
+  python train/latent_ebm.py --preset no_encoder               digits, by the paper's chain
   python train/latent_ebm.py --preset svhn                     the paper's settings
+
+By default the posterior chain has momentum and starts at what an encoder says; the paper's, without
+either, is that of all other presets.
 
 B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
 """
@@ -44,12 +48,12 @@ class Settings(ImageRunSettings):
     layout: str = flag("default", "the generator's stages", choices=LAYOUTS)
     energy_width: int = shared.width(200, "units of the energy's two hidden layers")
     prior_steps: int = shared.chain_steps(60, "K_0, steps of the prior chain", least=0)
-    posterior_steps: int = shared.chain_steps(20, "K_1, steps of the posterior chain", least=0)
+    posterior_steps: int = shared.chain_steps(5, "K_1, steps of the posterior chain", least=0)
     prior_step_size: float = shared.step_size(0.4, "s_0; the noise has this standard deviation")
-    posterior_step_size: float = shared.step_size(0.1, "s_1, likewise")
+    posterior_step_size: float = shared.step_size(0.05, "s_1, likewise")
     prior_momentum: float = shared.momentum("c_0, velocity that a step keeps, below 1")
-    posterior_momentum: float = shared.momentum("c_1, likewise")
-    encoder: str = shared.encoder()
+    posterior_momentum: float = shared.momentum("c_1, likewise", 0.5)
+    encoder: str = shared.encoder("elbo")
     learning_rate: float = shared.learning_rate(1.5e-3, "of the generator (Adam, beta_1 0.5)")
     energy_learning_rate: float = shared.learning_rate(3e-4, "of the energy (Adam, beta_1 0.5)")
     learning_rate_decay: float = shared.decay(0.88, "factor per epoch on the generator's")
@@ -59,7 +63,14 @@ class Settings(ImageRunSettings):
 
 
 # The paper's and its released code's values.
+_INFERENCE = {
+    "posterior_steps": 20,
+    "posterior_step_size": 0.1,
+    "posterior_momentum": 0.0,
+    "encoder": "none",
+}
 _PAPER = {
+    **_INFERENCE,
     "epochs": 200,
     "batch_size": 100,
     "latent_size": 100,
@@ -71,6 +82,7 @@ _PAPER = {
 }
 PRESETS = {
     "laptop": {},
+    "no_encoder": _INFERENCE,
     "svhn": {**_PAPER, "dataset": "svhn_cropped", "image_size": 32},
     "cifar10": {
         **_PAPER,

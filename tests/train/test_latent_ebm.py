@@ -317,7 +317,8 @@ class TestBadInput:
 def test_presets_are_the_papers(name):
     settings = latent_ebm.Settings(**latent_ebm.PRESETS[name])
     size = settings.image_size or 28
-    channels = 1 if name == "laptop" else 3
+    on_digits = name in ("laptop", "no_encoder")
+    channels = 1 if on_digits else 3
     model = latent_ebm.make_model(settings, (size, size, channels), 1000)
     parameters = model.generator.count_params()
     expected = {
@@ -328,6 +329,11 @@ def test_presets_are_the_papers(name):
     }
     assert parameters == expected.get(name, parameters)
     if name != "laptop":
+        assert model.encoder is None
+        assert settings.posterior_steps == (40 if name == "celeba128" else 20)
+        sampler = model.posterior_sampler
+        assert (sampler.step_size, sampler.momentum) == (0.1, 0.0)
+    if not on_digits:
         assert (settings.prior_steps, settings.prior_step_size) in ((60, 0.4), (80, 0.4))
         rates = model.optimizer.learning_rate, model.energy_optimizer.learning_rate
         assert [float(r) for r in rates] == pytest.approx([1e-4, 2e-5])

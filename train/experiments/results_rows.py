@@ -8,6 +8,7 @@ def rows() -> dict[str, str]:
     """Names to commands, without "python" and the folders."""
     table = {
         "latent_ebm_mnist5k": "train/latent_ebm.py",
+        "latent_ebm_mnist5k_no_encoder": "train/latent_ebm.py --preset no_encoder",
         "flow_ebm_eight_gaussians": "train/flow_ebm.py",
         "flow_ebm_twenty_five_gaussians": "train/flow_ebm.py --dataset twenty_five_gaussians "
         "--transitions 2 --epochs 20",

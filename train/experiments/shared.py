@@ -61,10 +61,10 @@ def momentum(text: str, default: float = 0.0) -> Any:
     return flag(default, text, least=0.0, most=0.99, group="sampler")
 
 
-def encoder() -> Any:
+def encoder(default: str = "none") -> Any:
     """Whether the posterior chain has one."""
     return flag(
-        "none",
+        default,
         "what the posterior chain starts from: the prior (none), or an encoder that learns as a "
         "VAE's (elbo) or from the ends of the chains (chain)",
         choices=("none", "elbo", "chain"),
@@ -121,8 +121,9 @@ def curves(settings: Any, panels: Mapping[str, tuple[str, ...]]) -> dict[str, tu
 
 
 def image_encoder(settings: Any, image_shape: tuple, sizes: int | tuple) -> keras.Layer:
-    """The encoder of images: of a VAE, or of a chain's start."""
-    width = 2 * settings.width
+    """The encoder of images: of a VAE, or half as wide of a chain's start, which the chain goes on
+    from."""
+    width = settings.width if settings.encoder != "none" else 2 * settings.width
     return tfebm.ConvEncoder(image_shape, sizes, width=width, dtype=settings.dtype_policy)
 
 
