@@ -102,7 +102,7 @@ def our_learner(side: str, data: ImageData, given: dict[str, Any]) -> Learner:
     return Learner(lambda: images.one_step(model, given), timing.clocked(epoch), look)
 
 
-def their_learners(found: peer.Peers) -> dict[str, Learner]:
+def their_learners(found: peer.Peers, variants: list[str]) -> dict[str, Learner]:
     def look(side: peer.Peer, variant: str) -> tuple[np.ndarray, np.ndarray]:
         arrays = side.look(variant)
         return arrays["reconstructions"], arrays["samples"]
@@ -114,7 +114,7 @@ def their_learners(found: peer.Peers) -> dict[str, Learner]:
             lambda side=side, variant=variant: look(side, variant),
         )
         for name, side in found.found.items()
-        for variant in VARIANTS
+        for variant in variants
     }
 
 
@@ -194,6 +194,7 @@ def main() -> None:
             "--distance": {**numbers, "default": 20.0, "help": "aim (%(default)s)"},
             "--epochs": {"type": int, "metavar": "N", "default": 14, "help": "%(default)s at most"},
             "--sides": {"nargs": "+", "choices": list(OURS), "default": list(OURS)},
+            "--variants": {"nargs": "+", "choices": VARIANTS, "default": VARIANTS},
         },
     )
     timing.use_cpu_only()
@@ -211,7 +212,7 @@ def main() -> None:
             n for n in options.sides if OURS[n][4] == "float32" or timing.computes_in_bfloat16()
         ]
         learners = {name: our_learner(name, data, given) for name in mine}
-        learners |= their_learners(peers)
+        learners |= their_learners(peers, options.variants)
         exact = {n: peer.Side(s.step, s.epoch, "bfloat16" not in n) for n, s in learners.items()}
         apart = peers.check(exact, images.TOLERANCE)
         courses = learn({name: learners[name] for name in exact}, data, options)
