@@ -5,8 +5,8 @@
   python train/latent_ebm.py --preset no_encoder               digits, by the paper's chain
   python train/latent_ebm.py --preset svhn                     the paper's settings
 
-By default the posterior chain has momentum and starts at what an encoder says; the paper's, without
-either, is that of all other presets.
+By default the posterior chain has momentum and starts at an encoder's draw. The other presets have
+the paper's chain, which is longer and has neither.
 
 B. Pang et al. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020.
 """
@@ -53,7 +53,7 @@ class Settings(ImageRunSettings):
     posterior_step_size: float = shared.step_size(0.05, "s_1, likewise")
     prior_momentum: float = shared.momentum("c_0, velocity that a step keeps, below 1")
     posterior_momentum: float = shared.momentum("c_1, likewise", 0.5)
-    encoder: str = shared.encoder("elbo")
+    encoder: str = shared.encoder("elbo", "; --preset no_encoder has a longer chain")
     learning_rate: float = shared.learning_rate(1.5e-3, "of the generator (Adam, beta_1 0.5)")
     energy_learning_rate: float = shared.learning_rate(3e-4, "of the energy (Adam, beta_1 0.5)")
     learning_rate_decay: float = shared.decay(0.88, "factor per epoch on the generator's")

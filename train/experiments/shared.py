@@ -61,12 +61,12 @@ def momentum(text: str, default: float = 0.0) -> Any:
     return flag(default, text, least=0.0, most=0.99, group="sampler")
 
 
-def encoder(default: str = "none") -> Any:
+def encoder(default: str = "none", more: str = "") -> Any:
     """Whether the posterior chain has one."""
     return flag(
         default,
         "what the posterior chain starts from: the prior (none), or an encoder that learns as a "
-        "VAE's (elbo) or from the ends of the chains (chain)",
+        f"VAE's (elbo) or from the ends of the chains (chain){more}",
         choices=("none", "elbo", "chain"),
         group="sampler",
     )
