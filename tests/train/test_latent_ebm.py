@@ -262,7 +262,7 @@ class TestBadInput:
             ("--sigma 0", "--sigma must be greater than 0.0"),
             ("--latent-size 0", "--latent-size must be at least 1"),
             ("--learning-rate nan", "--learning-rate must be a finite number"),
-            ("--preset laptap", "laptop, svhn"),
+            ("--preset laptap", "laptop, no_encoder, svhn"),
             ("--image-size 4", "8 pixels"),
             ("--layout cifar10", "`stages` end at an image of shape (32, 32, 1)"),
             ("--strategy multiworker", "TF_CONFIG, which is not set"),
