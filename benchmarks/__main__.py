@@ -30,6 +30,7 @@ NAMES = {
 ON_REQUEST = {
     "figures": "the pictures of records, drawn again",
     "step_size": "choosing step sizes: the training itself",
+    "bounds": "bounds on log p(x) through chains: a VAE's, importance samples",
     "bulk": "bulk jobs, with the extra `beam`: the bare scorer",
     "time_to_quality": "trains, for a quarter of an hour: PyTorch, until a stated quality",
     "compare_inference": "trains, for hours: short runs, encoders, priors",
@@ -56,7 +57,7 @@ def main() -> None:
     listed = "\n".join(f"  {name:<19}{what}" for name, what in names.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=f"{__doc__}\n{listed}\n\nThe last five run only where they are named.",
+        description=f"{__doc__}\n{listed}\n\nThe last six run only where they are named.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="see above; all by default")
