@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 import tfebm
 from tfebm.samplers import kinetic, log_det, step_size
 from tfebm.samplers.candidates import Options, Problem
+from tfebm.samplers.langevin import LangevinState
 from tfebm.samplers.log_det import log_det_of_map
 
 WIDTH = np.array([[2.0, 0.3, 0.1], [0.3, 1.0, 0.2], [0.1, 0.2, 0.5]])
@@ -98,27 +100,61 @@ def test_other_momenta_of_a_call_trace_nothing_anew_and_it_samples_the_target():
 @pytest.mark.parametrize("scale", [0.0, 0.5])
 def test_the_determinant_is_that_of_autodiff(scale):
     sampler = tfebm.ShortRunLangevin(4, STEPS.tolist(), scale, momentum=MOMENTA.tolist())
-    position, velocity = start(), start(seed=2)
-    seeds = tfebm.random.as_row_seeds(5, 5)
+    position, seeds = start(), tfebm.random.as_row_seeds(5, 5)
+    noise = np.random.default_rng(1).normal(size=(4, 5, 3))
+    injected = tf.constant(noise[..., :2]), tf.constant(noise[..., 2:])
+    velocity = kinetic.start_velocity(position, seeds)
+    if scale:
+        velocity = tuple(scale * part[0] for part in injected)
     both = tf.concat([*position, *velocity], axis=1)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(both)
         z, v = (both[:, :2], both[:, 2:3]), (both[:, 3:5], both[:, 5:])
-        path, _, last = sampler.follow(two_parts, z, seed=seeds, velocity=v)
+        path, _, last = sampler.follow(two_parts, z, noise=injected, velocity=v)
         # Without the last kick, which is a shear as well.
         end = tf.concat([*(part[-1] for part in path), *last.velocity], axis=1)
     jacobian = tape.batch_jacobian(end, both)
     expected = np.linalg.slogdet(jacobian)[1]
     closed = 2 * np.log(MOMENTA[1:, 0]).sum() + np.log(MOMENTA[1:, 1]).sum()
     np.testing.assert_allclose(expected, closed, rtol=1e-9)
-    _, change = kinetic.follow(sampler, two_parts, position, velocity, seed=seeds)
-    noise = np.stack([np.zeros((5, 3))] * 4)
-    if not scale:
-        _, v_end = reference(
-            join(position), noise, STEPS[:, SPREAD], MOMENTA[:, SPREAD], 0.0, join(velocity)
+    _, change = kinetic.follow(sampler, two_parts, position, seeds, noise=injected)
+    v_0 = join(velocity)
+    tables = STEPS[:, SPREAD], MOMENTA[:, SPREAD]
+    _, v_end = reference(join(position), noise, *tables, scale, v_0)
+    squares = (v_0**2).sum(axis=1) - (v_end**2).sum(axis=1)
+    np.testing.assert_allclose(change, closed + squares / 2 / (scale or 1.0) ** 2, rtol=1e-9)
+
+
+def test_the_bound_is_of_the_chain_that_samples():
+    sampler = tfebm.ShortRunLangevin(4, 0.2, [0.5, 0.3, 0.3, 0.0], momentum=0.6, jit_compile=False)
+    end, found = log_det_of_map(sampler, two_parts, start(), seed=7)
+    np.testing.assert_allclose(join(end), join(sampler(two_parts, start(), seed=7)), rtol=1e-12)
+    assert bool(tf.reduce_all(found.valid))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.2])
+def test_a_report_of_all_criteria_changes_none_of_them(scale):
+    sampler = tfebm.ShortRunLangevin(3, 0.1, scale, momentum=0.5)
+    z = start(rows=30)
+    given = {"seed": 0, "values": [0.15, 0.3], "num_chains": 6}
+    for criterion in ("entropy", "ksd"):
+        alone, all_of_them = (
+            step_size.tune(sampler, two_parts, z, criterion=criterion, report=report, **given)
+            for report in ("chosen", "all")
         )
-        squares = (join(velocity) ** 2).sum(axis=1) - (v_end**2).sum(axis=1)
-        np.testing.assert_allclose(change, closed + squares / 2, rtol=1e-9)
+        for one, other in zip(alone.candidates, all_of_them.candidates, strict=True):
+            assert getattr(one, criterion) == pytest.approx(getattr(other, criterion), rel=1e-9)
+            assert other.kl is not None
+
+
+def test_momenta_that_were_tuned_to_0_have_the_bound_of_the_chain_without():
+    plain, moving = (tfebm.ShortRunLangevin(3, 0.1, 0.5, momentum=c) for c in (0.0, 0.5))
+    zeros = tf.constant([[0.7], [0.0], [0.0]])  # that of the first step is not read
+    end, found = log_det_of_map(moving, two_parts, start(), seed=0, momentum=zeros)
+    expected_end, expected = log_det_of_map(plain, two_parts, start(), seed=0)
+    np.testing.assert_allclose(join(end), join(expected_end), rtol=1e-12)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-9)
+    assert bool(tf.reduce_all(found.valid))
 
 
 def kl_of(steps, momenta, precision, mean):
@@ -260,6 +296,9 @@ class TestRefusals:
         some = tfebm.ShortRunLangevin(2, 0.1, momentum=[0.5, 0.0])
         with pytest.raises(tfebm.InvalidInputError, match="0 is infinitely far"):
             step_size.tune(some, two_parts, z, seed=0, search="gradient")
+        some = tfebm.ShortRunLangevin(3, 0.1, momentum=[0.5, 0.0, 0.5])
+        with pytest.raises(tfebm.InvalidInputError, match="Give momenta above 0"):
+            step_size.tune(some, two_parts, z, seed=0, values=[0.1])
 
     def test_a_random_energy_has_no_determinant(self):
         def energy(z):
@@ -268,3 +307,27 @@ class TestRefusals:
         sampler = tfebm.ShortRunLangevin(3, 0.1, momentum=0.5)
         with pytest.raises(tfebm.InvalidInputError, match="two energies for one point"):
             log_det_of_map(sampler, energy, tf.ones([4, 2]), seed=0)
+
+
+class HeavyBall(tfebm.samplers.Chain):
+    """A sampler of a stranger, whose `momentum` is none of ours."""
+
+    step_size, noise_scale = 0.1, 0.0
+
+    def __init__(self, num_steps, momentum="nesterov"):
+        super().__init__(num_steps, jit_compile=False)
+        self.momentum = momentum
+
+    def init(self, call, position):
+        return LangevinState(position, [])
+
+    def step(self, call, k, state):
+        energy, grads = call.energy_and_grads(k, state.position)
+        moved = [z - 0.01 * g for z, g in zip(state.position, grads, strict=True)]
+        return LangevinState(moved, []), tfebm.samplers.chain.StepInfo(energy, grads)
+
+
+def test_a_strangers_momentum_is_its_own():
+    model = tfebm.ShortRunModel(keras.layers.Dense(4), 2, HeavyBall(3))
+    assert model.posterior_momentum is None
+    assert model.infer(np.zeros((5, 4), np.float32)).shape == (5, 2)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfebm import random
 from tfebm.errors import InvalidInputError
-from tfebm.samplers import calls, criteria, log_det
+from tfebm.samplers import calls, criteria, kinetic, log_det
 from tfebm.samplers.chain import Chain
 from tfebm.types import EnergyFn, Latents, Seed, Tensor
 
@@ -219,9 +219,15 @@ def choose(
             if criterion == "kl"
             else "the criterion is finite for none"
         )
+        momenta = [c.momentum[1:] for c in candidates if c.momentum is not None]
+        if criterion == "kl" and any(not np.all(c > 0) for c in momenta):
+            reason += ". A chain that keeps velocity at some steps and none at others has no bound"
+            remedy = "Give momenta above 0"
+        else:
+            remedy = "Try smaller `values`"
         raise NoStepSize(
             f"None of the {len(candidates)} step sizes tried, from {tables.min():.3g} to "
-            f"{tables.max():.3g}, can be chosen: {reason}. Try smaller `values`."
+            f"{tables.max():.3g}, can be chosen: {reason}. {remedy}."
         )
     chosen = min(usable, key=lambda i: candidates[i].score(criterion))
     return Tuning(criterion, family, tuple(candidates), chosen)
@@ -250,14 +256,19 @@ def _evaluate(
         rows = _repeated(context, chains)
         steps, *momenta = settings
         given = {"seed": seeds, "step_size": steps}
-        if momenta and "kl" in options.criteria:
+        given["momentum"] = momenta[0] if momenta else None
+        is_kinetic = momenta and "kl" in options.criteria
+        if is_kinetic:
             path, closed = log_det.log_det_with_momentum(
-                sampler, energy_fn, position, rows, seeds, momentum=momenta[0], **given
+                sampler, energy_fn, position, rows, seeds, **given
             )
+        # Without noise the bound is of a chain that does not begin at rest, see `kinetic`.
+        if not is_kinetic or (len(options.criteria) > 1 and not kinetic.temperature(sampler)):
+            sampled = sampler.path(energy_fn, position, *rows, **given)
+            path = path if is_kinetic else sampled
         else:
-            given["momentum"] = momenta[0] if momenta else None
-            path = sampler.path(energy_fn, position, *rows, **given)
-        end = tf.nest.map_structure(lambda z: z[-1], path)
+            sampled = path
+        end = tf.nest.map_structure(lambda z: z[-1], sampled)
         if "ksd" in options.criteria:
             energy, grads = calls.energy_and_grads(energy_fn, end, rows)
         else:
@@ -272,8 +283,11 @@ def _evaluate(
                     *(energy_fn, first, context, steps, seeds[::chains], options.log_det),
                     differentiable=gradient and options.criteria[0] == "kl",
                 )
-            start = log_start[::chains]
-            values["kl"] = criteria.conditional_kl(start, found.value, energy[::chains])
+            start, of_path = log_start[::chains], energy
+            if path is not sampled:
+                ends = tf.nest.map_structure(lambda z: z[-1], path)
+                of_path = calls.row_energy(energy_fn, ends, rows)
+            values["kl"] = criteria.conditional_kl(start, found.value, of_path[::chains])
             values["valid"] = found.valid
         if "entropy" in options.criteria:
             values["entropy"] = criteria.entropy_kl(end, energy, num_chains=chains)

@@ -276,8 +276,8 @@ class Chain(SamplerSettings):
 
     @property
     def has_momentum(self) -> bool:
-        """Whether any of its steps keeps velocity."""
-        return bool(np.any(np.asarray(self.momentum) != 0))
+        """Whether any of its steps keeps velocity, as a sampler that takes `momentum` may."""
+        return "momentum" in self.accepts and bool(np.any(np.asarray(self.momentum) != 0))
 
     def _arguments(
         self,

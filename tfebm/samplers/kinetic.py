@@ -6,11 +6,16 @@ the first begins with c v + T sqrt(1 - c**2) e, which scales v by c. So for fixe
 
     log |det d(z_K, v_K) / d(z_0, v_0)| = sum_k sum_p d_p log c[k, p],    k = 2, ..., K
 
-for parts p of d_p dimensions, and is one to one wherever all c are above 0. With v_0 ~ N(0, I),
+for parts p of d_p dimensions, and is one to one wherever all c are above 0. The chain begins with
+v_0 = T e_1, and with N, the density of that,
 
     log p(x) >= E[log p(x, z_K) + log N(v_K) - log q(z_0) - log N(v_0) + log |det|]
 
-where N, the standard normal density, stands for the velocity's in the joint density.
+whatever density N stands for the velocity's in the joint one. A chain without noise begins at rest,
+which has no density. Its bound is that of the same steps from v_0 ~ N(0, I).
+
+What the bound costs: a step forgets a part of v, for which it pays d log(1 / c) nats at most. A
+chain of small c has a loose bound, however good its ends are.
 
 References: A. Caterini, A. Doucet, D. Sejdinovic. Hamiltonian Variational Auto-Encoder. NeurIPS
 2018, section 3 (the bound, with other schedules). R. Neal. Hamiltonian Importance Sampling. 2005.
@@ -19,6 +24,7 @@ References: A. Caterini, A. Doucet, D. Sejdinovic. Hamiltonian Variational Auto-
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfebm import random
@@ -42,11 +48,16 @@ def start_velocity(position: Latents, seeds: Tensor) -> Latents:
     return tf.nest.pack_sequence_as(position, parts)
 
 
+def temperature(sampler: chain.Chain) -> float:
+    """T of the first step: above 0, v_0 is the chain's own."""
+    return float(np.ravel(sampler.noise_scale)[0]) if sampler.num_steps else 0.0
+
+
 def follow(
     sampler: chain.Chain,
     energy_fn: EnergyFn,
     position: Latents,
-    velocity: Latents,
+    seeds: Tensor,
     *context: Tensor,
     **options: Any,
 ) -> tuple[Latents, Tensor]:
@@ -58,7 +69,7 @@ def follow(
         sampler: A `ShortRunLangevin` or the like.
         energy_fn: U. `energy_fn(position, *context) -> [B]`.
         position: z_0.
-        velocity: v_0.
+        seeds: int32 `[B, 2]`, of v_0 where the chain has no noise.
         *context: The energy's.
         **options: Of `sampler.path`.
 
@@ -66,16 +77,23 @@ def follow(
         z_0, ..., z_K, each part `[K + 1, B, ...]`; and `[B]`, float64:
         log N(v_K) - log N(v_0) + log |det|, -inf where a momentum is 0.
     """
-    path, call, last = sampler.follow(energy_fn, position, *context, velocity=velocity, **options)
+    scale = temperature(sampler)
+    if scale:
+        path, call, last = sampler.follow(energy_fn, position, *context, **options)
+        velocity = [scale * e for e in call.noise(tf.constant(0))]
+    else:
+        scale, start = 1.0, start_velocity(position, seeds)
+        path, call, last = sampler.follow(energy_fn, position, *context, velocity=start, **options)
+        velocity = tf.nest.flatten(start)
     change = tf.zeros([calls.num_rows(position)], tf.float64)
     if not sampler.num_steps:
         return path, change
     end = [z[-1] for z in tf.nest.flatten(path)]
     _, grads = calls.energy_and_grads(energy_fn, call.pack(end), context)
-    parts = zip(last.velocity, tf.nest.flatten(velocity), grads, strict=True)
+    parts = zip(last.velocity, velocity, grads, strict=True)
     for i, (v, first, grad) in enumerate(parts):
         v = v - tf.cast(0.5 * call.step_sizes[-1, i], v.dtype) * grad  # the kick that was owed
-        change += 0.5 * (_squares(first) - _squares(v))
+        change += 0.5 * (_squares(first) - _squares(v)) / scale**2
         momenta = tf.cast(call.momenta[1:, i], tf.float64)
         change += math.prod(first.shape[1:]) * tf.reduce_sum(tf.math.log(momenta))
     return path, change

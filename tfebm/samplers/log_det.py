@@ -97,8 +97,9 @@ def log_det_of_map(
     the error of the quadrature, which falls geometrically in `num_lanczos`; `num_probes` *
     `num_lanczos` products per factor whatever d is. It sees negative factors only by chance.
 
-    A chain with momentum starts at a velocity v_0 ~ N(0, I) and takes none of these products: its
-    determinant is exact and the same for all rows, `method` and what follows it are not read.
+    A chain with momentum takes none of these products: its determinant is exact and the same for
+    all rows, `method` and what follows it are not read. Its `value` is that of
+    `tfebm.samplers.kinetic`, with the velocity's densities in it.
 
     Compiled once per `energy_fn` and cached in the sampler; other step sizes never compile anew.
 
@@ -107,7 +108,9 @@ def log_det_of_map(
         energy_fn: `energy_fn(position, *context) -> [B]`, twice differentiable, without dropout.
         position: z_0: a float tensor `[B, ...]` or a tuple of them.
         *context: Tensors with one row per row of `position`, or scalars.
-        seed: As the sampler's; the noise is the same. The probes are drawn from it too.
+        seed: As the sampler's; the noise is the same. The probes are drawn from it too, and the
+            first velocity of a chain with momentum and without noise, which otherwise begins at
+            rest.
         noise: As the sampler's. Without `seed` the probes then come from a fixed seed.
         step_size: As the sampler's.
         momentum: As the sampler's.
@@ -173,6 +176,10 @@ def _compute(
     num_rows = calls.num_rows(position)
     seeds = None if seed is None else random.as_row_seeds(seed, num_rows)
     moves = sampler.has_momentum or momentum is not None
+    momenta = sampler.momentum_table(momentum, position) if moves else None
+    if closed and momenta is not None and sampler.num_steps > 1 and tf.executing_eagerly():
+        # Momenta that were tuned to 0 are a chain without; that of the first step is not read.
+        closed = bool(np.any(momenta.numpy()[1:] != 0))
     function = sampler.plain_graph(_of_map, energy_fn, (position, *context), (options, closed))
     end, log_det, is_random = function(
         position,
@@ -180,7 +187,7 @@ def _compute(
         seeds,
         noise,
         sampler.step_table(step_size, position),
-        sampler.momentum_table(momentum, position) if moves else None,
+        momenta,
         random.as_row_seeds(0, num_rows) if seeds is None else seeds,
     )
     check_not_random(is_random)
@@ -229,13 +236,12 @@ def log_det_with_momentum(
         energy_fn: The energy.
         position: z_0.
         context: The energy's.
-        seeds: int32 `[B, 2]`, of v_0.
+        seeds: int32 `[B, 2]`, of v_0 where the chain has no noise.
         momentum: `[K, P]`.
         **given: Seeds, noise and step sizes, as the sampler takes them.
     """
-    velocity = kinetic.start_velocity(position, seeds)
     path, change = kinetic.follow(
-        sampler, energy_fn, position, velocity, *context, momentum=momentum, **given
+        sampler, energy_fn, position, seeds, *context, momentum=momentum, **given
     )
     smallest = tf.reduce_min(tf.cast(momentum[1:], tf.float64))  # infinite for a single step
     finite = tf.reduce_all([_all_finite(z) for z in tf.nest.flatten(path)], axis=0)
