@@ -259,6 +259,15 @@ class TestEvidence:
         error = np.std(bound.importance_weighted - exact) / 10
         assert np.mean(bound.importance_weighted - exact) < 5 * error + 1e-3
 
+    def test_the_default_search_finds_small_step_sizes_too(self):
+        model = self.model(0.25)
+        steep = tfebm.ShortRunModel(
+            model.generator, 2, model.posterior_sampler, tfebm.GaussianLikelihood(0.02)
+        )
+        chosen = steep.evidence_sampler(vectors(8, 4), num_steps=3)
+        assert np.max(chosen.step_size) < 0.03
+        assert steep.evidence_bound(vectors(20, 4), sampler=chosen).valid_share == 1.0
+
     def test_samples_around_the_chains_find_the_evidence_and_the_posterior(self):
         x = vectors(100, 4)
         # Any chain does: from wherever it ends, a Newton step finds the posterior's mean.
