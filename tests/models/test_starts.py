@@ -141,7 +141,68 @@ def test_a_collapsed_encoder_is_said(objective):
         model.fit(X, verbose=0)
 
 
+def test_the_elbo_is_of_the_energy_that_the_step_has():
+    heavy = keras.optimizers.schedules.ExponentialDecay(20.0, 1000, 1.0)
+    model = linear_model(1, prior_schedule=heavy)
+    model.compile(encoder_optimizer=keras.optimizers.Adam(0.05))
+    model.fit(X, epochs=250, batch_size=64, verbose=0)
+    means = model.inference.first.q.moments(tf.constant(X))[0][0]
+    expected, whole = (
+        np.linalg.solve(W.T @ W / SIGMA**2 + weight * np.eye(2), W.T @ X.T).T / SIGMA**2
+        for weight in (20.0, 1.0)
+    )
+    assert np.abs(means - expected).mean() < 0.2 * np.abs(whole - expected).mean()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Listening(keras.layers.Dense):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.heard = []
+
+    def call(self, x, training=None):
+        self.heard.append(training)
+        return super().call(x)
+
+
+def test_an_encoder_learns_in_one_pass_and_begins_the_chain_as_in_inference():
+    model = linear_model()
+    model = tfebm.ShortRunModel(model.generator, 2, model.posterior_sampler, encoder=Listening(4))
+    model.compile()
+    model.encoder.heard.clear()
+    model.fit(X[:8], batch_size=8, verbose=0)
+    assert model.encoder.heard.count(True) == 1
+    assert len(model.encoder.heard) == 2
+
+
+def test_the_divergence_is_from_the_prior_of_now():
+    model = linear_model(scale=1.0)
+    model.prior_scale = 3.0
+    model.encoder.set_weights([np.zeros((4, 4), np.float32), np.zeros(4, np.float32)])
+    model.compile(encoder_optimizer=keras.optimizers.SGD(0.0))
+    found = model.fit(X, verbose=0).history["kl"][0]
+    # Two units of variance 1 from variance 9.
+    assert found == pytest.approx(2 * (np.log(3) + 1 / 18 - 0.5), rel=1e-5)
+
+
 class TestRefusals:
+    def test_what_belongs_to_a_model_from_its_making(self):
+        model = linear_model()
+        with pytest.raises(tfebm.InvalidInputError, match="Received 'chain'"):
+            model.encoder_objective = "chain"
+        with pytest.raises(tfebm.InvalidInputError, match="`encoder` is fixed"):
+            model.encoder = keras.layers.Dense(4)
+        assert model.get_config()["encoder_objective"] == model.encoder_objective == "elbo"
+        without = tfebm.ShortRunModel(model.generator, 2)
+        with pytest.raises(tfebm.InvalidInputError, match="`encoder` is fixed"):
+            without.encoder = keras.layers.Dense(4)
+
+    def test_a_chain_without_noise_has_no_law_to_learn(self):
+        still = tfebm.ShortRunLangevin(2, 0.1, noise_scale=0.0)
+        given = {"posterior_sampler": still, "encoder": keras.layers.Dense(4)}
+        with pytest.warns(UserWarning, match="no noise: every example has one end"):
+            tfebm.ShortRunModel(keras.layers.Dense(4), 2, encoder_objective="chain", **given)
+
     def test_an_objective_without_an_encoder(self):
         with pytest.raises(tfebm.InvalidInputError, match="without an `encoder`"):
             tfebm.ShortRunModel(keras.layers.Dense(4), 2, encoder_objective="elbo")

@@ -1,4 +1,4 @@
-"""An encoder of sentences, for the baselines that infer latents without a chain."""
+"""An encoder of sentences, of a `VAE` and of a chain's start."""
 
 from typing import Any
 

@@ -215,13 +215,13 @@ def _squashed_as_by(generator: keras.layers.Layer, size: LatentSize) -> str | No
     return None
 
 
-def take_encoder(model: Any, encoder: Any, objective: Any) -> None:
+def take_encoder(model: Any, encoder: Any) -> None:
     """Sets a model's encoder, or None, and names its optimizer."""
     if encoder is not None:
         check_network("encoder", encoder)
         check_one_input("encoder", encoder, "the examples")
         model.optimized = {**model.optimized, "encoder_optimizer": "encoder"}
-    model.encoder, model.encoder_objective = encoder, objective
+    model.encoder = encoder
 
 
 def of_encoder(model: Any, optimizer: Any) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Latents inferred by a short chain."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfebm import checks, objectives, random
+from tfebm.errors import InvalidInputError
 from tfebm.models import arguments, gradients, latents, rows
 from tfebm.models.parts import Batch, Examples, Lesson, PosteriorChain, Prior
-from tfebm.models.starts import PriorStart, Start
+from tfebm.models.starts import EncoderObjective, PriorStart, Start
 from tfebm.samplers import Chain, log_det
 from tfebm.samplers.chain import check_differentiable
 from tfebm.types import Latents, Tensor
@@ -58,6 +61,15 @@ class ChainInference(PosteriorChain):
         arguments.check_schedule("prior_schedule", prior_schedule)
         super().__init__(examples, prior)
         self.generator, self.first = generator, first or PriorStart(prior)
+        has_noise = noise_schedule is not None or bool(np.any(sampler.noise_scale))
+        if self.first.objective == "chain" and not has_noise:
+            warnings.warn(
+                'The encoder learns the law of the ends of chains (`encoder_objective="chain"`), '
+                "and these chains have no noise: every example has one end, and the encoder's "
+                "spread goes to 0. Give `posterior_sampler` a `noise_scale`, such as 1, or learn "
+                'the encoder by "elbo".',
+                stacklevel=3,
+            )
         self.watchers = self.first.watchers
         self.sampler = self.first_sampler = sampler
         self.num_chains, self.scale_by_sigma = int(num_chains), bool(scale_by_sigma)
@@ -84,6 +96,18 @@ class ChainInference(PosteriorChain):
     def metric_names(self) -> tuple[str, ...]:
         names = "generator_loss", "likelihood_grad_norm", "displacement_posterior"
         return (*names, *self.first.metric_names)
+
+    @property
+    def encoder_objective(self) -> EncoderObjective | None:
+        """How the encoder of the start learns; None without one."""
+        return self.first.objective
+
+    @encoder_objective.setter
+    def encoder_objective(self, value: Any) -> None:
+        raise InvalidInputError(
+            "`encoder_objective` is fixed when a model is made: its learning step belongs to it. "
+            f"Received {value!r}. Make a new model of the same networks."
+        )
 
     @property
     def answers(self) -> frozenset[str]:
@@ -122,11 +146,10 @@ class ChainInference(PosteriorChain):
         x: Tensor,
         seeds: Tensor,
         compiled: bool = True,
-        training: bool | None = None,
         **options: Tensor,
     ) -> tuple[Latents, Latents]:
         """Start and end of the chain on U_post."""
-        start, streams = self.first.draw(x, seeds, training)
+        start, streams = self.first.draw(x, seeds)
         chain = self.sampler if compiled else self.sampler.run
         options |= self.current_settings()
         return start, chain(self.joint.posterior_energy, start, x, seed=streams, **options)
@@ -136,19 +159,26 @@ class ChainInference(PosteriorChain):
         options = {}
         if self.noise_schedule is not None:
             options["noise_scale"] = self.noise_schedule(batch.step)
-        if self.prior_schedule is None and not self.examples.draws_masks:
-            return self._chain(batch.x, batch.seeds, training=True, **options)
-        masks = random.fold_in(batch.seeds, random.DROPOUT)
-        start, streams = self.first.draw(batch.x, batch.seeds, training=True)
+        if not self._has_learning_energy(batch):
+            return self._chain(batch.x, batch.seeds, **options)
+        start, streams = self.first.draw(batch.x, batch.seeds)
         options |= self.current_settings()
-        schedule = self.prior_schedule
-        weight = tf.constant(1.0) if schedule is None else schedule(batch.step)
-        weight = tf.ensure_shape(tf.cast(weight, tf.float32), [])
-        context = (batch.x, masks, weight)
+        context = (batch.x, *self._of_step(batch))
         end = self.sampler(
             self.learning_energy, start, *context, seed=streams, with_step=True, **options
         )
         return start, end
+
+    def _has_learning_energy(self, batch: Batch) -> bool:
+        """Whether U_post of this batch is not that of inference."""
+        return batch.training and (self.prior_schedule is not None or self.examples.draws_masks)
+
+    def _of_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Masks and weight of `learning_energy` in a step."""
+        schedule = self.prior_schedule
+        weight = tf.constant(1.0) if schedule is None else schedule(batch.step)
+        masks = random.fold_in(batch.seeds, random.DROPOUT)
+        return masks, tf.ensure_shape(tf.cast(weight, tf.float32), [])
 
     def learning_energy(
         self, z: Latents, x: Tensor, masks: Tensor, weight: Tensor, step: int | Tensor = 0
@@ -193,9 +223,18 @@ class ChainInference(PosteriorChain):
             "likelihood_grad_norm": gradients.row_norms(descent.towards) * of_rows,
             "displacement_posterior": gradients.moved(z, start),
         }
-        of_start = self.first.learn(batch, z)
+        of_start = self.first.learn(batch, z, self._energy_of(batch))
         loss = scale * error + descent.penalties + of_start.loss
         return z, Lesson({**descent.grads, **of_start.grads}, {**seen, **of_start.seen}, loss)
+
+    def _energy_of(self, batch: Batch) -> Callable[[Latents, Tensor], Tensor]:
+        """U_post(z; x) of a batch."""
+        if not self._has_learning_energy(batch):
+            return self.joint.posterior_energy
+        masks, weight = self._of_step(batch)
+        # Masks behind those of the chain and of the generator.
+        step = self.sampler.num_steps + 1
+        return lambda z, x: self.learning_energy(z, x, masks, weight, step)
 
     # ---- Row functions ------------------------------------------------------------------
 

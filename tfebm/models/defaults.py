@@ -36,7 +36,7 @@ class Defaults(NamedTuple):
     """Of `ShortRunModel`."""
     short_run_optimizers: Optimizers
     encoder_optimizers: Optimizers
-    """Of `VAE`."""
+    """Of `VAE`, and of an encoder where a chain starts."""
 
     def with_encoder(
         self, optimizers: dict[str, keras.optimizers.Optimizer], encoder: Any

@@ -66,11 +66,12 @@ class LatentEBM(LatentModel):
         InvalidInputError: A latent size that does not fit the networks, an energy that is not one
             value per row, a network that computes in float16, or a negative `energy_l2`.
 
-    Metrics, all means over examples: `loss`, the generator's loss and the penalties of both
+    Metrics, all means over examples: `loss`, the generator's loss and the penalties of all
     networks' layers, NaN or infinite where an energy is (its own loss, `energy_gap`, is not among
     it: it says which way to go, and is near 0 when all is well); `generator_loss`, the
     likelihood's error at z+; `energy_posterior`, E(z+); `energy_prior`, E(z-); `energy_gap`, their
-    difference; `reconstruction_mse`; norms of gradients and of what the chains move.
+    difference; `reconstruction_mse`; norms of gradients and of what the chains move; with an
+    encoder `encoder_loss`, its objective, and `kl`, of the start from N(0, prior_scale**2 I).
 
     Example:
 
@@ -109,6 +110,7 @@ class LatentEBM(LatentModel):
     posterior_step_size = PartSetting("inference", "step_size")
     posterior_momentum = PartSetting("inference", "momentum")
     num_chains = PartSetting("inference")
+    encoder_objective = PartSetting("inference")
     scale_by_sigma = PartSetting("inference")
     prior_sampler = PartSetting("prior", "sampler")
     energy_l2 = PartSetting("prior")
@@ -133,7 +135,7 @@ class LatentEBM(LatentModel):
         super().__init__(seed=seed, **kwargs)
         size = arguments.checked_size(latent_size, generator, energy=energy)
         self.generator, self.energy = generator, energy
-        arguments.take_encoder(self, encoder, encoder_objective)
+        arguments.take_encoder(self, encoder)
         examples = of_generator(generator, size, self.decode, likelihood, self.seed)
         networks.build_energy(
             energy, (sum(latents.sizes(size)),), "latents", "Change `latent_size`"
@@ -183,7 +185,7 @@ class LatentEBM(LatentModel):
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
 
         Raises:
-            ValueError: A loss or metrics (the model has its own), one optimizer for both
+            ValueError: A loss or metrics (the model has its own), one optimizer for several
                 networks, mixed_float16, or under a strategy of several replicas
                 `steps_per_execution > 1` or `jit_compile=True`.
         """

@@ -54,6 +54,8 @@ class GaussianEncoder:
             if not self.network.built:
                 self.network.build((None, *self._examples.shape))
             output = self.network(self._examples.two())
+        except (InvalidInputError, MemoryError, tf.errors.ResourceExhaustedError):
+            raise  # a network that is too large takes the examples all the same
         except Exception as error:
             raise InvalidInputError(
                 f"The encoder does not take examples of shape [{', '.join(map(str, shape))}], as "

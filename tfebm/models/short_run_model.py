@@ -18,7 +18,7 @@ from tfebm.samplers import Chain
 
 @keras.saving.register_keras_serializable(package="tfebm")
 class ShortRunModel(LatentModel):
-    """A generator learned with short-run inference: no encoder, one chain per example.
+    """A generator learned with short-run inference: a short chain per example.
 
         p(x, z) = N(z; 0, prior_scale**2 I) p(x | g(z))
         U(z; x) = -log p(x | g(z)) + |z|**2 / (2 prior_scale**2)
@@ -59,8 +59,9 @@ class ShortRunModel(LatentModel):
             computes in float16.
 
     Metrics, all means over examples: `loss`, what the generator descends: `generator_loss`, the
-    likelihood's error at z+, and the penalties of its layers; `reconstruction_mse`; the norms of
-    the likelihood's gradient and of what the chain moves.
+    likelihood's error at z+, and the penalties of the networks' layers; `reconstruction_mse`; the
+    norms of the likelihood's gradient and of what the chain moves; with an encoder `encoder_loss`,
+    its objective, and `kl`, of the chain's start from N(0, prior_scale**2 I).
 
     Example:
 
@@ -105,6 +106,7 @@ class ShortRunModel(LatentModel):
     posterior_step_size = PartSetting("inference", "step_size")
     posterior_momentum = PartSetting("inference", "momentum")
     num_chains = PartSetting("inference")
+    encoder_objective = PartSetting("inference")
     scale_by_sigma = PartSetting("inference")
     noise_schedule = PartSetting("inference")
     prior_schedule = PartSetting("inference")
@@ -128,7 +130,7 @@ class ShortRunModel(LatentModel):
         super().__init__(seed=seed, **kwargs)
         size = arguments.checked_size(latent_size, generator)
         self.generator = generator
-        arguments.take_encoder(self, encoder, encoder_objective)
+        arguments.take_encoder(self, encoder)
         examples = of_generator(generator, size, self.decode, likelihood, self.seed)
         if posterior_sampler is None:
             posterior_sampler = examples.defaults.short_run_sampler()
@@ -158,7 +160,7 @@ class ShortRunModel(LatentModel):
             **kwargs: `jit_compile`, `run_eagerly`, `steps_per_execution` of `keras.Model`.
 
         Raises:
-            ValueError: A loss or metrics (the model has its own), one optimizer for both
+            ValueError: A loss or metrics (the model has its own), one optimizer for several
                 networks, mixed_float16, or under a strategy of several replicas
                 `steps_per_execution > 1` or `jit_compile=True`.
         """

@@ -1,7 +1,7 @@
 """Where a chain that infers latents begins: at the prior's Gaussian, or at an encoder's."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import keras
@@ -10,7 +10,7 @@ from tfebm import checks, objectives, random
 from tfebm.errors import InvalidInputError
 from tfebm.models import gaussians, gradients
 from tfebm.models.moments import GaussianEncoder, total
-from tfebm.models.parts import Batch, Examples, Joint, Lesson, Prior, Watcher
+from tfebm.models.parts import Batch, Examples, Lesson, Prior, Watcher
 from tfebm.types import Latents, Tensor
 
 EncoderObjective = Literal["elbo", "chain"]
@@ -20,27 +20,34 @@ class Start(abc.ABC):
     """The law of z_0 given x, and what learns it."""
 
     metric_names: ClassVar[tuple[str, ...]] = ()
+    objective: EncoderObjective | None = None
+    """How it learns."""
     watchers: Sequence[Watcher] = ()
     """See `Inference`."""
 
     @abc.abstractmethod
-    def draw(
-        self, x: Tensor, seeds: Tensor, training: bool | None = None
-    ) -> tuple[Latents, Tensor]:
-        """z_0, and the streams that the chain goes on with.
+    def draw(self, x: Tensor, seeds: Tensor) -> tuple[Latents, Tensor]:
+        """z_0, and the streams that the chain goes on with; networks run as in inference.
 
         Args:
             x: Examples `[B, ...]`.
             seeds: int32 `[B, 2]`.
-            training: Of the networks.
         """
 
     @abc.abstractmethod
     def log_prob(self, z: Latents, x: Tensor) -> Tensor:
         """log q(z_0 | x), `[B]`."""
 
-    def learn(self, batch: Batch, end: Latents) -> Lesson:
-        """What it learns from a batch, whose chains ended at `end`."""
+    def learn(
+        self, batch: Batch, end: Latents, energy: Callable[[Latents, Tensor], Tensor]
+    ) -> Lesson:
+        """What it learns from a batch.
+
+        Args:
+            batch: Examples, seeds and weights.
+            end: z_K of each row.
+            energy: U_post(z; x) of this step, with its schedule and its dropout masks: `[B]`.
+        """
         return Lesson({}, {}, 0.0)
 
 
@@ -50,9 +57,7 @@ class PriorStart(Start):
     def __init__(self, prior: Prior) -> None:
         self._prior = prior
 
-    def draw(
-        self, x: Tensor, seeds: Tensor, training: bool | None = None
-    ) -> tuple[Latents, Tensor]:
+    def draw(self, x: Tensor, seeds: Tensor) -> tuple[Latents, Tensor]:
         return self._prior.start(seeds, random.POSTERIOR)
 
     def log_prob(self, z: Latents, x: Tensor) -> Tensor:
@@ -65,8 +70,11 @@ class EncoderStart(Start):
         "elbo":   it descends E_q[U_post(z; x) + log q(z | x)], the generator held still;
         "chain":  it descends -log q(z_K | x), at the end of the chain.
 
-    "elbo" is a VAE's encoder, and may collapse where a VAE's does. "chain" is maximum likelihood of
-    the chain's ends: an encoder that has collapsed starts chains at the prior, as no encoder does.
+    "elbo" is a VAE's encoder, and may collapse where a VAE's does. While learning, U_post is that
+    of the step: with the prior's weight of a `prior_schedule`, and dropout masks where the
+    generator has them. "chain" is maximum likelihood of the chain's ends: an encoder that has
+    collapsed starts chains at the prior, as no encoder does. It learns the law that the chain has,
+    which at a noise scale T far below 1 is narrower than the posterior, and without noise a point.
 
     Args:
         examples: Of the model.
@@ -88,7 +96,7 @@ class EncoderStart(Start):
         encoder: keras.layers.Layer,
         objective: EncoderObjective,
     ) -> None:
-        self._joint, self._scale = Joint(examples, prior), prior.scale
+        self._prior = prior
         others = {
             "elbo": 'Learn it by `encoder_objective="chain"`',
             "chain": "Lower the chain's noise",
@@ -100,25 +108,26 @@ class EncoderStart(Start):
         self.watchers = (self.q.warn_of_collapse,)
         self.objective = objective
 
-    def draw(
-        self, x: Tensor, seeds: Tensor, training: bool | None = None
-    ) -> tuple[Latents, Tensor]:
+    def draw(self, x: Tensor, seeds: Tensor) -> tuple[Latents, Tensor]:
         streams = random.fold_in(seeds, random.POSTERIOR)
-        return self.q.draw(self.q.moments(x, training), streams), streams
+        return self.q.draw(self.q.moments(x), streams), streams
 
     def log_prob(self, z: Latents, x: Tensor) -> Tensor:
         return self.q.log_prob(self.q.moments(x), z)
 
-    def learn(self, batch: Batch, end: Latents) -> Lesson:
+    def learn(
+        self, batch: Batch, end: Latents, energy: Callable[[Latents, Tensor], Tensor]
+    ) -> Lesson:
         def loss() -> tuple[Tensor, tuple[Tensor, Tensor]]:
             moments = self.q.moments(batch.x, batch.training)
             if self.objective == "elbo":
                 z = self.q.draw(moments, random.fold_in(batch.seeds, random.POSTERIOR))
-                value = self._joint.posterior_energy(z, batch.x) + self.q.log_prob(moments, z)
+                value = energy(z, batch.x) + self.q.log_prob(moments, z)
             else:
                 value = -self.q.log_prob(moments, end)
             mean = objectives.mean_over_global_batch(value, batch.weights, batch.count)
-            return mean, (value, total([gaussians.kl(*each, self._scale) for each in moments]))
+            divergences = [gaussians.kl(*each, self._prior.scale) for each in moments]
+            return mean, (value, total(divergences))
 
         descent = gradients.descend(batch, {"encoder": self.q.network}, loss)
         value, kl = descent.found

@@ -128,9 +128,9 @@ class TrainingModel(keras.Model):
         return getattr(self, network).trainable_variables if hasattr(self, network) else []
 
     def __setattr__(self, name: str, value: Any) -> None:
-        before = self.__dict__.get(name)
-        fixed = isinstance(before, keras.layers.Layer) and value is not before
-        if fixed and self.built and name in (*self.optimized.values(), "backbone"):
+        before = self.__dict__.get(name, value)
+        fixed = value is not before and isinstance(before, keras.layers.Layer | None)
+        if fixed and self.built and name in (*self.optimized.values(), "backbone", "encoder"):
             raise InvalidInputError(
                 f"`{name}` is fixed when a {type(self).__name__} is made: chains, optimizers and "
                 f"shapes belong to it. Received {received(value)} in its place. Make a new model "
