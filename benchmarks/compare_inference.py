@@ -34,9 +34,12 @@ SCRIPT = pathlib.Path(__file__).parents[1] / "train" / "short_run.py"
 # One layer of latents; the generator and the step size are those of train/latent_ebm.py.
 _SINGLE = ["--layers", "1", "--generator", "deconv"]
 _CHAIN = ["--step-size", "fixed", "--posterior-step-size", "0.1"]
-# The step sizes are the best of a few on 500 held-out training digits.
-_MOMENTUM = ["--step-size", "fixed", "--posterior-step-size", "0.06", "--posterior-momentum", "0.5"]
-_LEARNED_START = ["--encoder", "elbo", "--posterior-steps", "5", "--posterior-step-size", "0.05"]
+# Chosen among a few on 500 held-out training digits.
+_MOMENTUM = ["--posterior-momentum", "0.5"]
+_LEARNED_START = [
+    *(*_MOMENTUM, "--prior-momentum", "0.5", "--encoder", "elbo"),
+    *("--posterior-steps", "8", "--step-size", "fixed", "--posterior-step-size", "0.06"),
+]
 VARIANTS = {
     "short_run": [],
     "vae": ["--model", "vae"],
@@ -44,8 +47,8 @@ VARIANTS = {
     "single_layer": [*_SINGLE, *_CHAIN],
     "single_layer_vae": [*_SINGLE, "--model", "vae"],
     "latent_ebm": [*_SINGLE, *_CHAIN, "--model", "latent_ebm"],
-    "momentum": [*_MOMENTUM],
-    "learned_start": [*_MOMENTUM, *_LEARNED_START, "--model", "latent_ebm"],
+    "momentum": _MOMENTUM,
+    "learned_start": [*_LEARNED_START, "--model", "latent_ebm"],
     "ksd": ["--criterion", "ksd"],
     "kl": ["--criterion", "kl"],
     "fixed": ["--step-size", "fixed"],

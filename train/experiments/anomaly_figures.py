@@ -13,7 +13,7 @@ import numpy as np
 from experiments.anomaly_settings import Settings
 from tfebm import files, metrics, pictures
 from tfebm.data import AnomalyData, to_float
-from tfebm.models import VAE, LatentModel, ScoreParts
+from tfebm.models import LatentModel, ScoreParts
 from tfebm.runs import RunDirectory
 from tfebm.samplers import ShortRunLangevin
 
@@ -90,7 +90,7 @@ def _inferring_by(model: LatentModel, sampler: ShortRunLangevin | None) -> Itera
 def _in_parts(model: LatentModel, x: Any, parts: ScoreParts) -> tuple[np.ndarray, np.ndarray]:
     """The unexplained share of each image's variance, and its energy."""
     nats = parts.reconstruction
-    if isinstance(model, VAE):  # whose score has the density's constant
+    if model.inference.chain is None:  # an encoder alone, whose score has the density's constant
         nats = nats + model.likelihood.log_prob(x[:1], x[:1]).numpy()
     error = nats / model.likelihood.energy_scale / math.prod(x.shape[1:])  # of a pixel
     variance = np.var(x, axis=tuple(range(1, x.shape.rank)))
