@@ -38,7 +38,7 @@ _CHAIN = ["--step-size", "fixed", "--posterior-step-size", "0.1"]
 _MOMENTUM = ["--posterior-momentum", "0.5"]
 _LEARNED_START = [
     *(*_MOMENTUM, "--prior-momentum", "0.5", "--encoder", "elbo"),
-    *("--posterior-steps", "8", "--step-size", "fixed", "--posterior-step-size", "0.06"),
+    *("--posterior-steps", "8", "--step-size", "fixed", "--posterior-step-size", "0.05"),
 ]
 VARIANTS = {
     "short_run": [],

@@ -18,8 +18,6 @@ def rows() -> dict[str, str]:
         "twenty_five_gaussians --flow realnvp --couplings 2 --transitions 2 --epochs 20",
         "flow_ebm_mnist5k": "train/flow_ebm.py --dataset mnist5k",
         "short_run_mnist5k": "-m benchmarks compare_inference",
-        "short_run_mnist5k_learned_start": "-m benchmarks compare_inference --variants vae "
-        "learned_start momentum",
         "anomaly_mnist5k_9": "train/anomaly.py --held-out 9",
     }
     for seed in range(3):
