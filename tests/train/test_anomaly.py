@@ -2,6 +2,7 @@
 
 import csv
 import os
+import types
 
 import anomaly
 import numpy as np
@@ -138,6 +139,7 @@ def test_one_training_image_without_a_score_spoils_no_other(labelled):
 
     class Model:
         likelihood = tfebm.GaussianLikelihood(0.5)
+        inference = types.SimpleNamespace(chain="a chain")
 
         def score_parts(self, x, **how):
             rng = np.random.default_rng(len(x))
