@@ -13,6 +13,8 @@ runs after a warm-up, all sides in turns. Nats an image, means over the images w
 and the share of these. CPU only.
 """
 
+import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,12 +48,11 @@ def learn(x: np.ndarray, epochs: int) -> tfebm.VAE:
 def sides_of(
     vae: tfebm.VAE, x: np.ndarray, chosen_by: np.ndarray
 ) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, float], dict[str, Any]]:
-    """What each side bounds, the seconds that its chain was chosen in, and the chains."""
+    """The sides, the seconds that the choice of each chain took, and the chains."""
 
-    def by_chains(**options: Any) -> tfebm.ShortRunModel:
-        given = {"latent_size": PRESET.latent_size, **options}
-        likelihood = tfebm.GaussianLikelihood(SIGMA)
-        return tfebm.ShortRunModel(vae.generator, likelihood=likelihood, **given)
+    def by_chains(encoder: keras.layers.Layer | None = None) -> tfebm.ShortRunModel:
+        given = {"likelihood": tfebm.GaussianLikelihood(SIGMA), "encoder": encoder}
+        return tfebm.ShortRunModel(vae.generator, PRESET.latent_size, **given)
 
     def elbo(model: keras.Model, **options: Any) -> np.ndarray:
         found = model.evidence_bound(x, **options)
@@ -59,22 +60,18 @@ def sides_of(
 
     plain = by_chains()
     sides, seconds, chains = {VAE: lambda: elbo(vae)}, {}, {}
-    for name, (start, options) in {
+    for name, (model, options) in {
         "Langevin, 20 steps": (plain, {"num_steps": 20, "values": STEPS}),
         "momentum, 20 steps": (plain, {"num_steps": 20, "momentum": 0.7}),
         "momentum, 5 from the encoder": (
-            by_chains(encoder=vae.encoder),
+            by_chains(vae.encoder),
             {"num_steps": 5, "momentum": 0.7},
         ),
     }.items():
-
-        def choose(
-            name: str = name, model: keras.Model = start, options: dict[str, Any] = options
-        ) -> None:
-            chains[name] = model.evidence_sampler(chosen_by, **options)
-
-        seconds[name] = timing.clocked(choose)()
-        sides[name] = lambda model=start, name=name: elbo(model, sampler=chains[name])
+        started = time.perf_counter()
+        chains[name] = model.evidence_sampler(chosen_by, **options)
+        seconds[name] = time.perf_counter() - started
+        sides[name] = functools.partial(elbo, model, sampler=chains[name])
     sides[LAPLACE] = lambda: plain.laplace_bound(x).importance_weighted
     return sides, seconds, chains
 

@@ -41,7 +41,7 @@ class Start(abc.ABC):
     def learn(
         self, batch: Batch, end: Latents, energy: Callable[[Latents, Tensor], Tensor]
     ) -> Lesson:
-        """What it learns from a batch.
+        """Gradients, metrics and penalties of a batch.
 
         Args:
             batch: Examples, seeds and weights.

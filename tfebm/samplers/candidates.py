@@ -221,7 +221,7 @@ def choose(
         )
         momenta = [c.momentum[1:] for c in candidates if c.momentum is not None]
         if criterion == "kl" and any(not np.all(c > 0) for c in momenta):
-            reason += ". A chain that keeps velocity at some steps and none at others has no bound"
+            reason += ". A momentum of 0 behind the first step leaves no such bound"
             remedy = "Give momenta above 0"
         else:
             remedy = "Try smaller `values`"
@@ -257,7 +257,7 @@ def _evaluate(
         steps, *momenta = settings
         given = {"seed": seeds, "step_size": steps}
         given["momentum"] = momenta[0] if momenta else None
-        is_kinetic = momenta and "kl" in options.criteria
+        is_kinetic = bool(momenta) and "kl" in options.criteria
         if is_kinetic:
             path, closed = log_det.log_det_with_momentum(
                 sampler, energy_fn, position, rows, seeds, **given
